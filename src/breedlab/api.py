@@ -39,8 +39,8 @@ def run(
 
     Args:
         overrides: What the command line takes: `run("experiment=quickstart", "optim.lr=0.01")`.
-        config: A whole config from `configure`, in place of overrides.
-        resume: A run directory to go on with, to its end or to what overrides ask for:
+        config: A whole config from `configure`, instead of overrides.
+        resume: A run directory to continue with, to its end or to what overrides ask for:
             `run("trainer.max_epochs=30", resume="runs/latest")`.
         callbacks: Lightning callbacks that watch the final training, where it runs in this process.
 

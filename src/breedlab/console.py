@@ -69,7 +69,7 @@ def note(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Something that a person should know and that stops nothing."""
+    """Something that a user should know and that stops nothing."""
     console.print("  [yellow]warning:[/yellow] ", end="")
     console.print(printable(text), markup=False)
 

@@ -1,4 +1,4 @@
-"""What is installed beside the core, and the one sentence that says which extra brings what is
+"""What is installed besides the core, and the one sentence that says which extra brings what is
 not."""
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def install(extra: str) -> str:
 
 
 def require(extra: str, what: str) -> None:
-    """Refuse to go on without an extra.
+    """Refuse to continue without an extra.
 
     Args:
         extra: Its name.

@@ -150,7 +150,7 @@ def remove_leftovers(folder: Path, older_than_s: float = 0) -> None:
 
     Args:
         folder: Nothing happens where it does not exist.
-        older_than_s: Where other processes may be writing: the age from which nobody can be any
+        older_than_s: Where other processes may be writing: the age from which no one can be any
             more.
     """
     for scratch in folder.rglob(".*.tmp"):

@@ -9,7 +9,7 @@ without torch.
     class Blank(Augmentation):
         ...
 
-A component that has settings gets a section of its name beside the setting that chooses it: those
+A component that has settings gets a section of its name next to the setting that chooses it: those
 of the augmentation `blank` are at `data.blank`. docs/plugins.md has an example of each kind.
 """
 
@@ -55,7 +55,7 @@ class Registry(Generic[T]):
             Without either they have no settings.
         searched: Whether a search may vary their settings.
         optional: Whether a component is chosen by its section being there, and not by a setting.
-        without: What the setting takes beside their names.
+        without: What the setting takes besides their names.
         prefix: What stands before a name in the setting.
     """
 

@@ -25,7 +25,7 @@ _SAME_REQUEST_S = 0.5
 class Stopped(BaseException):
     """SIGTERM has stopped the run.
 
-    No Exception: a search goes on after a trial's failure, and must not after this.
+    No Exception: a search continues after a trial's failure, and must not after this.
     """
 
 
@@ -86,7 +86,7 @@ class StopRequest:
         again, self._signal = self._signal is not None, signal.Signals(number)
         if not again:
             self._came_at = time.monotonic()
-        # By either signal: whoever asks twice will not wait for a step that may be stuck.
+        # By either signal: anyone who asks twice will not wait for a step that may be stuck.
         insisted = again and time.monotonic() - self._came_at > _SAME_REQUEST_S
         if insisted or not self._deferring:
             self.heed()
@@ -94,10 +94,10 @@ class StopRequest:
 
 @contextmanager
 def listening(how_to_resume: Callable[[], str | None]) -> Iterator[None]:
-    """Let SIGTERM end a run at once, wherever it is, with one message that says how to go on.
+    """Let SIGTERM end a run at once, wherever it is, with one message that says how to continue.
 
     Args:
-        how_to_resume: Returns the command to go on with, None while there is nothing saved.
+        how_to_resume: Returns the command to continue with, None while there is nothing saved.
 
     Raises:
         Terminated: In place of what SIGTERM interrupted.

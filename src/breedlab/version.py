@@ -1,4 +1,4 @@
-"""The version, and where the package lies."""
+"""The version, and where the package is."""
 
 from pathlib import Path
 

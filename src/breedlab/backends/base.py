@@ -2,7 +2,7 @@
 
 A `Backend` plans and submits experiments; what it submits is a `Handle`, which says how the
 experiment stands, shows its log and trials, stops it, and brings its run directory here. A backend
-that runs on after the command has ended leaves a record beside the run's config (`record`), by
+that runs on after the command has ended leaves a record next to the run's config (`record`), by
 which `breedlab jobs` opens the handle again in another process.
 """
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from breedlab.tuning.trial_log import TrialLog
 
 VERBOSE = "application/json; verbose=1"
-"""What asks an endpoint for names and probabilities beside the scores."""
+"""What asks an endpoint for names and probabilities besides the scores."""
 
 Send = Callable[[bytes], tuple[int, bytes]]
 """Sends an image as `POST /invocations` does, with a verbose answer; its status and body."""
@@ -66,10 +66,10 @@ class Handle(ABC):
 
     @abstractmethod
     def status(self) -> str:
-        """Return how it stands, in a few words.
+        """Return its status, in a few words.
 
         Raises:
-            BackendError: If nobody can tell.
+            BackendError: If no one can tell.
         """
 
     @abstractmethod
@@ -163,7 +163,7 @@ class Store(ABC):
 
     @abstractmethod
     def upload(self, root: Path, paths: Sequence[Path], *, links: bool) -> int:
-        """Upload files, those that are there already left alone; return how many were new.
+        """Upload files, those that already exist left alone; return how many were new.
 
         Args:
             root: The folder whose layout is kept.

@@ -24,7 +24,7 @@ from breedlab.serving.access import KEY_VARIABLE
 
 _TIMEOUT_S = 60.0
 _TOLD = ("labels", "set", "unknown", "stranger_than")
-"""What a verbose answer says beside the scores, if the model does."""
+"""What a verbose answer says besides the scores, if the model does."""
 
 
 def ask(
@@ -37,10 +37,10 @@ def ask(
             endpoint.
         photos: Files; each is sent as it is.
         top: How many classes of each are wanted.
-        region: Where a SageMaker endpoint lies; None for the AWS profile's region.
+        region: Where a SageMaker endpoint is; None for the AWS profile's region.
 
     Raises:
-        BreedlabError: If there is no such endpoint, or nobody answers there, or not as this
+        BreedlabError: If there is no such endpoint, or no one answers there, or not as this
             contract has it.
     """
     with _transport(endpoint, region) as send:
@@ -66,7 +66,7 @@ def scores(endpoint: str, photo: bytes) -> tuple[np.ndarray[Any, Any], list[str]
         photo: The bytes of a JPEG, PNG or WebP.
 
     Raises:
-        BreedlabError: If nobody answers there, or the image is refused.
+        BreedlabError: If no one answers there, or the image is refused.
     """
     with _transport(endpoint) as send:
         status, body = send(photo)

@@ -1,4 +1,4 @@
-"""What a backend may offer beside experiments: endpoints, batch jobs, and policies of its account.
+"""What a backend may offer besides experiments: endpoints, batch jobs, and policies of its account.
 
 `breedlab deploy`, `batch`, and `account` know nothing else of a backend. `Backend` returns None for
 what it does not offer, and `offered` words the refusal.

@@ -280,7 +280,7 @@ def _plain(error: UnicodeError) -> tuple[str, int]:
 
 
 def _resume_hint(error: BaseException) -> str:
-    """Return how to go on with the run that an error ended; empty if it ended none."""
+    """Return how to continue with the run that an error ended; empty if it ended none."""
     from breedlab.commands import command
 
     run = ended_run(error)

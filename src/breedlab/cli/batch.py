@@ -34,7 +34,7 @@ _SHARED = (
     "workers",
     "inference_env",
 )
-"""The settings that a batch job and an endpoint have in common, beside tags and environment."""
+"""The settings that a batch job and an endpoint have in common, besides tags and environment."""
 
 
 def main(argv: list[str]) -> int:

@@ -85,7 +85,7 @@ def command_parser() -> Parser:
 
 
 def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
-    """Photos of a folder of class folders, or beside a label file, labeled by a model's class
+    """Photos of a folder of class folders, or next to a label file, labeled by a model's class
     names.
 
     Raises:

@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
     """Run one experiment, or whatever Hydra's flags ask for; return the exit code.
 
     Raises:
-        BreedlabError: With one message for the person.
+        BreedlabError: With one message for the user.
     """
     argv = with_search_path(argv)
     if not argv or any(word in ("-h", "--help") for word in argv):
@@ -186,7 +186,7 @@ def _through_hydra(argv: list[str]) -> int:
                 print(("\n" if number else "") + f"── {number + 1}: {overrides}\n")
             return start(with_space(tree, space), words)
         except Terminated as stopped:
-            # which no `except Exception` of Hydra's goes on after
+            # which no `except Exception` of Hydra's continues after
             raise _GridStopped(stopped) from None
         except Exception as raised:
             unresolved = isinstance(raised, OmegaConfBaseException)
@@ -308,8 +308,8 @@ def resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
 
 _PLACES = ("cache.dir", "cache.max_gb", "cache.mode", "runs_dir", "data.root")
 _FREE = ("resume", "dry_run", *_PLACES, "trainer.max_epochs", "tuner.trials")
-"""What a continued run may change: where things lie, and how long it goes on. The images have to be
-the same."""
+"""What a continued run may change: where things lie, and how long it continues. The images have to
+be the same."""
 
 
 def _as_run(config: Config, images: int | None) -> Config:
@@ -325,7 +325,7 @@ def _given(recorded: list[str], words: list[str], images: int | None) -> dict[st
 
     Args:
         recorded: The words that the run was started with.
-        words: Those that it is to go on with.
+        words: Those that it is to continue with.
         images: How many it trains on; None if that is not known.
     """
     replaced = {word.lstrip("+").partition("=")[0] for word in words}

@@ -250,7 +250,7 @@ def _told(model: Any, description: dict[str, Any], top: int) -> dict[str, Any]:
 
 
 def _add_truths(answers: list[dict[str, Any]], classes: list[str]) -> None:
-    """Add each image's true class where a folder that it lies in is named as one."""
+    """Add each image's true class where a folder that it is in is named as one."""
     classes_by_form = {
         form: name
         for name in classes

@@ -20,7 +20,7 @@ from breedlab.serving.origins import allowed_hosts
 
 
 def main(argv: list[str]) -> int:
-    """Serve until it is told to stop; requests that are open by then are answered.
+    """Serve until it is asked to stop; requests that are open by then are answered.
 
     Raises:
         BreedlabError: If the model is not there, the port is taken, or the `serve` extra is
@@ -119,7 +119,7 @@ def _allowed(word: str) -> Allowed:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Taken before the model is loaded: a port that is not to be had is told at once."""
+    """Taken before the model is loaded: a port that is not to be had is reported at once."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
@@ -141,7 +141,7 @@ def _serve(
     hosts: frozenset[str] | None,
     access: Access,
 ) -> int:
-    # The model first: where there is none, that is told before PyTorch is imported, which takes
+    # The model first: where there is none, that is reported before PyTorch is imported, which takes
     # seconds.
     load_plugins_of(path)
     with opened(path) as folder, progress("loading the model", aside=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def quoted(words: Iterable[str]) -> str:
-    """Return words as a shell takes them, one after another."""
+    """Return words as a shell takes them, one at a time."""
     return " ".join(shlex.quote(word) for word in words)
 
 

@@ -1,5 +1,5 @@
-"""Rules of the SageMaker backend that the config alone can tell, so that they are told with all the
-others."""
+"""Rules of the SageMaker backend that the config alone can tell, so that they are reported with all
+the others."""
 
 from __future__ import annotations
 

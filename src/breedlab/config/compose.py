@@ -37,7 +37,7 @@ def load(overrides: list[str]) -> Tree:
         ConfigError: Naming every override that means nothing, and whatever else is wrong with the
             rest.
     """
-    # what is wrong with them is told with the rest of the config
+    # what is wrong with them is reported with the rest of the config
     load_plugins(named_plugins(overrides))
     whole, torn = rejoin(overrides)
     whole = quoted(whole)

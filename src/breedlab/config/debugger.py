@@ -177,7 +177,7 @@ class Overfit(Patient):
 
 @DEBUGGER_RULES.register("overtraining")
 class Overtraining(Patient):
-    """Training goes on although the validation loss no longer improves."""
+    """Training continues although the validation loss no longer improves."""
 
     patience: PositiveInt = 8
     improvement: Share = 0.001

@@ -39,7 +39,7 @@ class Endpoint(Section):
     name: EndpointName | None = None
     """The endpoint's name; null is the experiment's."""
     replace: str | None = None
-    """The endpoint's name again, to confirm that one created by somebody else is replaced."""
+    """The endpoint's name again, to confirm that one created by someone else is replaced."""
     photo: Location | None = None
     """The image that the new endpoint is tested with; null is one of the run's test images."""
     inference_env: Location | None = None

@@ -1,7 +1,7 @@
 r"""Values that `${oc.env:NAME}` takes from the environment: used everywhere, and written down
 nowhere but by that text.
 
-A token, or the path of somebody's home, is in no record, archive or answer of a server that way,
+A token, or the path of someone's home, is in no record, archive or answer of a server that way,
 and a run that is resumed elsewhere takes what the variable holds there.
 
 A backslash makes it a text, as in all of Hydra: `\${oc.env:NAME}` is a folder of that name, and is
@@ -36,7 +36,7 @@ _VARIABLE = re.compile(
 of backslashes it is a text."""
 
 _MARK = "\ue000"
-"""Stands for the dollar of a variable while texts beside it are escaped."""
+"""Stands for the dollar of a variable while texts next to it are escaped."""
 
 _LEFT_OUT = object()
 
@@ -175,7 +175,7 @@ def resolved(tree: Mapping[str, Any], lenient: bool = False) -> tuple[Tree, list
     Args:
         tree: As it was recorded. It is not changed.
         lenient: Whether a leaf may stay a text, or where the config takes no text have its default:
-            for whoever needs only the rest.
+            for anyone who needs only the rest.
     """
     problems: list[Problem] = []
 
@@ -242,7 +242,7 @@ def _value_of(match: re.Match[str]) -> str:
 
 
 def concealed(text: str, pairs: Mapping[str, str]) -> str:
-    """Return a text that is written down, with the variables' texts in place of their values."""
+    """Return a text that is written down, with the variables' texts instead of their values."""
     if not pairs:
         return text
     longest_first = sorted(pairs, key=len, reverse=True)

@@ -215,7 +215,7 @@ _OPEN = (
     "endpoint.tags",
     "endpoint.environment",
 )
-"""Paths whose value is a mapping with names of the person's own."""
+"""Paths whose value is a mapping with names of the user's own."""
 
 _FOLDERS = (
     "data.root",

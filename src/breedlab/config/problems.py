@@ -1,4 +1,4 @@
-"""Problems of a config, worded for the person who wrote it."""
+"""Problems of a config, worded for the user who wrote it."""
 
 from __future__ import annotations
 

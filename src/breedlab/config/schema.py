@@ -99,7 +99,7 @@ class Config(Section):
         return tree
 
     def conceal(self, text: str) -> str:
-        """Return a text that is written down, with the variables' texts in place of their
+        """Return a text that is written down, with the variables' texts instead of their
         values."""
         return concealed(text, dict(self._values()))
 

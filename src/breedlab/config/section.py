@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstra
 from pydantic_core import PydanticCustomError
 
 Location = Annotated[str, StringConstraints(min_length=1), AfterValidator(os.path.expanduser)]
-"""A file or folder; `~` is the person's own."""
+"""A file or folder; `~` is the user's own."""
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Rate = Annotated[float, Field(ge=0, lt=1)]

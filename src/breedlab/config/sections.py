@@ -252,7 +252,7 @@ class Serving(Section):
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     """The inference precision; `auto` is the fastest without a significant loss of accuracy."""
     unknown: Annotated[Literal["field", "row", "off"], _OFF_WORD] = "field"
-    """How answers flag images of none of the classes: `field` in a field beside the scores, `row`
+    """How answers flag images of none of the classes: `field` in a field besides the scores, `row`
     also as an extra score, `off` not at all."""
     flip_tta: bool = False
     """Test-time augmentation: whether test and answers average the scores of each image and its

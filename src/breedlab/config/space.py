@@ -15,7 +15,7 @@ _RANGE_KEYS = {"low", "high", "log", "step"}
 _LEAF_KEYS = _RANGE_KEYS | {"choices"}
 
 PAIRED = (("model.name", "model.weights"), ("data.image_size", "data.resize"))
-"""What `tuner.strategy=auto` may vary beside what every search may. The two lists of a pair go
+"""What `tuner.strategy=auto` may vary besides what every search may. The two lists of a pair go
 together, place by place."""
 
 

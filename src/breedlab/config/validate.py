@@ -21,7 +21,7 @@ from breedlab.config.space import PAIRED, Space, SpaceError, grid_points, leaves
 Tree = dict[str, Any]
 
 MISSING = "???"
-"""What YAML holds where a person has to give the value."""
+"""What YAML holds where a user has to give the value."""
 
 # What a trial may vary: everything here changes how the network learns, nothing what is measured or
 # where.
@@ -188,7 +188,7 @@ def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
 
 
 def _typed(tree: Tree) -> tuple[Config | None, list[Problem]]:
-    """Return a tree's config, None where it is none, and what is wrong beside its search space."""
+    """Return a tree's config, None where it is none, and what is wrong besides its search space."""
     missing = [path for path, value in leaf_values(tree) if value == MISSING]
     if missing:
         wrong = [
@@ -260,7 +260,7 @@ def _space_problems(tree: Tree, config: Config | None, own: list[Problem]) -> li
     Args:
         tree: The whole of it.
         config: What it is, where it is valid.
-        own: What is wrong with it beside its search space.
+        own: What is wrong with it besides its search space.
     """
     tuner = tree.get("tuner")
     if (

@@ -135,7 +135,7 @@ class TrainingBatches(Sampler[list[Key]]):
 
 
 class TrainingLoader(DataLoader[Any]):
-    """A DataLoader over `TrainingBatches` that goes on in the middle of an epoch without loading
+    """A DataLoader over `TrainingBatches` that continues in the middle of an epoch without loading
     what came before.
 
     Lightning keeps `state_dict` in its checkpoints.

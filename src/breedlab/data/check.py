@@ -58,7 +58,7 @@ class Report:
             (`data.group`).
         conflicts: Files whose content several classes of one split hold: whichever is wrong, no one
             can say here.
-        warnings: What a person should know but nothing must stop for.
+        warnings: What a user should know but nothing must stop for.
         fingerprint: A digest of every usable file's content, class and split.
     """
 
@@ -93,7 +93,7 @@ def check(
     leaks = _leaks(photos, seen, {finding.path for finding in conflicts})
     broken = {finding.path for finding in (*bad, *conflicts, *leaks)}
     leaks = (*leaks, *_straddling(photos, broken))
-    # two copies in train are no fault of the person's
+    # two copies in train are no fault of the user's
     shared = tuple(leak for leak in leaks if not leak.own_cut)
     dropped = {finding.path for finding in (*bad, *conflicts, *leaks)}
     clean = replace(
@@ -268,7 +268,7 @@ def _refusal(
     *,
     skip: bool,
 ) -> DataError:
-    """Everything in one message: whoever mends it all is not refused a second time."""
+    """Everything in one message: anyone who mends it all is not refused again."""
     lines = []
     if bad or conflicts or leaks:
         counts = []

@@ -203,7 +203,7 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> np.ndarray[Any, Any]:
             raise ImageError(f"is truncated or corrupt ({kind} that cannot be decoded)") from error
         kind = _other_kind(data)
         raise ImageError(f"is not an image ({kind}expected {formats.in_words('or')})") from error
-    # Decoders of hostile bytes raise nearly anything; each means the same to the person.
+    # Decoders of hostile bytes raise nearly anything; each means the same to the user.
     except Exception as error:
         raise ImageError(f"is truncated or corrupt ({reason_of(error)})") from error
 

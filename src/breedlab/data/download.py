@@ -162,8 +162,8 @@ def _download(archive: Archive, part: Path, report: Progress) -> None:
 
 
 def _receive(pool: PoolManager, archive: Archive, part: Path, report: Progress) -> None:
-    """One request: appends to `part`, or drops it where the server cannot or should not go on from
-    there."""
+    """One request: appends to `part`, or drops it where the server cannot or should not continue
+    from there."""
     have, saved = _size(part), _beside(part, ".etag")
     etag = saved.read_text("latin-1") if have and saved.exists() else ""
     headers = {"Accept-Encoding": "identity", "User-Agent": f"breedlab/{__version__}"}

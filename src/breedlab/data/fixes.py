@@ -44,7 +44,7 @@ def read_labels(fix: str, label_of: Mapping[str, int]) -> tuple[int, ...]:
 
 
 def write_fixes(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Write suspects, one a row, with an empty `fix`: nothing changes until a person fills it
+    """Write suspects, one a row, with an empty `fix`: nothing changes until a user fills it
     in."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")

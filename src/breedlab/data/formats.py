@@ -1,4 +1,4 @@
-"""Which formats are read here beside the usual ones: AVIF by Pillow from 11.3 on, HEIC with the
+"""Which formats are read here besides the usual ones: AVIF by Pillow from 11.3 on, HEIC with the
 `heic` extra."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def reads_avif() -> bool:
 
 
 def more_endings() -> frozenset[str]:
-    """Return the file endings of the formats that are read here beside the usual ones."""
+    """Return the file endings of the formats that are read here besides the usual ones."""
     heic = _HEIC_ENDINGS if reads_heic() else ()
     avif = _AVIF_ENDINGS if reads_avif() else ()
     return frozenset((*heic, *avif))

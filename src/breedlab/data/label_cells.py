@@ -123,8 +123,8 @@ def _separator(cells: Collection[str], column: str) -> re.Pattern[str] | None:
 
 
 def _shared_parts(cells: Collection[str], between: re.Pattern[str]) -> list[str]:
-    """Return the cells of several parts that are all in other cells, too: `cat|dog` beside `cat`
-    and `dog|horse`, but not `animal|cat` beside `animal|dog`."""
+    """Return the cells of several parts that are all in other cells, too: `cat|dog` next to `cat`
+    and `dog|horse`, but not `animal|cat` next to `animal|dog`."""
     cells_of: dict[str, int] = {}
     for cell in cells:
         for part in split_labels(cell, between):

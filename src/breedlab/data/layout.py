@@ -36,7 +36,7 @@ _SAY_NOTHING = {
     "photo",
     *("photos", "picture", "pictures", "pics", "final", "full", "cropped", "resized", "raw"),
 }
-"""What may stand beside the word of a split in a folder's name without making it a class such as
+"""What may stand next to the word of a split in a folder's name without making it a class such as
 `train_station`."""
 _GLUED = re.compile(
     r"(train|training|valid|validation|val|test|testing|dev|eval)(set|data|images|imgs|\d+)"

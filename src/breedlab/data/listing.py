@@ -62,7 +62,7 @@ _LITTER = {
 
 _SIGNS_OF_TOOLS = ("pyvenv.cfg", "conda-meta/history", "latest/config.yaml")
 """What is in folders that people name as they like: environments of Python (`venv`, `my-env`) and
-breedlab's own runs, which lie beside the classes after `breedlab .`."""
+breedlab's own runs, which lie next to the classes after `breedlab .`."""
 
 
 @dataclass

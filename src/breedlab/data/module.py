@@ -265,7 +265,7 @@ class PhotoData(lightning.LightningDataModule):
     def stream(
         self, parts: Sequence[tuple[str, int, int]], batch_size: int
     ) -> DataLoader[tuple[torch.Tensor, Target]]:
-        """Views of splits one after another, in the order of their images, by one set of workers.
+        """Views of splits one at a time, in the order of their images, by one set of workers.
 
         Args:
             parts: (split, view, first image) each.

@@ -15,7 +15,7 @@ Labelled = dict[Path, tuple[str, ...]]
 
 
 def merged_copies(files: Mapping[str, Sequence[Path]]) -> Labelled:
-    """Return the classes of each image of some class folders: of one that lies in several, all of
+    """Return the classes of each image of some class folders: of one that is in several, all of
     theirs, under its first path.
 
     Args:

@@ -17,7 +17,7 @@ copies at two thirds of the size, in another quality and brightness, none differ
 6."""
 _SIDE = 8
 _BANDS = 8
-"""Of 16 bits: two images with no more than 7 bits apart agree in one of them."""
+"""Of 16 bits: two images with at most 7 bits apart agree in one of them."""
 _LEAST_CONTRAST = 6.0
 _FEWEST_BITS = 8
 """Set, and not set, in each half: of a plain image or an even gradient a hash says nothing."""

@@ -43,7 +43,7 @@ class PhotoSet:
         cut: Which splits had no folder and were cut from train.
         flaws: What has to be fixed before the images can be used, though those that are there can
             be read.
-        notes: What was made of the folders that a person may want to know: how they were read,
+        notes: What was made of the folders that a user may want to know: how they were read,
             litter passed over.
         left_out: What was not read that may have been meant to be: files by their endings, images
             outside classes.

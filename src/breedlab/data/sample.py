@@ -212,8 +212,8 @@ def write_sample(
         if root.exists() and (not root.is_dir() or any(root.iterdir())):
             raise DataError(f"{root} exists and is not an empty folder; remove it or name another.")
         root.parent.mkdir(parents=True, exist_ok=True)
-        # Beside the target, so that the last step is one rename within a file system: whoever looks
-        # at root sees no set or all of it, whenever this is stopped.
+        # Next to the target, so that the last step is one rename within a file system: anyone who
+        # looks at root sees no set or all of it, whenever this is stopped.
         with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
             # One level down, because a temporary folder itself may be entered by its owner only.
             draft = Path(scratch, "sample")

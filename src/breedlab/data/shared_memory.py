@@ -1,4 +1,4 @@
-"""How many loading processes the shared memory holds: in Docker it is 64 MB unless somebody says
+"""How many loading processes the shared memory holds: in Docker it is 64 MB unless someone says
 otherwise."""
 
 from __future__ import annotations

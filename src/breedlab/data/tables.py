@@ -1,4 +1,4 @@
-"""Labels in a file beside the images: `labels.csv`, Kaggle's `id,breed`, Hugging Face's
+"""Labels in a file next to the images: `labels.csv`, Kaggle's `id,breed`, Hugging Face's
 `metadata.csv` or `.jsonl`."""
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def find_table(
 
 
 def unused_table(root: Path) -> str:
-    """Return a line about label files beside class folders, which are not read; empty where there
+    """Return a line about label files next to class folders, which are not read; empty where there
     are none."""
     files = [
         str(file.relative_to(root)) for file in candidates(root) if not _NO_LABELS.search(file.stem)
@@ -152,7 +152,7 @@ def _has_class_folders(root: Path, ignore: Sequence[str]) -> bool:
     folders = [folder for folder in subfolders(root) if composed(folder.name) not in ignored]
     bases = [folder for folder in folders if split_of(folder.name) == "train"]
     inside = subfolders(bases[0]) if bases and not loose_images(bases[0]) else []
-    # `train/images/` beside `train/labels.csv` is one folder, and no class.
+    # `train/images/` next to `train/labels.csv` is one folder, and no class.
     classes = inside or [folder for folder in folders if split_of(folder.name) is None]
     return sum(1 for folder in classes if find_images(folder)) >= 2
 

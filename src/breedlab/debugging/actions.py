@@ -1,5 +1,5 @@
-"""What a Python program wants done when a rule fires during training, beside the config's `warn` or
-`stop`.
+"""What a Python program wants done when a rule fires during training, besides the config's `warn`
+or `stop`.
 
     import breedlab
     from breedlab.debugging.actions import on

@@ -94,7 +94,7 @@ class RunHook(Hook):  # type: ignore[misc]
         self.register_loss(loss)
         pairs = zip(tables, before, strict=True)
         self._added = [(table, key) for table, old in pairs for key in table if key not in old]
-        # smdebug would write the collections with the second step: too late for whoever reads
+        # smdebug would write the collections with the second step: too late for anyone who reads
         # along.
         self._prepare_collections()
         self.prepared_collections = True

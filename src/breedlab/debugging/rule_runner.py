@@ -45,7 +45,7 @@ def judge_run(run: Path | str, limits: DebuggerRules) -> tuple[TensorLog, list[V
 def conclude(run: Path, limits: DebuggerRules) -> None:
     """Apply the rules to a run and print a one-line summary; a failure stops nothing.
 
-    Writes `debug/verdicts.json`, and beside it what a report shows of the recording.
+    Writes `debug/verdicts.json`, and next to it what a report shows of the recording.
     """
     from breedlab.debugging.tensors import keep
 

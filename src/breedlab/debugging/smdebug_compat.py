@@ -37,7 +37,7 @@ def _import_quietly() -> None:
 
 def _stand_in_for_pyinstrument() -> None:
     """Let smdebug be imported without pyinstrument, which it imports for a profiler of its own that
-    nobody here starts.
+    no one here starts.
 
     Its C extension has no wheels for Python 3.12 and newer, and does not import on 3.13.
     """
@@ -105,7 +105,7 @@ def _hide_from_tensorboard() -> None:
 
 
 def _write_in_the_step() -> None:
-    """Write events where they come up, in place of a thread behind a queue of ten.
+    """Write events where they come up, instead of a thread behind a queue of ten.
 
     On a full disk that thread dies, and whoever puts an eleventh event into the queue, or waits for
     it to empty, waits for ever. Here the write itself raises, and `RunHook` ends the recording. The

@@ -1,7 +1,7 @@
 """The 95% intervals of a test's metrics, honest also where nearly every image is right, or wrong.
 
 Resampling the images alone says that a model without a mistake never makes one. So each resample
-has one more image, as if testing had gone on: wrong for one end of the interval, right for the
+has one more image, as if testing had continued: wrong for one end of the interval, right for the
 other. For a rate that is the interval of Clopper and Pearson (1934); it works for any metric.
 """
 
@@ -37,11 +37,11 @@ class Answers:
 
     Attributes:
         labels: The true labels.
-        predicted: The likeliest labels.
-        runners_up: The second likeliest labels.
-        confidences: The probabilities of the likeliest.
+        predicted: The most likely labels.
+        runners_up: The second most likely labels.
+        confidences: The probabilities of the most likely.
         losses: Cross-entropy in nats.
-        losses_if_wrong: What it would be were the second likeliest label the true one.
+        losses_if_wrong: What it would be were the second most likely label the true one.
     """
 
     labels: Array
@@ -53,7 +53,7 @@ class Answers:
 
     @property
     def right(self) -> Array:
-        """1 where the likeliest label is the true one, else 0."""
+        """1 where the most likely label is the true one, else 0."""
         right: Array = (self.predicted == self.labels).astype(float)
         return right
 

@@ -75,8 +75,8 @@ def fit_regression(
 
 
 def margins(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return by how much the given label is likelier than the likeliest other one (n,): the lower,
-    the more suspect."""
+    """Return by how much the given label is likelier than the most likely other one (n,): the
+    lower, the more suspect."""
     own = probabilities.gather(1, labels[:, None])[:, 0]
     others = probabilities.scatter(1, labels[:, None], -1.0).max(1).values
     return own - others
@@ -94,7 +94,7 @@ def can_judge(probabilities: torch.Tensor, labels: torch.Tensor) -> bool:
 
 
 def worth_a_look(probabilities: torch.Tensor, labels: torch.Tensor) -> list[int]:
-    """Return the indices of images whose own class is not the likeliest, the most suspect first;
+    """Return the indices of images whose own class is not the most likely, the most suspect first;
     none where the probabilities are too often wrong themselves."""
     if not can_judge(probabilities, labels):
         return []

@@ -1,7 +1,7 @@
 """Multi-label metrics: average precision, F1 at thresholds, and the thresholds themselves.
 
-All of it takes images that count so many times, one row a resample, so that intervals come from the
-same code as the metrics (`evaluation.label_intervals`).
+All of it takes images that count so many times, one row per resample, so that intervals come from
+the same code as the metrics (`evaluation.label_intervals`).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def best_threshold(scores: Array, targets: Array) -> float:
     """Return the probability from which a class is given to an image, by the best F1 on images that
     the model did not learn from.
 
-    It lies midway between two images' probabilities. Of several that reach the best F1, it is the
+    It is midway between two images' probabilities. Of several that reach the best F1, it is the
     one nearest to 0.5; of a class without an image it is 0.5.
 
     Args:

@@ -169,7 +169,7 @@ def _build_torchvision(name: str, weights: str) -> Backbone:
 
 
 def _quiet(name: str) -> dict[str, Any]:
-    """GoogLeNet and Inception warn of a slow default initialization that nobody asked for."""
+    """GoogLeNet and Inception warn of a slow default initialization that no one asked for."""
     return {"init_weights": False} if name in _INPUT_IN_HALVES else {}
 
 
@@ -214,7 +214,7 @@ def _carried(loaded: Loaded) -> Pretraining | None:
 def import_timm() -> Any:
     """Return timm, imported without wandb.
 
-    timm imports wandb wherever it is installed, for logs that nobody here has it write, and that
+    timm imports wandb wherever it is installed, for logs that no one here has it write, and that
     takes several times as long as timm itself.
     """
     held_back = "wandb" not in sys.modules

@@ -124,7 +124,7 @@ class TruncatedBackbone(nn.Module):
 
 
 def _defaults(network: nn.Module) -> dict[str, Any]:
-    """Return what the network takes beside images (a ViT's mask), which nobody gives it."""
+    """Return what the network takes besides images (a ViT's mask), which no one gives it."""
     parameters = inspect.signature(network.forward).parameters.values()
     empty = inspect.Parameter.empty
     return {each.name: each.default for each in parameters if each.default is not empty}

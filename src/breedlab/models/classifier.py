@@ -18,7 +18,7 @@ from breedlab.models import backbone as backbones
 from breedlab.models.boundary import NotSeparable, TruncatedBackbone, modules_through, stages
 
 MLP, COSINE = "mlp", "cosine"
-"""The heads that need no more than this file."""
+"""The heads that need at most this file."""
 
 
 @dataclass(frozen=True)
@@ -199,7 +199,7 @@ class Classifier(nn.Module):
         ]
 
     def _enclosing_modules(self) -> list[nn.Module]:
-        """Return what the stage lies in. Numbers of their own (a class token, position embeddings)
+        """Return what the stage is in. Numbers of their own (a class token, position embeddings)
         come before it."""
         if self.freeze in ("none", "backbone"):
             return []

@@ -1,4 +1,4 @@
-"""How deep each parameter of a backbone lies, and which ones weight decay leaves alone.
+"""How deep each parameter of a backbone is, and which ones weight decay leaves alone.
 
 timm's models answer both questions themselves (`group_matcher`, `no_weight_decay`). torchvision's
 do not, so the layers of its families are listed here, as timm divides the same networks.
@@ -74,7 +74,7 @@ dimension."""
 
 
 def depths(network: nn.Module, name: str) -> dict[str, int]:
-    """Return by a parameter's name how many layers it lies below the head; 0 learns with the head.
+    """Return by a parameter's name how many layers it is below the head; 0 learns with the head.
 
     Args:
         network: A backbone without its last layer.

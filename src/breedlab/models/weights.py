@@ -23,7 +23,7 @@ CARD = "breedlab"
 """The key in a checkpoint of ours for what `model.json` says in an archive."""
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "net")
-"""What training scripts call the state dict beside optimizer and epoch; the first that is there is
+"""What training scripts call the state dict besides optimizer and epoch; the first that is there is
 taken."""
 _COUNTER = "num_batches_tracked"  # older files lack it, and no result depends on it
 
@@ -104,8 +104,8 @@ def load(network: nn.Module, stored: StoredWeights, name: str, last: Iterable[st
         network: Takes the weights; every tensor of it has to be in the file, in the same shape.
         stored: From `read`.
         name: The network's, for messages.
-        last: How names begin, in the whole network, that a file may hold beside: its classifier and
-            side heads.
+        last: How names begin, in the whole network, that a file may hold besides: its classifier
+            and side heads.
 
     Raises:
         ConfigError: If the file holds another network's weights; says what matched and what did

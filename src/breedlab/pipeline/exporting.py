@@ -1,4 +1,4 @@
-"""The archive of a run: its network, the engine that answers, and what it says beside scores."""
+"""The archive of a run: its network, the engine that answers, and what it says besides scores."""
 
 from __future__ import annotations
 

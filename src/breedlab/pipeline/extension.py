@@ -76,7 +76,7 @@ def left(run: Path, config: Config) -> Done:
 def extend(config: Config, run: Path) -> list[str]:
     """Extend a run to what it is asked for now, and record that.
 
-    Training goes on from `last.ckpt`; a trained network stays the run's until a new trial is
+    Training continues from `last.ckpt`; a trained network stays the run's until a new trial is
     better.
 
     Returns:

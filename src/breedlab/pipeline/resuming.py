@@ -47,7 +47,7 @@ def reenter(config: Config, resume: Path, report: Report, current: CurrentRun) -
 
 
 def as_begun(config: Config, recorded: dict[str, Any] | None) -> Config:
-    """Return the config with the transform that the run was begun with in place of `auto`,
+    """Return the config with the transform that the run was begun with instead of `auto`,
     whatever that means today."""
     if config.tuner.strategy == "auto":
         return config  # whose backbones bring each their own

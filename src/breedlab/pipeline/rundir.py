@@ -43,7 +43,7 @@ def create(
 
     Args:
         config: The experiment.
-        overrides: What the person typed.
+        overrides: What the user typed.
         report: The checked images.
         directory: To be made instead, where something else gives runs their places.
         start: What the lineage has to say of the network: `transform`, and `parent` where the
@@ -109,7 +109,7 @@ def recorded_config(run: Path, changes: Mapping[str, Any] | None = None) -> Conf
 
 
 def recorded_tree(run: Path) -> dict[str, Any]:
-    """Return a run's `config.yaml` as it stands there.
+    """Return a run's `config.yaml` as it is.
 
     Raises:
         ConfigError: If there is none, or it is damaged.

@@ -42,8 +42,8 @@ def list_suspects(
     config: Config,
     data: PhotoData,
 ) -> None:
-    """Write a run's `fixes.csv`: images whose own class is not the likeliest by what others teach,
-    the worst first, then those unlike all others.
+    """Write a run's `fixes.csv`: images whose own class is not the most likely by what others
+    teach, the worst first, then those unlike all others.
 
     It is for frozen backbones whose features are cached: those of a network that was trained on an
     image agree with its label, right or wrong.

@@ -100,7 +100,8 @@ class StepTimes(lightning.Callback):
         trainer.profiler = self.clock  # type: ignore[attr-defined]
         self._began = time.monotonic()
         self.clock.take()  # the time before Lightning began is not its own
-        # Seconds since the run's start; a resumed run's clock goes on where its recording stopped.
+        # Seconds since the run's start; a resumed run's clock continues where its recording
+        # stopped.
         self._zero = self._began if self._started_at is None else self._started_at
         self._zero -= _offset(self.folder)
 

@@ -33,7 +33,7 @@ class ReportSection(Section):
 
 def added_sections(run: RunRecord) -> list[dict[str, Any]]:
     """Return the identifier, title and content of each registered section; one that fails says so
-    in its place."""
+    instead."""
     return [
         {"id": name, "title": section.title, "body": _body(name, section, run)}
         for name, section in REPORT_SECTIONS.items()

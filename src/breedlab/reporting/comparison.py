@@ -30,7 +30,7 @@ CONTENTS = {
 }
 
 NOT_FINISHED = "not finished"
-"""What is said of a run in place of what it has not come to."""
+"""What is said of a run instead of what it has not come to."""
 
 SIGNIFICANT = 0.05
 """The p-value below which a difference is called one."""
@@ -41,7 +41,7 @@ def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict
 
     Args:
         runs: At least two.
-        paths: As the person called them, for the commands.
+        paths: As the user called them, for the commands.
         out: Where the page will lie, for the links to each run's own.
     """
     names = titles(runs)

@@ -18,7 +18,7 @@ _NUMBERS = re.compile(r"\[\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
 
 
 def read_cells(test: Mapping[str, Any]) -> Cells:
-    """Return the cells of a test; those of older versions' runs stand in a matrix, a row a true
+    """Return the cells of a test; those of older versions' runs have a matrix, a row per true
     class."""
     confusion = test.get("confusion") or []
     if isinstance(confusion, Mapping):
@@ -49,7 +49,7 @@ def drawn_classes(cells: Cells, count: int, most: int = DRAWN) -> list[int]:
 
 
 def readable_json(tree: Any) -> str:
-    """Return indented JSON in which a list of numbers is one line, not a line a number."""
+    """Return indented JSON in which a list of numbers is one line, not a line per number."""
     text = json.dumps(tree, indent=2)
     return _NUMBERS.sub(lambda found: "[" + re.sub(r"\s+", " ", found[1]) + "]", text)
 

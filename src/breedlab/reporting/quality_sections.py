@@ -72,7 +72,8 @@ def calibration(run: RunRecord) -> Section:
 
 
 def trust(run: RunRecord) -> list[str]:
-    """Return what the model says beside its scores, and what the test makes of it, in sentences."""
+    """Return what the model says besides its scores, and what the test makes of it, in
+    sentences."""
     measured = (run.metrics.get("export") or {}).get("answers") or {}
     sentences = []
     if sets := measured.get("sets"):

@@ -104,7 +104,7 @@ def page_of(run: RunRecord, path: Path) -> dict[str, Any]:
 
     Args:
         run: What is shown.
-        path: The run as the person called it, for the commands.
+        path: The run as the user called it, for the commands.
     """
     contents = _contents(run)
     variables: dict[str, Any] = {name: content(run) for name, (_, content) in contents.items()}

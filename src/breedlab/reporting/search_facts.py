@@ -1,4 +1,4 @@
-"""What the report says of a search beside its charts: intervals over folds, and the best once more
+"""What the report says of a search besides its charts: intervals over folds, and the best once more
 with other seeds."""
 
 from __future__ import annotations

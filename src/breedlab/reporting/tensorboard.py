@@ -1,4 +1,4 @@
-"""What TensorBoard shows beside the curves: hyperparameters with final figures, confusions,
+"""What TensorBoard shows besides the curves: hyperparameters with final figures, confusions,
 predictions."""
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SHOWN = 12
 _TILE = 200
 _CAPTION = 42
 _NAME = 240
-"""Pixels that a class's name may take beside the matrix."""
+"""Pixels that a class's name may take next to the matrix."""
 
 
 def write_review(

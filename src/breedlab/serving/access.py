@@ -70,7 +70,7 @@ def read_origins(words: Iterable[str]) -> frozenset[str]:
 
 
 class Access:
-    """What a server asks of a request beside its content.
+    """What a server asks of a request besides its content.
 
     Args:
         key: Its key; None for none.

@@ -1,6 +1,6 @@
 """int8 again where plain int8 answered too differently: the layers that lose most stay in fp32.
 
-NNCF ranks the layers by what their rounding changes, and sets one after another back until few
+NNCF ranks the layers by what their rounding changes, and sets one at a time back until few
 enough validation images are answered differently. The gate (`engine_gate`) then judges it as it
 judged the plain one.
 """

@@ -1,4 +1,4 @@
-"""What becomes of an engine's numbers before anybody reads them: `answers` of model.json.
+"""What becomes of an engine's numbers before anyone reads them: `answers` of model.json.
 
 An archive of an older version has no such field, and answers with what its engine computes.
 """
@@ -122,9 +122,9 @@ class Answers:
 
     def in_set(self, probabilities: Sequence[float] | Array) -> list[int] | None:
         """Return the classes of the set in which the true one is with probability `coverage`, the
-        likeliest first.
+        most likely first.
 
-        The likeliest is always in it.
+        The most likely is always in it.
         """
         if self.least is None:
             return None
@@ -134,7 +134,7 @@ class Answers:
     def fields(
         self, probabilities: Sequence[float] | Array, distance: float | None
     ) -> dict[str, Any]:
-        """Return what an answer says of an image beside its scores: `labels` or `set`, of indices,
+        """Return what an answer says of an image besides its scores: `labels` or `set`, of indices,
         and `unknown`."""
         answer: dict[str, Any] = {}
         if (labels := self.given(probabilities)) is not None:

@@ -123,7 +123,7 @@ def write_code(folder: Path, architecture: str) -> None:
 
 
 def write_plugins(code: Path, plugins: Sequence[str]) -> None:
-    """Write plugins beside the code that serves a model, and all of breedlab, on which they may
+    """Write plugins next to the code that serves a model, and all of breedlab, on which they may
     build."""
     left_out = shutil.ignore_patterns("__pycache__", "*.pyc", "entry")
     shutil.copytree(PACKAGE, code / "breedlab", dirs_exist_ok=True, ignore=left_out)

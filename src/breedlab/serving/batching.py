@@ -24,7 +24,7 @@ the last."""
 
 
 class Batcher:
-    """Computes scores on threads, so that the server goes on reading and decoding.
+    """Computes scores on threads, so that the server continues reading and decoding.
 
     A lone image gets all cores. Once there are as many images as parts that the engine splits the
     cores into, each part computes batches of its own: no core waits for another, and while one

@@ -133,7 +133,7 @@ class OpenVino:
     """OpenVINO on the CPU, on threads of its own, as many as torch would take.
 
     Args:
-        file: The graph, an .xml with its .bin beside it.
+        file: The graph, an .xml with its .bin next to it.
         precision: What the file was made for.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Photos by their address, without becoming anybody's door into the network that the server stands
+"""Photos by their address, without becoming anyone's door into the network that the server stands
 in.
 
 A request names the address, so it is hostile until shown otherwise: what may be asked is narrow
@@ -50,8 +50,8 @@ _PORTS = {"http": 80, "https": 443}
 _PHOTO_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
 _CHUNK = 65_536
 _LOOK_UPS = threading.BoundedSemaphore(32)
-"""A look-up cannot be broken off: one that hangs goes on in its thread, and there are only so many
-of them."""
+"""A look-up cannot be broken off: one that hangs continues in its thread, and there are only so
+many of them."""
 
 
 class NotFetched(ServingError):

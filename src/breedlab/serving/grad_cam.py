@@ -1,4 +1,4 @@
-"""What a model looked at: Grad-CAM, and where its map lies on the image as a person sees it.
+"""What a model looked at: Grad-CAM, and where its map is on the image as a person sees it.
 
 Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391) weighs the channels of the last map that still
 has places by how much the class's score rises with them. Convolutional networks keep such a map to

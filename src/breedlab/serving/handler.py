@@ -21,7 +21,7 @@ from breedlab.serving.response import Answer, answered
 
 
 def model_fn(model_dir: str, context: Any = None) -> Model:
-    """Load the model that lies in `model_dir`."""
+    """Load the model that is in `model_dir`."""
     return Model(Path(model_dir))
 
 

@@ -108,7 +108,7 @@ class Model:
     Args:
         folder: An archive's content, unpacked.
         device: Where to compute; a GPU if there is one, else the CPU.
-        engine: `eager` or `openvino`, in place of the one that the archive was exported with.
+        engine: `eager` or `openvino`, instead of the one that the archive was exported with.
 
     Attributes:
         classes: Names in the order of the scores.

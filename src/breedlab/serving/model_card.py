@@ -22,7 +22,7 @@ def model_card(model: Model, *, in_timm: bool = False) -> str:
 
     Args:
         model: A loaded archive.
-        in_timm: Whether it stands beside the files that timm reads.
+        in_timm: Whether it is next to the files that timm reads.
     """
     return "\n".join([*_front_matter(model, in_timm), *_body(model, in_timm)]) + "\n"
 

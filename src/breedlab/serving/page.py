@@ -1,4 +1,4 @@
-"""The page: an image in, the likeliest classes and what the model looked at out. Plain files,
+"""The page: an image in, the most likely classes and what the model looked at out. Plain files,
 nothing from elsewhere.
 
 What the page shows it asks of the same server: `POST /invocations` for the scores, and the routes
@@ -120,7 +120,7 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
     @routes.post("/explain", openapi_extra=_EXPLAIN)
     async def explain(request: Request) -> Response:
         """Where in an image (the body: its bytes) the model saw a class (`?class=INDEX`, else the
-        likeliest).
+        most likely).
 
         `heat` is Grad-CAM's map, 0 to 1; `box` is the part of the upright image that it covers, in
         fractions.

@@ -185,7 +185,7 @@ class Preprocessor:
 
     @asynccontextmanager
     async def apart(self, photo: bytes) -> AsyncIterator[None]:
-        """Wait until there is room to decode an image beside the large ones.
+        """Wait until there is room to decode an image next to the large ones.
 
         Raises:
             ImageError: If it is none that should be decoded.
@@ -260,7 +260,7 @@ def decoders(count: int, name: str) -> ThreadPoolExecutor:
 
 
 class _Gate:
-    """Lets through as many as weigh no more than `limit` together, in the order in which they
+    """Lets through as many as weigh at most `limit` together, in the order in which they
     came."""
 
     def __init__(self, limit: int) -> None:

@@ -62,8 +62,8 @@ class Answer:
         return rows
 
     def verbose(self) -> dict[str, Any]:
-        """Scores, probabilities and the likeliest classes by name, where the model comes from, what
-        computed."""
+        """Scores, probabilities and the most likely classes by name, where the model comes from,
+        what computed."""
         classes, answers = self.model.classes, self.model.answers
         predictions: list[dict[str, Any]] = []
         rows = zip(self.scores, answers.probabilities(self.scores), strict=True)

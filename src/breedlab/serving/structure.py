@@ -269,7 +269,7 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
 
     Args:
         data: From the byte order on.
-        chained: Whether to go on to the one that stands after the first.
+        chained: Whether to continue to the one that stands after the first.
 
     Raises:
         ImageError: If one has too many entries, or entries that claim more bytes than there are:

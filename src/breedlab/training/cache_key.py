@@ -1,5 +1,5 @@
-"""What cached activations depend on beside the images: the frozen part's numbers, its behavior, the
-code."""
+"""What cached activations depend on besides the images: the frozen part's numbers, its behavior,
+the code."""
 
 from __future__ import annotations
 

@@ -158,7 +158,7 @@ class BestCheckpoint(MovableCheckpoint):
 class EpochLines(Checkpoint):
     """Print one line per epoch with its metrics and the objective so far.
 
-    A `Checkpoint` by name only: Lightning runs those last, so an epoch is told when it has been
+    A `Checkpoint` by name only: Lightning runs those last, so an epoch is reported when it has been
     saved.
     """
 

@@ -19,7 +19,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
 
     Args:
         path: The file.
-        mmap: Whether its tensors may stay on the disk: for whoever wants little of it.
+        mmap: Whether its tensors may stay on the disk: for anyone who wants little of it.
 
     Raises:
         DamagedFile: If it is not a checkpoint, or is cut off.
@@ -57,7 +57,7 @@ def of_classifier(state: Mapping[str, torch.Tensor], part: str = "") -> dict[str
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes beside the target and renames.
+    """Writes next to the target and renames.
 
     Lightning's own writes to the temporary folder and moves; across file systems that is a copy,
     which a full disk or a kill leaves in half.

@@ -306,8 +306,8 @@ class TrainingContext:
         Args:
             classifier: With such a head.
             config: The experiment's, or a trial's.
-            on: The activations, in place of the config's.
-            c: The penalty, in place of the config's.
+            on: The activations, instead of the config's.
+            c: The penalty, instead of the config's.
 
         Raises:
             TrainingError: If there are no cached features to solve it on.

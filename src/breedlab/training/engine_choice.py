@@ -36,7 +36,7 @@ FEWEST_IMAGES = 400
 LEAST_ALIKE = {"fp32": (0.999, 0.98), "bf16": (0.97, 0.85)}
 """The least cosine similarity with PyTorch's features and share of linear readouts alike. Two ways
 of rounding to bf16 come to 0.99 and 0.93 on EfficientNet-Lite0; what a wrong engine does (swapped
-channels, say) lies far below."""
+channels, say) is far below."""
 _WORTH_S = {OPENVINO: 15.0, COMPILED: 180.0}
 """How long PyTorch has to take for what is left, for an engine to be worth what making it takes."""
 _READOUTS = 50
@@ -120,7 +120,7 @@ class FeatureEngines:
 
         Args:
             classifier: With a frozen part.
-            key: All that the features depend on beside engine and split.
+            key: All that the features depend on besides engine and split.
             count: Images of the pass.
             sample: Returns the first of them.
         """

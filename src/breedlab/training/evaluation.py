@@ -44,7 +44,7 @@ class Evaluation:
             without it. Empty if they are taken as they are.
         intervals: By metric, where the true value is with 95% confidence; of metrics of plugins
             there is none.
-        most_frequent_class: In training: whoever knows nothing else guesses it. None if that is
+        most_frequent_class: In training: anyone who knows nothing else guesses it. None if that is
             not known.
     """
 

@@ -3,7 +3,7 @@ before they are deleted.
 
 `<name>.npy` holds one view of one split, `<name>` being a hash of all that it depends on.
 `<name>.json`, written first, says what that is and how many bytes it makes; a file without it may
-be anybody's, and is never deleted. A pass that is not finished has `<name>.part`, and in
+be anyone's, and is never deleted. A pass that is not finished has `<name>.part`, and in
 `<name>.done` how many images of it are safely on the disk.
 """
 
@@ -41,7 +41,7 @@ _NAME = re.compile(r"[0-9a-f]{24}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SAVE_EVERY_S = 10.0
 _ABANDONED_AFTER_S = 86_400
-"""A pass that nobody has resumed for so long makes room like any other file."""
+"""A pass that no one has resumed for so long makes room like any other file."""
 
 
 @dataclass(frozen=True)

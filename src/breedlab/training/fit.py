@@ -125,7 +125,7 @@ def fit(
     extended_after: int | None = None,
     callbacks: Sequence[lightning.Callback] = (),
 ) -> Fitted:
-    """Trains, or goes on where `run/checkpoints/last.ckpt` stands, or returns at once if training
+    """Trains, or continues where `run/checkpoints/last.ckpt` stands, or returns at once if training
     had ended.
 
     Args:
@@ -197,8 +197,8 @@ def refit(
     accelerator: str,
     precision: str,
 ) -> None:
-    """Train for a number of epochs without validation, or go on where `folder/last.ckpt` stands; it
-    has the weights.
+    """Train for a number of epochs without validation, or continue where `folder/last.ckpt` exists;
+    it has the weights.
 
     Args:
         learner, data, accelerator, precision: As for `fit`.

@@ -25,7 +25,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Learner(lightning.LightningModule):
-    """Trains a classifier on images, or only what lies after its frozen boundary on cached
+    """Trains a classifier on images, or only what is after its frozen boundary on cached
     activations.
 
     Args:
@@ -80,7 +80,7 @@ class Learner(lightning.LightningModule):
 
     @property
     def entry(self) -> nn.Module:
-        """What runs first in a step: the classifier, or what lies after its boundary."""
+        """What runs first in a step: the classifier, or what is after its boundary."""
         return self._tail[0] if self._tail else self.classifier
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
@@ -156,7 +156,7 @@ class Learner(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if (states := checkpoint.get("optimizer_states")) and not self._is_solved:
             refuse_other_groups(self.classifier, self.config.optim, states[0])
-        # a one-cycle schedule's, which may go on to more epochs than it had
+        # a one-cycle schedule's, which may continue to more epochs than it had
         for state in checkpoint["lr_schedulers"]:
             for name in ("total_steps", "_schedule_phases"):
                 state.pop(name, None)
@@ -174,7 +174,7 @@ class Learner(lightning.LightningModule):
         inputs, labels = batch
         logits = self(inputs)
         self.validation.update(logits, labels)
-        # the training's loss, for whoever watches
+        # the training's loss, for anyone who watches
         loss: torch.Tensor = self.criterion(logits, labels)
         return loss
 

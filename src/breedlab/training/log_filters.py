@@ -1,4 +1,4 @@
-"""What Lightning says beside."""
+"""What Lightning says besides."""
 
 from __future__ import annotations
 

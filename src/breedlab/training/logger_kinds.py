@@ -1,4 +1,4 @@
-"""What gets training's curves and the test's metrics beside the run directory."""
+"""What gets training's curves and the test's metrics besides the run directory."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ class LoggerKind(Section):
     def begin(self, config: Config, run: Path, run_id: str) -> str:
         """Begin a run there, or find it again, and return its id; empty where there are no ids.
 
-        It is called before anything is computed, so that what cannot be reached is told at once.
+        It is called before anything is computed, so that what cannot be reached is reported at
+        once.
 
         Args:
             config: The experiment.
@@ -44,7 +45,7 @@ class LoggerKind(Section):
             run_id: What `begin` returned when the run was started; empty then.
 
         Raises:
-            LoggerError: If it cannot be reached, or knows nobody here.
+            LoggerError: If it cannot be reached, or knows no one here.
         """
         return run_id
 

@@ -19,11 +19,11 @@ KEPT = "logger.json"
 
 
 def begin(config: Config, run: Path) -> None:
-    """Begin, or find again, a run at its logger, so that one that cannot be reached is told before
-    anything is computed.
+    """Begin, or find again, a run at its logger, so that one that cannot be reached is reported
+    before anything is computed.
 
     Raises:
-        LoggerError: If it cannot be reached, or nobody is logged in.
+        LoggerError: If it cannot be reached, or no one is logged in.
         MissingExtra: If its extra is not installed.
     """
     kind = logger_of(config)

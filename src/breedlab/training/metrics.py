@@ -92,7 +92,7 @@ def make_metrics(
 
     Args:
         classes: Number of classes.
-        only: The one metric wanted beside the loss, by its short name; all by default.
+        only: The one metric wanted besides the loss, by its short name; all by default.
         shared: Over what all processes of the run were given, rather than this one alone.
         monitor: Where metrics that have settings find them; the defaults without it.
         multi_label: Whether images have several classes, or none.

@@ -1,5 +1,5 @@
-"""A checkpoint in the middle of an epoch: written when the run is told to stop, gone on from at the
-next start."""
+"""A checkpoint in the middle of an epoch: written when the run is asked to stop, continued from at
+the next start."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class MidEpochCheckpoint(Checkpoint):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        # an epoch that is begun, not gone on with, seeds them anew
+        # an epoch that is begun, not continued with, seeds them anew
         if self._generators is not None:
             if len(self._generators) == distributed.world():
                 _set_generators(self._generators[distributed.rank()], pl_module.device)

@@ -21,7 +21,7 @@ _TRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 
 def tracking_uri(config: Config) -> str:
     """Return where MLflow's metrics go: what the config says, else the environment, else a database
-    beside the runs."""
+    next to the runs."""
     database = (Path(config.runs_dir) / "mlflow.db").absolute()
     return (
         config.logger.tracking_uri or os.environ.get(TRACKING_VARIABLE) or f"sqlite:///{database}"

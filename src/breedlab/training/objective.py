@@ -11,13 +11,13 @@ if TYPE_CHECKING:
     from breedlab.config.sections import Data
 
 FIGURES = ("train/loss", "valid/loss", "valid/top1")
-"""What is printed of every epoch beside the objective."""
+"""What is printed of every epoch besides the objective."""
 LABEL_FIGURES = ("train/loss", "valid/loss", "valid/map")
 """The same with `data.multi_label`."""
 
 
 def figures_of(data: Data) -> tuple[str, ...]:
-    """Return what is printed of every epoch of a config's training, beside the objective."""
+    """Return what is printed of every epoch of a config's training, besides the objective."""
     return LABEL_FIGURES if data.multi_label else FIGURES
 
 

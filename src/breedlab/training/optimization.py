@@ -30,7 +30,7 @@ def parameter_groups(classifier: Classifier, optim: Optim) -> list[dict[str, Any
     if optim.param_groups == "legacy":
         return _legacy_groups(classifier, optim)
     backbone, name = classifier.backbone, classifier.architecture.name
-    # One rate for all needs no depths, and a network that nobody has listed has none.
+    # One rate for all needs no depths, and a network that no one has listed has none.
     depth = depths(backbone, name) if optim.layer_decay != 1 else {}
     decayed = is_decayed(backbone, name)
     grouped: dict[tuple[int, bool], list[nn.Parameter]] = {}
@@ -50,7 +50,7 @@ def parameter_groups(classifier: Classifier, optim: Optim) -> list[dict[str, Any
 
 
 def _legacy_groups(classifier: Classifier, optim: Optim) -> list[dict[str, Any]]:
-    """Return the groups of breedlab 0.1, whose runs go on with them: by top-level block, weight
+    """Return the groups of breedlab 0.1, whose runs continue with them: by top-level block, weight
     decay on everything."""
     blocks = layers(classifier.backbone)
     grouped: dict[int, list[nn.Parameter]] = {}
@@ -83,7 +83,7 @@ def refuse_other_groups(classifier: Classifier, optim: Optim, saved: Mapping[str
     a network anew.
 
     Args:
-        classifier: The network that training would go on with.
+        classifier: The network that training would continue with.
         optim: Its settings.
         saved: The state dict of the optimizer.
     """
@@ -109,8 +109,8 @@ def make_schedule(
 def set_rates(schedule: LRScheduler) -> None:
     """Have each group learn at the rate that its schedule has at this step.
 
-    That is the rate a checkpoint brings, but for a run that goes on to more epochs: its schedule is
-    another one.
+    That is the rate a checkpoint brings, but for a run that continues to more epochs: its schedule
+    is another one.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch asks for the rates of the last step

@@ -1,4 +1,4 @@
-"""Decoded images, kept memory-mapped beside the activations: what trains live then decodes each
+"""Decoded images, kept memory-mapped next to the activations: live training then decodes each
 file once.
 
 What validation sees is kept as the evaluation transform makes it, bit for bit. What training cuts

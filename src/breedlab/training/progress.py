@@ -17,7 +17,7 @@ class Done:
 
     Attributes:
         trials: Trials of the search that ended; one that was cut off runs again.
-        begun: Whether training has a checkpoint to go on from.
+        begun: Whether training has a checkpoint to continue from.
         epochs: Whole epochs of the training.
         midway: Whether the checkpoint stands within the epoch after them.
         trained: Whether training ended; test and export are still to come.

@@ -1,4 +1,5 @@
-"""What a head that is solved minimizes beside its penalty: of one class an image, or of several."""
+"""What a head that is solved minimizes besides its penalty: of one class an image, or of
+several."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Loss(ABC):
-    """What is minimized beside the penalty.
+    """What is minimized besides the penalty.
 
     Attributes:
         class_weights: (classes,), or None where all weigh the same.

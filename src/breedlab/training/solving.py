@@ -96,7 +96,7 @@ class Regression:
         features: (n, features).
         labels: int64 (n,), or zeros and ones (n, classes).
         classes: How many there are.
-        loss: What is minimized beside the penalty.
+        loss: What is minimized besides the penalty.
         dtype: What to compute in.
     """
 
@@ -180,7 +180,7 @@ def solve(
     Args:
         activations: Those of a frozen backbone.
         classes: How many there are.
-        loss: What is minimized beside the penalty.
+        loss: What is minimized besides the penalty.
         monitor: The metric by which the penalty is chosen; the validation loss decides between
             equals.
         device: Where to compute.

@@ -1,5 +1,5 @@
-"""What the weights bring to a run beside the backbone: their head, the run that they come from, and
-what is said of them."""
+"""What the weights bring to a run besides the backbone: their head, the run that they come from,
+and what is said of them."""
 
 from __future__ import annotations
 

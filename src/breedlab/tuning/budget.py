@@ -23,7 +23,7 @@ class Budget:
         self.minutes, self._clock = minutes, clock
         self._began = clock() - spent
         self.binding = False
-        """Whether `heed` ends what is running: not before there is one result to go on with."""
+        """Whether `heed` ends what is running: not before there is one result to continue with."""
 
     def left(self) -> float:
         """Return how many seconds are left."""

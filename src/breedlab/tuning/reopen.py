@@ -161,7 +161,7 @@ def _report_epochs(trial: optuna.Trial, outcome: Outcome, config: Config) -> Non
 
 
 def _restored(config: Config, run: Path, study: optuna.Study) -> optuna.Study:
-    """Return the study without trials that look as if they were running: nobody runs them any
+    """Return the study without trials that look as if they were running: no one runs them any
     more."""
     rerun = {trial.user_attrs.get("rerun_of") for trial in study.trials}
     cut_off = [t for t in study.trials if was_cut_off(t) and t.number not in rerun]

@@ -1,4 +1,4 @@
-"""Where a run's study lies, for Optuna."""
+"""Where a run's study is, for Optuna."""
 
 from __future__ import annotations
 

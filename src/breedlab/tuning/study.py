@@ -70,7 +70,7 @@ class Best:
 
 
 class Runner(Protocol):
-    """What runs trials: this process or several beside it."""
+    """What runs trials: this process or several next to it."""
 
     def start(self, number: int, values: Mapping[str, Any]) -> None: ...
 

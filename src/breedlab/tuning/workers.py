@@ -1,7 +1,7 @@
-"""Trials in processes beside the main one (`tuner.parallel`), each at the end of a pipe.
+"""Trials in processes next to the main one (`tuner.parallel`), each at the end of a pipe.
 
 The main process alone proposes, prunes and records. A worker trains what it is sent, and ends when
-nobody is left at the other end of its pipe, be it by `kill -9`.
+no one is left at the other end of its pipe, be it by `kill -9`.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _work(tree: dict[str, Any], report: Report, run: Path, pipe: Connection) -> 
 
 
 def _end_with_parent() -> None:
-    """End this process with its parent, in the middle of a step: a trial may be long, and nobody
+    """End this process with its parent, in the middle of a step: a trial may be long, and no one
     waits for it."""
     parent = parent_process()
     assert parent is not None

@@ -9,7 +9,7 @@ from breedlab.backends.sagemaker import policies
 from breedlab.backends.sagemaker.policies import Account
 
 _KEPT_DAYS = 7
-"""After which pieces of uploads that broke off go; they are billed and nobody sees them."""
+"""After which pieces of uploads that broke off go; they are billed and no one sees them."""
 
 
 def template(

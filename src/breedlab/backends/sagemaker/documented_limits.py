@@ -284,7 +284,7 @@ LIMITS = (
 
 
 def notices(call: Call, enough: Collection[str] = ()) -> list[str]:
-    """Return what a call may run into that nobody can tell from here, with the way to make sure.
+    """Return what a call may run into that no one can tell from here, with the way to make sure.
 
     Args:
         call: The call.

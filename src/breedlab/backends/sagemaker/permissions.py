@@ -53,7 +53,7 @@ _BESIDE = {
     "cloudwatch:PutMetricAlarm": ("cloudwatch:TagResource",),
     "application-autoscaling:DeregisterScalableTarget": _ALARMS,
 }
-"""What calls need beside the action that they are named after.
+"""What calls need besides the action that they are named after.
 
 A large upload that breaks off is aborted. Autoscaling acts in the caller's name ("prerequisites" in
 SageMaker's guide), and whoever creates something with tags has to be allowed to tag it.
@@ -86,7 +86,7 @@ _ALSO = {
 
 _AGAINST = {"sagemaker:StartPipelineExecution": "pipeline"}
 """What actions are checked against that are not what they are named after."""
-"""What else an action is checked against beside what it is named after."""
+"""What else an action is checked against besides what it is named after."""
 
 
 def recorded() -> dict[str, list[str]]:
@@ -131,7 +131,7 @@ def by_command(commands: Mapping[str, Iterable[str]], names: Iterable[str]) -> s
 
 
 def without_pipelines(commands: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Return the calls by command of somebody who has no pipeline carry out a search."""
+    """Return the calls by command of someone who has no pipeline carry out a search."""
     return {
         name: [call for call in calls if not _is_for_pipelines(name, call)]
         for name, calls in commands.items()

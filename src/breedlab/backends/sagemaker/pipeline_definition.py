@@ -31,7 +31,7 @@ class StepKind:
     Attributes:
         operation: The call that takes its arguments.
         describe: The calls whose answers its properties are.
-        named: The argument that AWS fills in, and takes from nobody.
+        named: The argument that AWS fills in, and takes from no one.
         refused: Others that the SDK takes out before it sends them.
     """
 

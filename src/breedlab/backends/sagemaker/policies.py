@@ -118,7 +118,7 @@ class Account:
 
 
 def user(account: Account, commands: Iterable[str]) -> Policy:
-    """Return what somebody needs who runs some of our commands."""
+    """Return what someone needs who runs some of our commands."""
     calls = recorded()
     if account.backend.orchestrate != "pipeline":
         calls = without_pipelines(calls)
@@ -136,7 +136,7 @@ def user(account: Account, commands: Iterable[str]) -> Policy:
 
 
 def pipeline_role(account: Account) -> Policy | None:
-    """Return what a pipeline needs of the role beside `execution_role`; None without one."""
+    """Return what a pipeline needs of the role besides `execution_role`; None without one."""
     statements = list(_of_pipeline(account))
     return _policy(statements) if statements else None
 

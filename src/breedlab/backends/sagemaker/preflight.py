@@ -1,7 +1,7 @@
 """What only the account knows: whether the role may be used, and whether there is room for the
 machines.
 
-Nobody has to be allowed to ask: what may not be looked at is told as not checked, and refuses
+No one has to be allowed to ask: what may not be looked at is reported as not checked, and refuses
 nothing.
 """
 
@@ -32,7 +32,7 @@ class Findings:
 
     Attributes:
         problems: What AWS would refuse.
-        unchecked: What nobody could look at, with the reason.
+        unchecked: What no one could look at, with the reason.
         enough: The quotas that are large enough.
     """
 

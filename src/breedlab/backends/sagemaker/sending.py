@@ -30,7 +30,7 @@ Result = TypeVar("Result")
 
 
 def send(account: boto3.Session, request: Request) -> dict[str, Any]:
-    """Send one request as it stands; again where AWS is busy, or does not find yet what the request
+    """Send one request as it is; again where AWS is busy, or does not find yet what the request
     before it made."""
     from botocore import xform_name
 

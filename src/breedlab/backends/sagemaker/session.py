@@ -38,7 +38,7 @@ NEEDS = {
 
 
 class Wanted(Protocol):
-    """What a person said of the place: a config's `backend`, or a command's flags."""
+    """What a user said of the place: a config's `backend`, or a command's flags."""
 
     @property
     def region(self) -> str | None: ...
@@ -101,7 +101,7 @@ def connect(region: str | None, flag: str = "") -> boto3.Session:
 
     Args:
         region: None for that of the AWS profile.
-        flag: What a person sets the region by, if not by the config.
+        flag: What a user sets the region by, if not by the config.
 
     Raises:
         BackendError: If there is no region, or there are no credentials that work.

@@ -1,5 +1,5 @@
-"""Files to S3: many at once, those that are there left alone, so that a broken upload goes on where
-it stopped."""
+"""Files to S3: many at once, those that are there left alone, so that a broken upload continues
+where it stopped."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def upload_photos(
 
 
 def refuse_outside_links(root: Path, paths: Sequence[Path], remedy: str) -> None:
-    """Refuse what would copy files from elsewhere to S3 without anybody having said so, and names
+    """Refuse what would copy files from elsewhere to S3 without anyone having said so, and names
     that are no keys.
 
     Raises:

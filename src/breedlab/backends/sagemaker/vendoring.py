@@ -21,7 +21,7 @@ WHEELS = "wheels"
 """The folder in the source; requirements files name it."""
 
 OPTIONS = ("--no-index", f"--find-links {WHEELS}")
-"""Lines of a requirements file that have pip look there, and nowhere else; it looks beside that
+"""Lines of a requirements file that have pip look there, and nowhere else; it looks besides that
 file."""
 
 PYTHONS = ("3.12", "3.13")

@@ -40,7 +40,7 @@ class SaturatedActivation(TensorRule):
         return _above(self, step, "saturated", "largest_saturated_share")
 
     def missing(self) -> str:
-        # Saved whole by somebody else's hook, their limits are not known.
+        # Saved whole by someone else's hook, their limits are not known.
         return super().missing() or (
             "" if self.figures else f"needs the reduction 'saturated' of {self.needs}"
         )

@@ -174,7 +174,7 @@ class _UpdateRule(TensorRule):
     def _ratio(self, name: str, step: int, before: int | None) -> float:
         if self.tape.has_reduction(name, step, "update"):
             return self.tape.reduction(name, step, "update")
-        # Saved whole by somebody else's hook: what changed since it was last saved.
+        # Saved whole by someone else's hook: what changed since it was last saved.
         new = self.tape.value(name, step)
         old = None if before is None else self.tape.value(name, before)
         if new is None or old is None or old.shape != new.shape:

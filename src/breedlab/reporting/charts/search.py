@@ -225,7 +225,7 @@ def parallel(run: RunRecord) -> Spec | None:
 
 
 def position(value: Any, dimension: Dimension) -> float:
-    """Return where a value lies on its axis, 0 to 1."""
+    """Return where a value is on its axis, 0 to 1."""
     if isinstance(dimension, Choices):
         figures = [figure(choice) for choice in dimension.values]
         number = figure(value)

@@ -30,7 +30,7 @@ class Answer:
     """What a model said of an image.
 
     Attributes:
-        label: Its likeliest class.
+        label: Its most likely class.
         score: That class's probability.
         where: What answered.
     """

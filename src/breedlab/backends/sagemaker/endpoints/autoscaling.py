@@ -1,4 +1,4 @@
-"""How an endpoint scales with its load: the requests for it, and how it stands in an account."""
+"""How an endpoint scales with its load: the requests for it, and its status in an account."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def remove_alarm(account: boto3.Session, endpoint: str) -> bool:
 
 
 def _send(account: boto3.Session, request: Request) -> dict[str, Any]:
-    """Send it; a target that is there already is changed, and takes no tags then."""
+    """Send it; a target that already exists is changed, and takes no tags then."""
     from botocore.exceptions import ClientError
 
     try:

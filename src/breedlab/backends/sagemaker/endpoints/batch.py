@@ -50,7 +50,7 @@ _FLAGS = {
     "TransformJobName": "--name",
     "ModelName": "--name",
 }
-"""Which word a field of a batch job's request comes from, beside those of an endpoint's."""
+"""Which word a field of a batch job's request comes from, besides those of an endpoint's."""
 
 
 class TransformJobs(BatchJobs):

@@ -1,4 +1,4 @@
-"""What an endpoint costs an hour and a month, for as long as nobody deletes it."""
+"""What an endpoint costs an hour and a month, for as long as no one deletes it."""
 
 from __future__ import annotations
 

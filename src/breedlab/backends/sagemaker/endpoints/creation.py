@@ -68,7 +68,7 @@ class Creation:
         self._made = list(self.resources().values())
 
     def send(self, request: Request) -> None:
-        """Send a request; a model or config of this version that is there already is this very one.
+        """Send a request; a model or config of this version that already exists is this very one.
 
         Raises:
             BackendError: If AWS refuses, or another's stands under the name.
@@ -132,7 +132,7 @@ class Creation:
         return described["EndpointStatus"] in MOVING and self.deployment.versioned in names
 
     def _is_there(self, resource: Resource) -> bool:
-        """Return whether it was created before; raise if somebody else did."""
+        """Return whether it was created before; raise if someone else did."""
         arn = self._arn(resource)
         if arn is None:
             return False

@@ -150,7 +150,7 @@ def with_version(deployment: Deployment, content: str) -> Deployment:
 
 
 def default_name(experiment: str) -> str:
-    """Return what the endpoint of an experiment is called where nobody says."""
+    """Return what the endpoint of an experiment is called where no one says."""
     return (
         re.sub(r"[^a-zA-Z0-9]+", "-", experiment).strip("-")[:LONGEST_NAME].strip("-") or "breedlab"
     )

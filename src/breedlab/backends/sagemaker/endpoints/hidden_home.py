@@ -37,7 +37,7 @@ def hiding(command: Sequence[object]) -> list[str]:
     """Return a command that runs another with the user's keys out of its sight; the other itself
     where that fails.
 
-    Its process stays the same one, so that whoever starts it can end it.
+    Its process stays the same one, so that anyone who starts it can end it.
     """
     plain = [str(word) for word in command]
     paths = _secrets(os.environ)

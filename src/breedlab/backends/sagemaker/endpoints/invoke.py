@@ -20,7 +20,7 @@ def sending(name: str, region: str | None) -> Iterator[Send]:
 
     Args:
         name: The endpoint's.
-        region: Where it lies; None for the AWS profile's.
+        region: Where it is; None for the AWS profile's.
 
     Raises:
         ServingError: If no region is set.
@@ -135,6 +135,6 @@ def _object(s3: Any, uri: str) -> bytes | None:
         if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
             return None
         if error.response["Error"]["Code"] == "AccessDenied":
-            # Which is also what somebody without ListBucket is told of a key that is not there yet.
+            # Which is also what someone without ListBucket is told of a key that is not there yet.
             raise PermissionError(uri) from error
         raise

@@ -25,7 +25,7 @@ class Listed:
     Attributes:
         runs_on: Its instances, or that it is serverless.
         age: Since it was created.
-        price: USD an hour as it stands, None if it is not known.
+        price: USD an hour as it is, None if it is not known.
     """
 
     name: str
@@ -116,7 +116,7 @@ def _instances(sagemaker: Any, described: dict[str, Any], region: str) -> tuple[
     for variant in config["ProductionVariants"]:
         if "ServerlessConfig" in variant:
             texts.append("serverless")
-            # Without provisioned concurrency nothing is billed while nobody asks.
+            # Without provisioned concurrency nothing is billed while no one asks.
             if variant["ServerlessConfig"].get("ProvisionedConcurrency"):
                 total = None
             continue

@@ -37,7 +37,7 @@ class Deleted:
 
 
 def refuse_foreign(sagemaker: Any, described: dict[str, Any], allowed: str | None) -> None:
-    """Raise if an endpoint that is to be updated was made by somebody else, or not by breedlab.
+    """Raise if an endpoint that is to be updated was made by someone else, or not by breedlab.
 
     Args:
         sagemaker: The client.

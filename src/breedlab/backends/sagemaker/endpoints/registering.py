@@ -85,7 +85,7 @@ def register(endpoint: Endpoint, model: Path, group: str, approval: str, dry_run
 
 @contextmanager
 def taken(endpoint: Endpoint, reference: str) -> Iterator[tuple[Endpoint, Path, registry.Version]]:
-    """Give the settings that suit a version, its archive, which lies here meanwhile, and the
+    """Give the settings that suit a version, its archive, which is here meanwhile, and the
     version.
 
     Raises:

@@ -139,7 +139,7 @@ def properties(lineage: Mapping[str, Any], metrics: Mapping[str, Any] | None) ->
 
 
 def metrics_uri(deployment: Deployment) -> str:
-    """Return where the metrics of a version lie: beside its archive."""
+    """Return where the metrics of a version lie: next to its archive."""
     return f"{deployment.model.rpartition('/')[0]}/metrics.json"
 
 
@@ -245,7 +245,7 @@ def metrics_of(run: Path) -> dict[str, Any] | None:
 def upload_metrics(
     account: boto3.Session, deployment: Deployment, metrics: Mapping[str, Any]
 ) -> None:
-    """Write metrics beside the archive, where the registry's pages read them."""
+    """Write metrics next to the archive, where the registry's pages read them."""
     from breedlab.backends.sagemaker.upload import encryption
 
     uri = metrics_uri(deployment)

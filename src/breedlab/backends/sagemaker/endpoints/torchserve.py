@@ -30,7 +30,7 @@ _TROUBLE = (
     "failed to install",
     "Traceback (most recent",
 )
-"""What the stack prints where a package cannot be served; it goes on trying, and says of itself
+"""What the stack prints where a package cannot be served; it continues trying, and says of itself
 that it is well."""
 
 _ERROR = re.compile(r"[\w.]+(Error|Exception)\b")
@@ -45,7 +45,7 @@ packages."""
 
 
 def scrubbed(home: str) -> dict[str, str]:
-    """Return an environment for code that may be anybody's: no keys, no tokens, a home folder of
+    """Return an environment for code that may be anyone's: no keys, no tokens, a home folder of
     its own.
 
     The account's credentials are in variables, in files of the home folder, and behind addresses

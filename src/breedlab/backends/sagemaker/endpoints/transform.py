@@ -224,7 +224,7 @@ def _objects(account: boto3.Session, uri: str) -> Iterator[tuple[str, int]]:
 
 
 def _send_once(account: boto3.Session, request: Request, kind: str) -> None:
-    """Send a request; what is there already under its name and with its tag came of a lost
+    """Send a request; what already exists under its name and with its tag came of a lost
     answer."""
     from botocore import exceptions as aws
 

@@ -162,7 +162,7 @@ def _pipeline(account: boto3.Session, entity: Mapping[str, Any]) -> ListedJob:
 
 
 def _newest(account: boto3.Session, pipeline: str) -> tuple[str | None, str]:
-    """Return the newest execution of a pipeline, and how it stands."""
+    """Return the newest execution of a pipeline, and its status."""
     from botocore.exceptions import ClientError
 
     with aws_errors(pipeline):

@@ -55,7 +55,7 @@ def finish(
         What the table of a grid shows of it.
 
     Raises:
-        BackendError: If a job failed or was stopped, or the person went away.
+        BackendError: If a job failed or was stopped, or the user went away.
     """
     with detachable(record):
         if record.searches:
@@ -277,7 +277,7 @@ def _is_here(path: Path, size: int, changed: float) -> bool:
 
 
 class NotStarted(JobFailed):
-    """The search is over, and the training of its best waits for somebody who wants to pay for
+    """The search is over, and the training of its best waits for someone who wants to pay for
     it."""
 
 

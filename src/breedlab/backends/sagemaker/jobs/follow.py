@@ -36,7 +36,7 @@ LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 
 
 class Detached(BackendError):
-    """The person went away; the job goes on."""
+    """The person went away; the job continues."""
 
     code = "BL403"
 
@@ -129,7 +129,7 @@ def trial_board(record: Record) -> TrialTable:
 
 @contextmanager
 def _screen(board: TrialTable | None, name: str) -> Iterator[Callable[[str], None]]:
-    """What stays at the foot of the screen, and a way to say on it how the job stands."""
+    """What stays at the foot of the screen, and a way to say on it the job's status."""
     if board is None:
         with console.status(f"{name}: starting") as spinner:
             yield spinner.update

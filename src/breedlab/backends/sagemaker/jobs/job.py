@@ -75,7 +75,7 @@ class Job:
         """Return the folder that what is kept of the run directory is copied to, and what that is.
 
         The checkpoints of several jobs may share one address, so it is a subfolder a job. A trial
-        goes on from its checkpoints only where a spot instance is taken back. Else it has no
+        continues from its checkpoints only where a spot instance is taken back. Else it has no
         checkpoint folder: it would begin by downloading what every trial before it left there.
         """
         if self.stage == "trial" and not config.backend.spot:
@@ -128,7 +128,7 @@ def job_config(tree: Mapping[str, Any], job: Job) -> tuple[Config, list[str]]:
             " its own; torchrun has to start them (in a tuning job by the hyperparameter"
             " sagemaker_torch_distributed_enabled=true)"
         )
-    # whose settings a hyperparameter may be; what is wrong is told below
+    # whose settings a hyperparameter may be; what is wrong is reported below
     load_plugins(tree.get("plugins"))
     tree, _ = resolved(tree, lenient=True)  # the shell's environment is not the job's
     values = decode(job.hyperparameters)
@@ -233,7 +233,7 @@ def refuse_blind_container(environment: Mapping[str, str], config: Config) -> No
 def follow_starters() -> None:
     """Have this process stopped when the process that started it ends; nothing else would stop it.
 
-    The toolkit hands no signal on to what it starts; told to stop, it just ends.
+    The toolkit hands no signal on to what it starts; asked to stop, it just ends.
     """
     import psutil
 

@@ -1,4 +1,4 @@
-"""What a job keeps: its run directory lies on a disk of its own, and whole files of it in the
+"""What a job keeps: its run directory is on a disk of its own, and whole files of it in the
 folder that is kept.
 
 SageMaker uploads what it sees in `/opt/ml/checkpoints` whenever it looks, half-written files as
@@ -42,11 +42,11 @@ _Stamp = tuple[int, int, int]
 
 
 def trial_file(name: str, number: int) -> str | None:
-    """Return where a file of a trial's own run directory lies in that of the whole experiment; None
+    """Return where a file of a trial's own run directory is in that of the whole experiment; None
     if nowhere."""
     if match := re.match(r"tensorboard/(?:final/)?(.+)", name):
         return f"tensorboard/trial_{number:03}/{match[1]}"
-    # debug/N of the run itself are the final training's registrations, one after another.
+    # debug/N of the run itself are the final training's registrations, one at a time.
     return f"trials/{number}/{name}" if name.startswith("debug/") else None
 
 
@@ -121,7 +121,7 @@ class Copier:
 
         Whenever this breaks off, there is what the run directory held at some moment, as after a
         kill. The study comes
-        first: it may be older than the trials beside it, never newer.
+        first: it may be older than the trials next to it, never newer.
         """
         if self._wanted(_STUDY):
             self._copy_study()
@@ -161,7 +161,7 @@ class Copier:
 
 
 def put_whole(source: Path, target: Path) -> None:
-    """Copy a file so that whoever looks at the target's folder sees the old one or the whole new
+    """Copy a file so that anyone who looks at the target's folder sees the old one or the whole new
     one.
 
     Where the file system allows it, the copy has no name until it is complete.

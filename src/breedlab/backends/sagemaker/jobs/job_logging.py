@@ -1,4 +1,4 @@
-"""What a job's logger needs beside the config: MLflow's address, and who is asked there."""
+"""What a job's logger needs besides the config: MLflow's address, and who is asked there."""
 
 from __future__ import annotations
 

@@ -154,7 +154,7 @@ def with_secrets(request: Request) -> Request:
 
 
 def resolve(environment: MutableMapping[str, str]) -> None:
-    """Replace addresses in Secrets Manager by what lies there, in a job.
+    """Replace addresses in Secrets Manager by what is there, in a job.
 
     Raises:
         BackendError: If one cannot be read; its message holds no secret.

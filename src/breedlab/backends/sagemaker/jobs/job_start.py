@@ -35,7 +35,7 @@ def send(account: boto3.Session, request: Request) -> None:
     sake; so a job of the name that reads our own source is the one that was asked for.
 
     Raises:
-        LostAnswer: If nobody can tell whether the job was started.
+        LostAnswer: If no one can tell whether the job was started.
         BackendError: If AWS refuses it; then there is no job.
     """
     request = with_secrets(request)

@@ -1,5 +1,5 @@
 """`backend.orchestrate=pipeline`: search, training of the best, and registering, as one SageMaker
-Pipeline, which goes on by itself.
+Pipeline, which continues by itself.
 
 Its steps are the very requests that a launch without it sends, but for the jobs' names, which AWS
 gives: `pipelines-<execution>-<step>-<token>`. What a step needs of one before it is a reference,

@@ -101,7 +101,7 @@ def _patiently(name: str, call: Callable[[], Any], new: bool = False) -> Any:
             start it, arrive after it (the SDK retries AccessDeniedException for their sake).
 
     Raises:
-        LostAnswer: If nobody can tell whether the call arrived.
+        LostAnswer: If no one can tell whether the call arrived.
         BackendError: If AWS refuses.
     """
     for pause in (*job_start.PAUSES, None):

@@ -1,4 +1,4 @@
-"""How a pipeline's execution stands, and which jobs its steps became."""
+"""The status of a pipeline's execution, and which jobs its steps became."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def described_pipeline(account: boto3.Session, name: str) -> dict[str, Any] | No
 
 
 def execution_status(account: boto3.Session, record: Record) -> Status:
-    """Return how an experiment's execution stands."""
+    """Return the status of an experiment's execution."""
     arn = execution_of(account, record)
     if arn is None:
         return Status(record.name, None)

@@ -1,4 +1,4 @@
-"""What was launched: beside the run directory's config, and once more in the bucket, for other
+"""What was launched: next to the run directory's config, and once more in the bucket, for other
 machines."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Record:
-    """A launched experiment: enough to follow, go on, stop and fetch it from anywhere.
+    """A launched experiment: enough to follow, continue, stop and fetch it from anywhere.
 
     Attributes:
         name: Of its first job.
@@ -39,7 +39,7 @@ class Record:
         data: The address of the images.
         fingerprint: Of the images that were checked here; None for those that were in S3.
         config: The whole config, plain.
-        overrides: What the person typed.
+        overrides: What the user typed.
         started: When, in ISO format.
         git: The commit that was launched from.
         run: The run directory on this machine, None on others.
@@ -210,7 +210,7 @@ def from_tree(tree: Mapping[str, Any], run: Path | None) -> Record:
 
     Args:
         tree: Its content.
-        run: The run directory that it lies in, None if it lies in the bucket.
+        run: The run directory that it is in, None if it is in the bucket.
     """
     names = {each.name for each in fields(Record)}
     values = {name: value for name, value in tree.items() if name in names}

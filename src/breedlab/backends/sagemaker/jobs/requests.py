@@ -55,7 +55,7 @@ _START = (
 
 
 _LONGEST_WAIT_S = 28 * 24 * 3600
-"""What nobody asked for is not above what a job may run at most."""
+"""What no one asked for is not above what a job may run at most."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +210,7 @@ def tuning_request(experiment: Experiment) -> Request:
             "ParentHyperParameterTuningJobs": [
                 {"HyperParameterTuningJobName": name} for name in tuner.warm_start
             ],
-            # The other type demands the very same image, data and ranges, and refuses what a person
+            # The other type demands the very same image, data and ranges, and refuses what a user
             # is likely to have.
             "WarmStartType": "TransferLearning",
         }
@@ -248,7 +248,7 @@ def processes(config: Config) -> int | None:
 
 
 def weights_file(config: Config) -> Path | None:
-    """Return the file of weights that a job needs beside its images, if the config names one."""
+    """Return the file of weights that a job needs besides its images, if the config names one."""
     path = Path(weight_files.file_of(config.model.weights))
     return path if path.name.endswith(weight_files.ENDINGS) or path.is_file() else None
 
@@ -308,8 +308,8 @@ def _shared(experiment: Experiment, stage: str) -> dict[str, Any]:
             **backend.environment,
         },
     }
-    # A trial that is not taken back goes on from nothing, and would begin by downloading what those
-    # before it left.
+    # A trial that is not taken back continues from nothing, and would begin by downloading what
+    # those before it left.
     if stage != "trial" or backend.spot:
         address = experiment.uri("final" if stage == "final" else "checkpoints")
         shared["CheckpointConfig"] = {"S3Uri": address, "LocalPath": CHECKPOINTS}

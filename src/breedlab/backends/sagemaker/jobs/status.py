@@ -1,4 +1,4 @@
-"""How jobs stand: asked of AWS, told in the words that the rest uses."""
+"""The status of jobs: asked of AWS, told in the words that the rest uses."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _STATES = {
 
 @dataclass(frozen=True)
 class Status:
-    """How one job stands.
+    """The status of one job.
 
     Attributes:
         name: Of the job.
