@@ -1,4 +1,4 @@
-"""Photos to measure with: JPEGs of about 500x500 pixels and 75 KB, as a camera's are after a web
+"""Images to measure with: JPEGs of about 500x500 pixels and 75 KB, as a camera's are after a web
 site shrank them."""
 
 from __future__ import annotations

@@ -146,7 +146,7 @@ def _ask(server: Served, at_once: int, seconds: float) -> dict[str, Any]:
 
 
 def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
-    """Photos a second of the engine alone, by how many there are at once: the best way to compute
+    """Images a second of the engine alone, by how many there are at once: the best way to compute
     so many.
 
     Batches of any size that so many allow, each on all cores, or on a part of them with the others

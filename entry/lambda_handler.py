@@ -137,8 +137,8 @@ def _content_type(event: dict[str, Any]) -> str:
 
 
 def _label(prediction: dict[str, Any], classes: list[str]) -> dict[str, Any]:
-    """What is answered of an image: its label and score, or those that a multi-label model gives
-    it, of which there may be none."""
+    """Return what is answered of an image: its label and score, or those that a multi-label model
+    gives it, of which there may be none."""
     if "error" in prediction:  # one bad image of several
         return {"error": str(prediction["error"])}
     top = prediction["top"]

@@ -63,7 +63,7 @@ class _Zipped:
 
 @contextmanager
 def opened(model: Path) -> Iterator[Path]:
-    """The folder of a model's content.
+    """Open a model as a folder of its content.
 
     Args:
         model: An archive, a run directory that holds one, or an archive's content already unpacked.

@@ -57,7 +57,7 @@ def rank() -> int:
 
 
 def local_rank() -> int:
-    """This process's number on its host."""
+    """Return this process's rank on its host."""
     return int(os.environ.get("LOCAL_RANK", rank())) if world() > 1 else 0
 
 
@@ -77,8 +77,7 @@ def shard() -> Shard:
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """The processes joined to one run, of which the first that fails says why, and the others end
-    with it.
+    """Join the processes of one run. The first that fails says why, and the others end with it.
 
     Raises:
         Lost: In a process that the failure of another has ended.

@@ -25,7 +25,8 @@ _CGROUP_FILES = (
 
 
 def available() -> int:
-    """Cores that this process may keep busy, by its affinity and its cgroup's quota; at least 1.
+    """Return the number of cores that this process may use, by its affinity and its cgroup's quota;
+    at least 1.
 
     With more threads than that, a container (`docker run --cpus 2`, a limit of Kubernetes) is
     halted for the rest of each tenth of a second, and all that it does waits. Python and torch know

@@ -1,4 +1,4 @@
-"""Photos into S3: once, many at once, going on where it stopped."""
+"""Images into S3: once, many at once, going on where it stopped."""
 
 from __future__ import annotations
 

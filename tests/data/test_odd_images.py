@@ -20,7 +20,7 @@ def saved(path: Path, size: tuple[int, int], gray: int, spread: int, seed: int) 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """Photos as a camera takes them: two formats, day and evening."""
+    """Images as a camera takes them: two formats, day and evening."""
     for index in range(40):
         size = (120, 90) if index % 3 else (90, 120)
         saved(tmp_path / "photos" / "ab"[index % 2] / f"{index}.png", size, 90 + index, 40, index)

@@ -118,7 +118,7 @@ print(wandb.__version__)
 
 
 def real_photos(crop: int, resize: int) -> dict[str, torch.Tensor]:
-    """Photos that other packages carry, uint8 (3, crop, crop) by file name."""
+    """Images that other packages carry, uint8 (3, crop, crop) by file name."""
     sklearn, matplotlib = pytest.importorskip("sklearn"), pytest.importorskip("matplotlib")
     folder = Path(sklearn.__file__).parent / "datasets" / "images"
     files = [folder / "china.jpg", folder / "flower.jpg"]

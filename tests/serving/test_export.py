@@ -66,7 +66,7 @@ def layered(archive: Callable[[str, tuple[int, ...]], Path]) -> Path:
 
 
 def images(folder: Path, photos: Path) -> tuple[list[Path], torch.Tensor, torch.Tensor]:
-    """Photos, as the network takes them, and our calibrated logits of them."""
+    """Images, as the network takes them, and our calibrated logits of them."""
     model = Model(folder, torch.device("cpu"), EAGER)
     files = sorted((photos / "test").rglob("*.jpg"))[:5]
     batch = torch.stack([model.prepare(read_image(file)) for file in files])

@@ -1,4 +1,4 @@
-"""Photos by their address: what must not be asked, by any spelling; and servers that answer
+"""Images by their address: what must not be asked, by any spelling; and servers that answer
 badly."""
 
 from __future__ import annotations

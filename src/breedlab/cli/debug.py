@@ -88,7 +88,7 @@ def recorded_limits(run: Path | str) -> DebuggerRules:
 
 
 def show(verdicts: Sequence[Verdict]) -> None:
-    """A table of all rules, and below it what the triggered ones mean and what to try."""
+    """Print a table of all rules, and what the triggered ones mean and what to try."""
     from breedlab.console import console, table
 
     rows = [

@@ -85,7 +85,7 @@ def command_parser() -> Parser:
 
 
 def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
-    """Photos of a folder of class folders, or next to a label file, labeled by a model's class
+    """Return the images of class folders, or next to a label file, labeled by a model's class
     names.
 
     Raises:
@@ -110,8 +110,8 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
 
 
 def labelled_several(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
-    """Photos of a folder with the labels that a file such as labels.csv, or all class folders that
-    they lie in, give them.
+    """Return a folder's images with the labels from a file such as labels.csv, or from all class
+    folders that they are in.
 
     Raises:
         DataError: If there are none, or a label is no class of the model.

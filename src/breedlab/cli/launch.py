@@ -263,7 +263,7 @@ def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict
 
 
 def _with_weights_of_a_run(config: Config, overrides: list[str]) -> tuple[Config, list[str]]:
-    """Names the file that `model.weights` means today: `runs/latest` is another run once this one
+    """Replace a run in `model.weights` by its file: `runs/latest` means another run once this one
     has begun."""
     file = file_of(config.model.weights)
     if file == config.model.weights:

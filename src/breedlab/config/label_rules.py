@@ -10,7 +10,7 @@ from breedlab.registry import LOSSES, METRICS
 
 
 def metric_suits_labels(monitor: Monitor, data: Data) -> Iterator[Problem]:
-    """Metrics measure images of one class, of several, or both."""
+    """Refuse a metric that does not suit the kind of labels."""
     metric = METRICS.get(monitor.metric.removeprefix(METRICS.prefix))
     if metric.multi_label if data.multi_label else metric.single_label:
         return

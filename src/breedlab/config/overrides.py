@@ -143,7 +143,7 @@ def screen(overrides: list[str], grid: bool = False) -> tuple[list[str], list[Pr
 
 
 def quoted(words: list[str]) -> list[str]:
-    """Overrides whose places are quoted where Hydra would read something else in their names.
+    """Return overrides with paths quoted if Hydra would misread their names.
 
     `data.root=archive (1)` is a call of a function to Hydra, and `runs_dir=2024` a number.
     """

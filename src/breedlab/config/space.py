@@ -26,7 +26,7 @@ class Choices:
     values: tuple[Any, ...]
 
     def probes(self) -> tuple[Any, ...]:
-        """Values that the field must accept for the whole dimension to be valid."""
+        """Return values that the field must accept for the whole dimension to be valid."""
         return self.values
 
 
@@ -47,7 +47,7 @@ class Range:
         return isinstance(self.low, int) and isinstance(self.high, int)
 
     def probes(self) -> tuple[Any, ...]:
-        """Values that the field must accept for the whole dimension to be valid."""
+        """Return values that the field must accept for the whole dimension to be valid."""
         return (self.low, self.high)
 
 

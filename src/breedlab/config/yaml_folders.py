@@ -50,8 +50,7 @@ def yaml_files(overrides: Sequence[str] = ()) -> list[Path]:
 
 
 def with_search_path(argv: list[str]) -> list[str]:
-    """Args with `--config-dir FOLDER` as Hydra's override for the same, which the rest of the args
-    can be read with.
+    """Return the args with `--config-dir FOLDER` replaced by Hydra's override for the same.
 
     Raises:
         ConfigError: If a folder of one's own is not there.

@@ -280,7 +280,7 @@ def _wanted(
 
 @contextmanager
 def _reading(zip_file: Path) -> Iterator[None]:
-    """Names a damaged archive: one makes zipfile raise nearly anything, from BadZipFile to
+    """Report a damaged archive: on one, zipfile raises nearly anything, from BadZipFile to
     zlib.error."""
     try:
         yield

@@ -320,8 +320,8 @@ def is_absent(root: Path) -> bool:
 
 
 def display_names(folder_names: list[str]) -> tuple[str, ...]:
-    """Names as people see them: `001.Afghan_hound` and `1. Afghan hound` are shown as `Afghan
-    hound`, others as they are."""
+    """Return names for display: `001.Afghan_hound` and `1. Afghan hound` become `Afghan hound`,
+    others stay as they are."""
     display = tuple(
         name[match.end() :].replace("_", " ") if (match := _NUMBERED.match(name)) else name
         for name in folder_names

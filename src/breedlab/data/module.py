@@ -80,7 +80,7 @@ def stacked(targets: Sequence[Target]) -> torch.Tensor:
 
 
 class PhotoDataset(Dataset[tuple[torch.Tensor, Target]]):
-    """Photos of one split, by (view, index): uint8 (3, side, side) and the target.
+    """Images of one split, by (view, index): uint8 (3, side, side) and the target.
 
     Args:
         photos: Of the split.
@@ -265,7 +265,7 @@ class PhotoData(lightning.LightningDataModule):
     def stream(
         self, parts: Sequence[tuple[str, int, int]], batch_size: int
     ) -> DataLoader[tuple[torch.Tensor, Target]]:
-        """Views of splits one at a time, in the order of their images, by one set of workers.
+        """Load views of splits in sequence, in the order of their images, with one set of workers.
 
         Args:
             parts: (split, view, first image) each.
@@ -324,8 +324,8 @@ class PhotoData(lightning.LightningDataModule):
         )
 
     def _batch_bytes(self, batch_size: int) -> int:
-        """Bytes of a batch in the shared memory, times the processes of this machine that load
-        one."""
+        """Return the bytes of a batch in shared memory, times the processes of this machine that
+        load one."""
         return batch_size * 3 * self.evaluation.crop**2 * distributed.local_world()
 
     def _loading(self, batch_size: int) -> dict[str, Any]:

@@ -125,7 +125,7 @@ def _breed(index: int) -> tuple[str, Build, Coat]:
 
 
 def breed_names(count: int) -> list[str]:
-    """Names of the first breeds of an endless, fixed list.
+    """Return the names of the first breeds of an endless, fixed list.
 
     Args:
         count: How many; at least 1.

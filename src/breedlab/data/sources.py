@@ -89,7 +89,7 @@ class Sample(Source):
         return Expected("will be drawn", self.classes, (train, valid, test))
 
     def check(self, root: Path) -> None:
-        """Photos drawn with other settings must not pass for those that were asked for."""
+        """Refuse images that were drawn with other settings than those requested."""
         try:
             spec = json.loads((root / _SPEC).read_text("utf-8"))
         except (OSError, ValueError):

@@ -18,8 +18,8 @@ _LEVEL = "SMDEBUG_LOG_LEVEL"
 
 
 def _import_quietly() -> None:
-    """Its logger prints to stdout from the first import on; whoever wants to read it sets
-    SMDEBUG_LOG_LEVEL."""
+    """Import smdebug without its log: its logger prints to stdout from the first import on. Set
+    SMDEBUG_LOG_LEVEL to read it."""
     _stand_in_for_pyinstrument()
     level = os.environ.get(_LEVEL)
     os.environ.setdefault(_LEVEL, "critical")
@@ -145,8 +145,8 @@ def _write_in_the_step() -> None:
 
 
 def _close_quietly() -> None:
-    """What could not be written when it was raised cannot be when the writer is freed: no second
-    traceback of it."""
+    """Do not write again on release what could not be written: it would print a second
+    traceback."""
     from smdebug.core.tfevent.events_writer import EventsWriter
     from smdebug.core.tfrecord.record_writer import RecordWriter
 

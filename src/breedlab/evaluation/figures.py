@@ -93,7 +93,7 @@ def figure(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Format seconds for reading."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes, hours = round(seconds / 60), seconds / 3600

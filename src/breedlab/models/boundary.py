@@ -54,7 +54,7 @@ def layers(network: nn.Module) -> list[str]:
 
 
 def modules_through(network: nn.Module, stage: str, side: int) -> set[str]:
-    """Modules that have started when `stage` ends, except those that it is still inside of.
+    """Return the modules that have started when `stage` ends, except those that enclose it.
 
     Args:
         network: Takes (n, 3, side, side).

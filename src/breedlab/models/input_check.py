@@ -18,7 +18,7 @@ USUAL: dict[str, Normalization] = {
 
 
 _TOO_MUCH, _TOO_LITTLE = 2.2, 0.33
-"""Photos and noise lay between 0.5 and 1.6 where the normalization was right, ImageNet's for 0.5 at
+"""Images and noise lay between 0.5 and 1.6 where the normalization was right, ImageNet's for 0.5 at
 2.4 to 7.6."""
 _HOPELESS = 10.0
 """A factor beyond which no images explain it, whether or not another normalization is known to do

@@ -43,7 +43,7 @@ class Gpus:
             self.handles = []
 
     def capacities(self) -> list[float]:
-        """Gigabytes by GPU."""
+        """Return the used gigabytes by GPU."""
         return [round(self.nvml.nvmlDeviceGetMemoryInfo(h).total / _GB, 3) for h in self.handles]
 
     def sample(self) -> list[dict[str, float]]:
@@ -95,7 +95,7 @@ class Machine:
         }
 
     def _process_memory(self) -> int:
-        """Bytes of the run and its workers, shared pages counted by each."""
+        """Return the bytes of the run and its workers, shared pages counted by each."""
         if self.count % _LOOK_AROUND == 0:
             own = os.getpid()
             self.processes = [
@@ -160,8 +160,8 @@ def main() -> None:
 
 
 def last_time(path: Path) -> float:
-    """Seconds at which a recording that is continued had stopped; 0 for a new one. A torn last line
-    is cut off."""
+    """Return the seconds at which a continued recording had stopped; 0 for a new one. A torn last
+    line is cut off."""
     if not path.exists():
         return 0.0
     whole = path.read_bytes()

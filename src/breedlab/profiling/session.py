@@ -39,7 +39,7 @@ class Session:
         self._safely(lambda: self._tell("stage", name))
 
     def write_to(self, run: Path) -> None:
-        """Where the recording goes; a resumed run's continues."""
+        """Set the run directory; a resumed run's recording continues."""
         if self.config.level == "none":
             return
         self.run = run
@@ -108,7 +108,7 @@ class Session:
 
 @contextmanager
 def watched(config: Config) -> Iterator[Session]:
-    """A run under its profiler; however the run ends, the monitor ends with it."""
+    """Profile a run; however it ends, the monitor ends with it."""
     session = Session(config)
     session.begin()
     try:

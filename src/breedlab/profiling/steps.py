@@ -52,7 +52,7 @@ class StepClock(Profiler):
             self._since = now
 
     def take(self) -> dict[str, float]:
-        """Seconds by part since the last call."""
+        """Return the seconds by part since the last call."""
         now = time.perf_counter()
         self.spent[self._open[-1] if self._open else "other"] += now - self._since
         self._since = now

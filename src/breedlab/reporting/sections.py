@@ -151,7 +151,7 @@ def class_counts(run: RunRecord) -> dict[str, list[int]]:
 
 
 def curves(run: RunRecord) -> Section:
-    """Loss and accuracy."""
+    """Return the charts of loss and accuracy."""
     optim, data_config = run.config.get("optim") or {}, run.config.get("data") or {}
     unlike = [f"label smoothing {optim['label_smoothing']}"] if optim.get("label_smoothing") else []
     unlike += ["class weights"] if data_config.get("class_weights", "none") != "none" else []

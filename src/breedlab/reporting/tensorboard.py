@@ -155,7 +155,7 @@ def confusion_picture(
 
 
 def _length(name: str, size: int) -> int:
-    """Pixels that a name takes."""
+    """Return the width of a name in pixels."""
     return math.ceil(ImageDraw.Draw(Image.new("L", (1, 1))).textlength(name, font_size=size))
 
 
@@ -185,8 +185,7 @@ def _operators(run: Path) -> str:
 
 
 def _sheet(indices: list[int], photos: PhotoData, evaluation: Evaluation) -> np.ndarray[Any, Any]:
-    """Photos with what they are and what they were taken for, green where right, red where
-    wrong."""
+    """Draw images with their true and predicted labels, green if right, red if wrong."""
     classes, split = photos.photos.classes, photos.photos.splits["test"]
     columns = min(4, len(indices))
     rows = -(-len(indices) // columns)

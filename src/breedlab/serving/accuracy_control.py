@@ -23,7 +23,7 @@ from breedlab.serving.engines import OpenVino
 MOST_PHOTOS = 300
 """Validation images that it is controlled on: each is answered once for every layer."""
 _RANKED_BY = 100
-"""Photos that layers are ranked by."""
+"""Images that layers are ranked by."""
 _MOST_LAYERS = 20
 """That are set back; a network that needs more has little left to win."""
 

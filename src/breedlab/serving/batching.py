@@ -19,7 +19,7 @@ Scores = asyncio.Future[np.ndarray[Any, Any]]
 Answer = np.ndarray[Any, Any] | Exception
 
 _MOST_APART = 4
-"""Photos in one batch of a part of the cores; more are no faster there, and all of them wait for
+"""Images in one batch of a part of the cores; more are no faster there, and all of them wait for
 the last."""
 
 

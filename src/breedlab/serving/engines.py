@@ -278,7 +278,7 @@ def multiplies_bf16(device: torch.device) -> bool:
 def _refuse_other_scores(
     engine: Engine, exported: torch.Tensor, side: int, width: int | None
 ) -> None:
-    """A file that was exchanged or damaged, or arithmetic that goes wrong here, must not answer."""
+    """Refuse a file that was replaced or damaged, or arithmetic that goes wrong on this machine."""
     scores = engine.scores(probe(side))[0]
     expected = len(exported) if width is None else width
     if scores.shape != (expected,):

@@ -1,4 +1,4 @@
-"""Photos by their address, without becoming anyone's door into the network that the server stands
+"""Images by their address, without becoming anyone's door into the network that the server stands
 in.
 
 A request names the address, so it is hostile until shown otherwise: what may be asked is narrow
@@ -237,8 +237,8 @@ class Fetcher:
     def _connection(
         self, scheme: str, host: str, address: str, port: int, deadline: float
     ) -> Iterator[tuple[http.client.HTTPConnection, threading.Event]]:
-        """An HTTP connection over a socket that is cut at the deadline, however busily bytes drip
-        in until then."""
+        """Open an HTTP connection over a socket that is closed at the deadline, however slowly
+        bytes arrive."""
         seconds = deadline - time.monotonic()
         if seconds <= 0:
             raise TimeoutError

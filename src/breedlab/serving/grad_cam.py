@@ -134,7 +134,8 @@ class Explainer:
 
 
 def grad_cam(activations: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-    """Channels weighted by their mean gradient, summed, what speaks against the class cut off.
+    """Return the sum of the channels weighted by their mean gradient, without evidence against the
+    class.
 
     Args:
         activations: (channels, rows, columns).
@@ -208,7 +209,7 @@ def seen(transform: EvalTransform, width: int, height: int) -> Box:
 
 
 def _margin(length: int, crop: int) -> int:
-    """Pixels that torchvision's center_crop leaves out before the crop; fewer than 0 where it
+    """Return the pixels that torchvision's center_crop leaves out before the crop; below 0 if it
     pads."""
     return round((length - crop) / 2) if length >= crop else -((crop - length) // 2)
 

@@ -92,7 +92,7 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
 
     @routes.get("/model")
     async def about() -> dict[str, Any]:
-        """Which model this is, and what this server does with images."""
+        """Return which model this is, and what this server does with images."""
         explainable = await run_in_threadpool(explainer)
         tested = model.lineage.get("test", {})
         spans = {"intervals": model.lineage.get("test_intervals", {})}
@@ -119,8 +119,8 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
 
     @routes.post("/explain", openapi_extra=_EXPLAIN)
     async def explain(request: Request) -> Response:
-        """Where in an image (the body: its bytes) the model saw a class (`?class=INDEX`, else the
-        most likely).
+        """Return where in an image (the body: its bytes) the model saw a class (`?class=INDEX`,
+        else the most likely).
 
         `heat` is Grad-CAM's map, 0 to 1; `box` is the part of the upright image that it covers, in
         fractions.
@@ -150,8 +150,8 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
 
     @routes.post("/photo", openapi_extra=_FETCH)
     async def photo(request: Request) -> Response:
-        """The image at an address (the body: `{"url": ...}`), fetched by this server under its own
-        rules."""
+        """Return the image at an address (the body: `{"url": ...}`), fetched by this server under
+        its own rules."""
         try:
             if not fetches:
                 raise BadRequest(400, "this model fetches no URLs; send the image's bytes")

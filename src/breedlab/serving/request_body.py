@@ -29,7 +29,7 @@ BODY_SECONDS = 30.0
 MAX_HELD = 256_000_000
 """Bytes of all bodies and fetched images together, before they are decoded."""
 MAX_FETCHES = 8
-"""Photos fetched at once."""
+"""Images fetched at once."""
 _LARGE = 4_000_000
 """Pixels from which on an image is decoded apart: it must not hold up the others."""
 _LARGE_TOGETHER = 50_000_000
@@ -243,8 +243,8 @@ def _fail(scores: Scores, error: BaseException) -> None:
 
 
 def decoders(count: int, name: str) -> ThreadPoolExecutor:
-    """Threads on which torch computes alone: an image is no work for two, and the second burns its
-    core waiting."""
+    """Return threads on which torch uses one core: an image is too little work for two, and the
+    second would burn its core waiting."""
     before, ready = torch.get_num_threads(), threading.Barrier(count + 1)
 
     def begin() -> None:

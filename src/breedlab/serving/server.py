@@ -27,7 +27,7 @@ from breedlab.serving.request_parser import MAX_BYTES as MAX_BYTES
 from breedlab.serving.request_parser import BadRequest
 
 CAPACITY = 128
-"""Photos being worked on or waiting; above it a client is asked to come again."""
+"""Images being worked on or waiting; above it a client is asked to come again."""
 
 INVOCATIONS = "/invocations"
 CLIENT_GONE = 499

@@ -12,7 +12,7 @@ from breedlab.training.activations import Activations
 
 
 class LiveFeed:
-    """Photos, decoded and augmented as they are needed."""
+    """Images, decoded and augmented as they are needed."""
 
     def __init__(self, data: PhotoData) -> None:
         self._train, self._valid = data.train_dataloader(), data.val_dataloader()

@@ -84,7 +84,7 @@ class Learner(lightning.LightningModule):
         return self._tail[0] if self._tail else self.classifier
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Logits (n, classes) of images, or of activations where there is a tail."""
+        """Return the logits (n, classes) of images, or of activations if there is a tail."""
         logits: torch.Tensor = self.entry(inputs)
         return logits
 
@@ -127,8 +127,8 @@ class Learner(lightning.LightningModule):
         return loss
 
     def _share(self, labels: torch.Tensor) -> torch.Tensor:
-        """This process's part of the batch's loss, times their number, by which DDP divides the
-        gradients' sum."""
+        """Return this process's part of the batch's loss, times the number of processes, by which
+        DDP divides the gradients' sum."""
         # Of the labels before they are mixed: mixed images weigh as much in sum.
         mine = image_weights(self.criterion, labels).sum()
         return mine * self.trainer.world_size / self._of_all(mine)

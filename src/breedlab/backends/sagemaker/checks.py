@@ -145,8 +145,8 @@ def _of_images(problem: Problem) -> Problem:
 
 
 def hyperparameter_problems(values: dict[str, str]) -> list[Problem]:
-    """Names and values that would kill a job at its start: they end up in a shell's variables,
-    between quotes."""
+    """Yield names and values that would break a job at its start: they end up in a shell's
+    variables, between quotes."""
     problems = []
     for name, value in values.items():
         if not re.fullmatch(r"[A-Za-z0-9_]+", name):

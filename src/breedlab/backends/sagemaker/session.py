@@ -356,7 +356,7 @@ def _bucket_problems(session: boto3.Session, path: str, bucket: str, region: str
 
 
 def _location(s3: Any, bucket: str) -> str:
-    """Regions as the oldest call has them: none is us-east-1, EU is eu-west-1."""
+    """Return the region of a bucket's location constraint: none is us-east-1, EU is eu-west-1."""
     where = s3.get_bucket_location(Bucket=bucket).get("LocationConstraint") or "us-east-1"
     return "eu-west-1" if where == "EU" else str(where)
 

@@ -54,7 +54,7 @@ class _Canvas:
         self.pen.polygon([v * self.size for corner in corners for v in corner], fill=colour)
 
     def hill(self, y: float, height: float, colour: Colour) -> None:
-        """A ridge that rises up to ``height`` over ``y``."""
+        """Draw a ridge that rises up to ``height`` over ``y``."""
         x = np.linspace(0, 1, 12)
         waves = 0.5 + 0.5 * np.sin(x * self.rng.uniform(3, 9) + self.rng.uniform(0, 6))
         ridge = list(zip(x.tolist(), (y - height * waves).tolist(), strict=True))
@@ -63,7 +63,7 @@ class _Canvas:
     def dots(
         self, count: int, top: float, bottom: float, radius: float, colours: Sequence[Colour]
     ) -> None:
-        """Discs strewn between two heights, nearer ones (lower down) larger."""
+        """Scatter discs between two heights, nearer ones (lower down) larger."""
         for i, (x, y, grow) in enumerate(self.rng.uniform(0, 1, (count, 3)).tolist()):
             r, y0 = radius * (0.4 + 0.6 * y) * (0.6 + 0.8 * grow), top + (bottom - top) * y
             self.oval(x - r, y0 - r, x + r, y0 + r, colours[i % len(colours)])

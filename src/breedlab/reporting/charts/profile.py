@@ -112,7 +112,7 @@ def _lines(
 
 
 def columns(recording: Recording) -> list[Figures]:
-    """Indices of neighboring steps that share a column of the steps' chart."""
+    """Return the indices of neighboring steps that share a column of the steps' chart."""
     count = len(recording.steps.step)
     return np.array_split(np.arange(count), min(_COLUMNS, count)) if count else []
 
@@ -127,7 +127,7 @@ def ceiling(recording: Recording) -> float | None:
 
 
 def step_parts(recording: Recording) -> Spec | None:
-    """Milliseconds of each step by part, in columns of neighboring steps."""
+    """Return the milliseconds of each step by part, in columns of neighboring steps."""
     steps, groups = recording.steps, columns(recording)
     if not groups:
         return None

@@ -147,7 +147,7 @@ def confidences(bins: Sequence[Bin]) -> Spec | None:
 
 
 def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) -> Spec | None:
-    """Photos of each class by split, most first."""
+    """Chart the images per class by split, most first."""
     if not classes or not counts:
         return None
     totals = [sum(split[index] for split in counts.values()) for index in range(len(classes))]

@@ -36,7 +36,7 @@ def sending(name: str, region: str | None) -> Iterator[Send]:
 
 
 def invoke(runtime: Any, endpoint: str, body: bytes, accept: str) -> tuple[int, bytes]:
-    """Status and body of what the endpoint's container answered.
+    """Invoke the endpoint and return the container's status and body.
 
     Args:
         runtime: A client of `sagemaker-runtime`.

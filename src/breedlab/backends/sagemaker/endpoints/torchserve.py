@@ -195,8 +195,8 @@ def running(
     timeout: float = 180.0,
     waiting: Callable[[float], None] = lambda _seconds: None,
 ) -> Iterator[Stack]:
-    """A stack that answers, ended at the end; the arguments are those of `Stack` and of its
-    `wait`."""
+    """Run a stack until it answers, and stop it at the end; the arguments are those of `Stack` and
+    of its `wait`."""
     stack = Stack(folder, python, workers)
     try:
         for more in (True, True, False):

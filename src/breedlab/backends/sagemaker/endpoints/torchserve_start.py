@@ -37,8 +37,8 @@ def main(base: Path, port: int) -> None:
     from sagemaker_pytorch_serving_container import serving, torchserve  # type: ignore[import-not-found]
 
     def process() -> Any:
-        """This server's own Java; the toolkit takes any TorchServe on the machine for its own, and
-        refuses two."""
+        """Return this server's own Java process; the toolkit takes any TorchServe on the machine
+        for its own, and refuses two."""
         import psutil
 
         for _ in range(100):

@@ -129,7 +129,7 @@ def trial_board(record: Record) -> TrialTable:
 
 @contextmanager
 def _screen(board: TrialTable | None, name: str) -> Iterator[Callable[[str], None]]:
-    """What stays at the foot of the screen, and a way to say on it the job's status."""
+    """Show a status line at the bottom of the screen, and give a way to update it."""
     if board is None:
         with console.status(f"{name}: starting") as spinner:
             yield spinner.update
