@@ -142,7 +142,7 @@ CASES = [
     Case(
         "balanced_once",
         {"data.class_weights": "balanced", "data.sampling": "balanced"},
-        "data.sampling: data.sampling=balanced beside data.class_weights=balanced balances classes"
+        "data.sampling: data.sampling=balanced with data.class_weights=balanced balances classes"
         " twice; expected one of them",
         {"data.sampling": "balanced"},
     ),
