@@ -316,9 +316,7 @@ def test_a_report_of_a_run_that_ended_opens_neither_pytorch_nor_optuna(
     )
     assert done.stdout.splitlines() == [str(run / "report.html"), "[]"]
     page = Page((run / "report.html").read_text())
-    assert {"importance", "debug_1"} <= set(
-        page.charts["specs"]
-    ) and "1 losses of TRAIN" in page.text
+    assert {"importance", "debug_1"} <= set(page.charts["specs"]) and "1 TRAIN losses" in page.text
 
 
 def test_the_worst_confusions_and_each_class_are_shown_with_photos(page: Page) -> None:
