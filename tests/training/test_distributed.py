@@ -18,6 +18,7 @@ from typing import Any
 import preloaded
 import pytest
 import torch
+from labeled_shapes import write_csv
 from test_signals import curves, same_checkpoints
 
 from breedlab.data.batches import TrainingBatches, Views
@@ -128,6 +129,50 @@ def test_two_hosts_come_to_the_curve_of_one_process(here: Path, words: Words) ->
     assert metrics[0]["search"]["values"] == metrics[1]["search"]["values"]
     assert metrics[0]["test"]["metrics"] == pytest.approx(metrics[1]["test"]["metrics"], rel=1e-3)
     assert len(list((runs[1] / "trials").iterdir())) == 2, "each trial ran once"
+
+
+@pytest.mark.slow
+def test_two_processes_come_to_the_curve_of_one_with_several_labels(
+    here: Path, words: Words
+) -> None:
+    """Loss, mAP, F1, and thresholds, where the processes have validation images unevenly."""
+    write_csv(here / "shapes", 90)
+    others = ("data=", "data.root=", "model.name=")
+    overrides = [
+        *(word for word in words() if not word.startswith(others)),
+        "data=multi_label",
+        f"data.root={here / 'shapes'}",
+        "model.name=resnet18",
+        "cache.mode=off",
+        "cache.views=2",
+        "data.augment=basic",
+        "data.class_weights=balanced",
+        "data.batch_size=11",
+        "model.dropout=0.0",
+        "optim.label_smoothing=0.1",
+        "trainer.max_epochs=3",
+        "trainer.precision=fp32",
+    ]
+    preloaded.run(
+        [sys.executable, *LAUNCH, *overrides, "name=one"],
+        check=True,
+        cwd=here,
+        env=ENVIRONMENT,
+        capture_output=True,
+    )
+    both = start(2, *overrides, "name=two", cwd=here)
+    output = both.communicate(timeout=300)
+    assert both.returncode == 0, output
+    runs = [next((here / "runs" / name).iterdir()) for name in ("one", "two")]
+    one, two = (
+        {tag: [value for _, value in sorted(points)] for tag, points in curves(run).items()}
+        for run in runs
+    )
+    assert one.keys() == two.keys() and "valid/map" in one
+    for tag, values in one.items():
+        assert two[tag] == pytest.approx(values, rel=1e-3, abs=1e-4), tag
+    metrics = [json.loads((run / "metrics.json").read_text()) for run in runs]
+    assert metrics[0]["test"]["metrics"] == pytest.approx(metrics[1]["test"]["metrics"], rel=1e-3)
 
 
 # Each process notes what it reads as an image to compute with, and what it makes or changes.
