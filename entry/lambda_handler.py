@@ -141,12 +141,11 @@ def _label(prediction: dict[str, Any], classes: list[str]) -> dict[str, Any]:
     gives it, of which there may be none."""
     if "error" in prediction:  # one bad image of several
         return {"error": str(prediction["error"])}
-    top = prediction["top"]
+    top, also = prediction["top"], {name: prediction[name] for name in _ALSO if name in prediction}
     if "labels" in prediction:
         probability = dict(zip(classes, prediction["probabilities"], strict=True))
         scores = [probability[name] for name in prediction["labels"]]
-        return {"labels": prediction["labels"], "scores": scores, "top": top}
-    also = {name: prediction[name] for name in _ALSO if name in prediction}
+        return {"labels": prediction["labels"], "scores": scores, "top": top, **also}
     return {"label": top[0]["class"], "score": top[0]["probability"], "top": top, **also}
 
 

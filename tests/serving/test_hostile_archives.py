@@ -188,6 +188,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ),
     *(("answers.flip_tta", value, "answers.flip_tta") for value in (None, 1, "true")),
     ("answers", {"thresholds": [0.5] * 4, "sets": {"coverage": 0.9, "least": 0.1}}, "both"),
+    ("answers", {"thresholds": [0.5] * 4, "unknown": {**UNKNOWN, "row": True}}, "both"),
     *(
         ("answers.unknown", {**UNKNOWN, field: value}, f"answers.unknown.{field}")
         for field, value in [

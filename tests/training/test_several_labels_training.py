@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from labeled_shapes import CLASSES, labels_of, write_csv
+from PIL import Image
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 from torch import nn
@@ -188,7 +189,7 @@ def test_the_archive_answers_with_probabilities_and_labels(
         CLASSES[label] for label in found["predicted"][0]
     }
     assert verbose["thresholds"] == description["answers"]["thresholds"]
-    assert "set" not in said and "unknown" not in said
+    assert "set" not in said and "unknown" not in said  # of 14 validation images
 
 
 def test_predict_and_evaluate_list_labels(
@@ -334,6 +335,48 @@ def test_a_wrong_label_is_listed_and_a_fix_applied(
         if photo.path.name == wrong["filename"]
     )
     assert fixed.labels == (CLASSES.index("blue"), CLASSES.index("green"))
+
+
+def test_a_stranger_is_unknown_and_the_images_of_the_labels_are_not(
+    configured: Callable[..., Config],
+    shapes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import breedlab
+    from breedlab.archives import opened
+    from breedlab.cli import predict
+    from breedlab.pipeline.run import run
+    from breedlab.serving.handler import input_fn, output_fn, predict_fn
+    from breedlab.serving.model import Model
+
+    words = (f"runs_dir={tmp_path}", "data.valid_fraction=0.4", "model.head_type=logistic")
+    ended = run(configured(*words), [])
+    stripes = tmp_path / "stripes.png"
+    pixels = np.where(np.indices((96, 96))[1] % 24 < 12, 255, 0).astype(np.uint8)
+    Image.fromarray(pixels).convert("RGB").save(stripes)
+    model = breedlab.load(ended.run)
+    (stranger,) = model.predict([stripes])
+    assert stranger.unknown is True
+    known = model.predict(sorted(shapes.glob("*.png")))
+    alarms = [prediction.unknown for prediction in known]
+    assert False in alarms and sum(map(bool, alarms)) < 0.15 * IMAGES
+    measured = ended.metrics["export"]["answers"]
+    assert measured["unknown"]["method"] == "nearest" and "sets" not in measured
+    assert measured["unknown"]["false_alarms"] < 0.3
+    assert "calls images unknown" in (ended.run / "report.html").read_text("utf-8")
+    with opened(ended.run) as folder:
+        served = Model(folder)
+        answer = predict_fn(input_fn(stripes.read_bytes(), "image/png"), served)
+        rows = json.loads(output_fn(answer, "application/json")[0])
+        assert len(rows[0]) == len(CLASSES)  # the distance is no score
+        (said,) = json.loads(output_fn(answer, "application/json", verbose=True)[0])["predictions"]
+        assert said["unknown"] is True and "labels" in said and "set" not in said
+    assert predict.main([str(ended.run), str(stripes), str(shapes / "007.png")]) == 0
+    out = capsys.readouterr().out
+    assert "unknown: stranger than" in " ".join(out.split()) and all(
+        name in out for name in CLASSES
+    )
 
 
 def test_all_layers_train_on_several_labels(

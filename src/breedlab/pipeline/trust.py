@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from breedlab.config import Config
-from breedlab.console import note, progress
+from breedlab.console import progress
 from breedlab.data.module import PhotoData
 from breedlab.evaluation import conformal, novelty
 from breedlab.evaluation.figures import rate_interval
@@ -42,15 +42,14 @@ def answers_of(
         valid_features: What its head gets of the validation images, where that is known.
     """
     answers: dict[str, Any] = dict(decisions)
-    if config.data.multi_label:
-        note("unknown images are not flagged: they get no labels")
-        return answers, None
     if (
         config.serving.unknown == "off"
         or len(photos.photos.splits["valid"]) < novelty.FEWEST_IMAGES
     ):
         return answers, None
     labels, valid_labels = photos.labels("train"), photos.labels("valid")
+    if config.data.multi_label:  # all images are of one kind: no class can play the stranger
+        labels, valid_labels = (torch.zeros(len(each)).long() for each in (labels, valid_labels))
     indices = novelty.spread_indices(labels)
     with progress("learning to tell the unknown"):
         features = features_of(prepared, classifier, config, "train", indices)
@@ -93,13 +92,15 @@ def settle(
         held_out: The validation results of the network before a refit; the refit network has seen
             those images and is overconfident about them.
     """
-    if photos.photos.multi_label:  # there are no sets of classes one of which is the true one
+    several = photos.photos.multi_label
+    if several and "unknown" not in answers:
         return dict(answers), {}
     model, settled, measured = Model(folder, device), dict(answers), {}
     rows, labels = _rows(model, photos, "valid")
     test_rows, test_labels = _rows(model, photos, "test")
     count = len(model.classes)
-    if len(labels) >= conformal.FEWEST_IMAGES:
+    # of several labels there are no sets of classes one of which is the true one
+    if not several and len(labels) >= conformal.FEWEST_IMAGES:
         least = conformal.least_probability(*(held_out or (rows[:, :count].softmax(1), labels)))
         settled["sets"] = {"coverage": conformal.COVERAGE, "least": least}
         measured["sets"] = conformal.sets_measured(

@@ -8,6 +8,7 @@ from typing import Any
 
 from breedlab.evaluation.figures import metric, rate_interval
 from breedlab.reporting.photos import thumbnail
+from breedlab.reporting.quality_sections import trust
 from breedlab.reporting.record import RunRecord
 from breedlab.reporting.sections import Section, class_counts
 
@@ -40,6 +41,7 @@ def labels(run: RunRecord) -> Section:
             _rows(run), key=lambda row: (row["ap"] is None, row["ap"] or 0.0, row["name"])
         ),
         "tested": bool(run.test),
+        "trust": trust(run),
         "wrong": _mistakes(run, missed=False),
         "missed": _mistakes(run, missed=True),
     }

@@ -90,7 +90,7 @@ class Answers:
         with `unknown`; for a multi-label model, into the probability of each label."""
         scores = numbers[:, : self.classes] / self.temperature
         if self.multi_label:
-            return scores.sigmoid()
+            scores = scores.sigmoid()
         if self.unknown is None:
             return scores
         distances = self.unknown.novelty.distance(numbers[:, self.classes :])

@@ -157,9 +157,10 @@ def _check_thresholds(answers: dict[str, Any], classes: int) -> None:
         raise _Wrong(
             f"answers.thresholds has {len(thresholds)} numbers; there are {classes} classes"
         )
-    for name in ("sets", "unknown"):
-        if answers.get(name) is not None:
-            raise _Wrong(f"answers has both thresholds and {name}; expected one of them")
+    if answers.get("sets") is not None:
+        raise _Wrong("answers has both thresholds and sets; expected one of them")
+    if (answers.get("unknown") or {}).get("row"):
+        raise _Wrong("answers has both thresholds and a row for unknown; expected one of them")
 
 
 def _check_engine(engine: dict[str, Any], classes: int) -> None:
