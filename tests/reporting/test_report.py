@@ -398,8 +398,8 @@ def unfinished(made: Path, folder: Path, trials: int) -> Path:
         (
             2,
             (
-                "Not finished: 2 of 20 trials have ended, and no epoch of the training that follows"
-                " them."
+                "Not finished: 2 of 20 trials have ended, and the final training has not finished"
+                " an epoch."
             ),
         ),
     ],
