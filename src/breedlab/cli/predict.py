@@ -326,7 +326,7 @@ def _show(answers: list[dict[str, Any]]) -> None:
             names = listed(answer["set"], _MOST_OF_A_SET)
             rows.append(["", f"one of {len(answer['set'])}: {names}", f"{sure} sure", ""])
     has_truths = any("truth" in answer for answer in answers)
-    columns = ["photo", "class", "probability", *(["true class"] if has_truths else [])]
+    columns = ["image", "class", "probability", *(["true class"] if has_truths else [])]
     grid = table("", columns, [row[: len(columns)] for row in rows])
     # Names tell the images apart: what an error says gives way to them, and what has no room is
     # folded, never cut.
