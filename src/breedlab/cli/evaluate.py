@@ -147,9 +147,9 @@ def _class_folders(
     names = [entry.name for entry in subfolders(folder, leftovers)]
     label = _indices(names, classes)
     unknown = [name for name in names if name not in label]
-    splits = [
-        name for split in ("test", "valid", "train") for name in unknown if split_of(name) == split
-    ]
+    splits = []
+    for split in ("test", "valid", "train"):
+        splits += [name for name in unknown if split_of(name) == split]
     if splits:
         raise DataError(
             f"{folder}: holds {listed(splits)}, not classes; expected one, such as"

@@ -160,11 +160,8 @@ def reword(errors: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[Pr
         by_path.setdefault(path, []).append(error)
     # Where one branch of a union got as far as a list's members, what the others say of the whole
     # is beside the point.
-    by_path = {
-        path: v
-        for path, v in by_path.items()
-        if not any(other.startswith(f"{path}.") for other in by_path)
-    }
+    parents = {path for path in by_path if any(o.startswith(f"{path}.") for o in by_path)}
+    by_path = {path: records for path, records in by_path.items() if path not in parents}
     return [
         Problem(path, _message(path, records, list(names)), _CODES.get(records[0]["type"], "BL103"))
         for path, records in by_path.items()

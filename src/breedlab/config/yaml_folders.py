@@ -92,9 +92,10 @@ def _search_path(overrides: Sequence[str]) -> list[str]:
         raise UsageError(
             f"{SEARCHPATH}: cannot be read; expected {SEARCHPATH}=[FOLDER,...]"
         ) from error
-    return [
-        str(place) for value in values for place in (value if isinstance(value, list) else [value])
-    ]
+    folders: list[str] = []
+    for value in values:
+        folders += map(str, value if isinstance(value, list) else [value])
+    return folders
 
 
 def own_folders(overrides: Sequence[str]) -> list[Path]:

@@ -338,11 +338,12 @@ def _near_duplicates(photos: PhotoSet, seen: dict[Path, _Seen]) -> list[str]:
     """Say which images are nearly the same and lie in two classes, or in two splits, where they
     make a test easier."""
     images = [(split, photo) for split in SPLITS for photo in photos.splits[split]]
-    pairs = [
-        (images[one], images[other])
-        for one, other in near_pairs([seen[photo.path].hash for _, photo in images])
-        if seen[images[one][1].path].digest != seen[images[other][1].path].digest
-    ]
+    hashes = [seen[photo.path].hash for _, photo in images]
+    digests = [seen[photo.path].digest for _, photo in images]
+    pairs = []
+    for one, other in near_pairs(hashes):
+        if digests[one] != digests[other]:  # identical files are reported as copies
+            pairs.append((images[one], images[other]))
     across_classes = [pair for pair in pairs if pair[0][1].label != pair[1][1].label]
     across_splits = [
         pair for pair in pairs if pair[0][0] != pair[1][0] and pair not in across_classes

@@ -241,7 +241,11 @@ def _labelled(
 
 
 def _all_of(files: dict[str, list[list[Path]]]) -> list[Path]:
-    return [path for by_class in files.values() for paths in by_class for path in paths]
+    every: list[Path] = []
+    for by_class in files.values():
+        for paths in by_class:
+            every += paths
+    return every
 
 
 def _labelled_by(
@@ -284,11 +288,10 @@ def _labelled_by(
             flaws.append(
                 f"{label_file}: the {split} split has {listed(extra)}, of which train has no image"
             )
-    files = {
-        split: [by_split[split].get(name, []) for name in names]
-        for split in SPLITS
-        if split in by_split
-    }
+    files = {}
+    for split in SPLITS:
+        if split in by_split:
+            files[split] = [by_split[split].get(name, []) for name in names]
     group_of, grouped = groups_of(root, group, [row.path for row in table.rows], ignore)
     if multi:
         cut, few = multi_label.cut_missing(images, names, fractions, seed, group_of)

@@ -172,7 +172,10 @@ def _table(root: Path, files: list[Path], ignore: Sequence[str], multi_label: bo
         raise kind("\n".join(others))
     reading = _Reading()
     if multi_label:
-        cells = {record[s.label] for s in sheets if not s.one_hot for record in s.records}
+        cells: set[str] = set()
+        for sheet in sheets:
+            if not sheet.one_hot:
+                cells |= {record[sheet.label] for record in sheet.records}
         sheets = [s if s.one_hot else replace(s, labels=several_in(s.label, cells)) for s in sheets]
     for sheet in sheets:
         _read_rows(sheet, images, reading, multi_label)

@@ -127,12 +127,11 @@ def _layout(photos: PhotoSet) -> str:
             "images labeled by"
             f" {listed([str(file.relative_to(photos.root)) for file in photos.label_files])}"
         )
-    tops = dict.fromkeys(
-        photo.path.relative_to(photos.root).parts[0]
-        for split in SPLITS
-        if split not in photos.cut
-        for photo in photos.splits[split]
-    )
+    tops: dict[str, None] = {}  # in order, each once
+    for split in SPLITS:
+        if split not in photos.cut:
+            for photo in photos.splits[split]:
+                tops[photo.path.relative_to(photos.root).parts[0]] = None
     if len(photos.cut) == 2 and len(tops) > 1:
         return "class folders at the top"
     return f"class folders in {listed(list(tops))}"

@@ -257,10 +257,13 @@ def _recall(own: Mapping[str, Any]) -> float:
 
 
 def verdicts(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
-    """Each rule's verdict in each run."""
-    by_rule = [{verdict["rule"]: verdict["verdict"] for verdict in run.verdicts} for run in runs]
-    rules = dict.fromkeys(rule for of_run in by_rule for rule in of_run)
-    return [(rule, [of_run.get(rule, "") for of_run in by_rule]) for rule in rules]
+    """Return each rule's result in each run."""
+    results: dict[str, list[str]] = {}
+    for index, run in enumerate(runs):
+        for verdict in run.verdicts:
+            row = results.setdefault(verdict["rule"], [""] * len(runs))
+            row[index] = verdict["verdict"]
+    return list(results.items())
 
 
 def profile(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:

@@ -30,9 +30,9 @@ def rules(run: RunRecord) -> Section:
         }
         for verdict in results
     ]
-    groups = {
-        kind: [verdict for verdict in rows if verdict.get("verdict") == kind] for kind in order
-    }
+    groups = {}
+    for kind in order:
+        groups[kind] = [verdict for verdict in rows if verdict.get("verdict") == kind]
     enabled = [part for part in ("debugger", "profiler") if asked(run, part) != "none"]
     return {"groups": groups, "count": len(results), "wanted": enabled}
 

@@ -64,12 +64,10 @@ def burstable_instances_do_not_scale(call: Call, before: Sequence[Call]) -> Foun
     """Yield a variant to be scaled whose instances are burstable."""
     if call[0] != "RegisterScalableTarget":
         return
-    variants = [
-        variant
-        for operation, parameters in before
-        if operation == "CreateEndpointConfig"
-        for variant in parameters.get("ProductionVariants", [])
-    ]
+    variants = []
+    for operation, parameters in before:
+        if operation == "CreateEndpointConfig":
+            variants += parameters.get("ProductionVariants", [])
     for kind in {str(variant.get("InstanceType", "")) for variant in variants}:
         if _BURSTABLE.match(kind):
             yield (
