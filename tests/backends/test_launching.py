@@ -402,17 +402,31 @@ def _ended(*_: Any) -> Any:
     ],
 )
 def test_an_ending_is_told_as_it_was(
-    status: str, fields: dict[str, str], says: str, cloud: Cloud, account: Account, here: Path
+    status: str,
+    fields: dict[str, str],
+    says: str,
+    cloud: Cloud,
+    account: Account,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     main(cloud(*ONE))
     account.end_training("dogs", status, **fields)
     with pytest.raises(BreedlabError) as raised:
         jobs.main(["fetch", "dogs"])
     assert says in str(raised.value)
+    capsys.readouterr()
+    assert jobs.main(["show", "dogs"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert status in shown and says.removeprefix("dogs: failed: ") in shown
 
 
 def test_who_stopped_a_job_is_told(
-    cloud: Cloud, account: Account, here: Path, monkeypatch: Any
+    cloud: Cloud,
+    account: Account,
+    here: Path,
+    monkeypatch: Any,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("BREEDLAB_USER", "jo")
     main(cloud(*ONE))
@@ -420,6 +434,9 @@ def test_who_stopped_a_job_is_told(
     account.end_training("dogs", "Stopped")
     with raises_code("BL404", names=("dogs", "jo stopped it")):
         jobs.main(["fetch", "dogs"])
+    capsys.readouterr()
+    assert jobs.main(["show", "dogs"]) == 0
+    assert "Stopped: jo stopped it with" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(("images", "sizes"), [(6, ["4"]), (None, ["4", "64"])])

@@ -4,6 +4,7 @@ training."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from breedlab.backends.sagemaker.jobs.status import (
     list_trials,
     training_status,
     tuning_status,
+    with_stopper,
 )
 from breedlab.commands import command
 from breedlab.config import Config
@@ -63,12 +65,12 @@ class SageMakerExperiment(Handle):
         record = self.record
         status = first_status(self._account, record)
         kind = "search" if record.searches else "training"
-        state = describe(status) if status.state else self._missing()
+        state = self._state_and_ending(status) if status.state else self._missing()
         lines = [(kind, f"{record.name}: {state}")]
         if record.searches:
             final = training_status(self._account, record.final_name)
             final_state = (
-                describe(final)
+                self._state_and_ending(final)
                 if final.state
                 else f"not started; `{command('jobs', 'resume')}` starts it when the search is over"
             )
@@ -161,6 +163,15 @@ class SageMakerExperiment(Handle):
 
     def next_steps(self) -> list[str]:
         return ways_on(self.record).splitlines()
+
+    def _state_and_ending(self, status: Status) -> str:
+        """Return a job's state and, if it ended without completing, how and what to do about it."""
+        if not status.ended or status.state == "Completed":
+            return describe(status)
+        ending = with_stopper(self._account, status).ending(
+            self.config().backend, self.record.place.region
+        )
+        return f"{describe(replace(status, reason=''))}: {ending}"
 
     def _missing(self) -> str:
         """Return the status of a record whose job AWS does not know."""
