@@ -104,7 +104,9 @@ def _single(
     unjudged = ""
     if not can_judge(probabilities, labels):
         right = float((probabilities.argmax(1) == labels).float().mean())
-        unjudged = f"the frozen features tell only {right:.0%} of the labels right"
+        unjudged = (
+            f"the frozen features tell only {right:.0%} of the labels right, too few to doubt any"
+        )
     confidence, likeliest = probabilities.max(1)
     return _Doubtful(
         worth_a_look(probabilities, labels),
@@ -130,7 +132,7 @@ def _several(
     confidence = torch.where(doubted.worth_a_look.any(1), 1 - least, least)
     unjudged = ""
     if not bool(doubted.judged.any()):
-        unjudged = "the frozen features tell none of the labels well enough"
+        unjudged = "the frozen features tell no label well enough to doubt one"
     return _Doubtful(
         doubted.listed(),
         int(doubted.probable.sum()),
@@ -164,12 +166,17 @@ def _write(
     ]
     write_fixes(file, rows)
     if doubtful.unjudged:
-        note(f"{doubtful.unjudged}, too few to doubt any: {file} lists no labels that may be wrong")
+        note(f"{doubtful.unjudged}: {file} lists no labels that may be wrong")
     elif doubtful.wrong:
-        several = "1 label is" if doubtful.wrong == 1 else f"{doubtful.wrong:,} labels are"
-        fixes = f"labels such as cat|dog, {NONE}" if data.photos.multi_label else "a class"
+        one = doubtful.wrong == 1
+        if data.photos.multi_label:  # many labels an image, of which chance alone doubts a few
+            said = f"{'1 label' if one else f'{doubtful.wrong:,} labels'} may be wrong"
+            fixes = f"labels such as cat|dog, {NONE}"
+        else:
+            said = f"{'1 label is' if one else f'{doubtful.wrong:,} labels are'} probably wrong"
+            fixes = "a class"
         note(
-            f"{several} probably wrong; {file} lists suspects, the worst first: fill in fix"
+            f"{said}; {file} lists suspects, the worst first: fill in fix"
             f" ({fixes}, or {REMOVE}), and train with data.fixes={FILE}"
         )
     if far:
