@@ -512,9 +512,9 @@ def test_without_a_region_the_flag_is_named(
 
 def test_every_verb_says_what_it_does(capsys: Any) -> None:
     for verb, says in (
-        ("list", "how they stand"),
+        ("list", "their status"),
         ("show", "its trials"),
-        ("stop", "is kept"),
+        ("stop", "are kept"),
         ("fetch", "Ctrl-C"),
     ):
         with pytest.raises(SystemExit):

@@ -98,7 +98,7 @@ def run(command: str) -> None:
         if isinstance(error, OSError) and error.filename and error.errno in _REFUSALS:
             sys.exit(
                 _say(
-                    f"[BL600] {error.filename}: {error.strerror}; name another place or fix its"
+                    f"[BL600] {error.filename}: {error.strerror}; use another path or fix its"
                     " permissions",
                     1,
                 )
@@ -184,8 +184,8 @@ def ended_loader(error: BaseException) -> str:
 def _loader_message(signal: str) -> str:
     by = f" ({signal})" if signal != "exited unexpectedly" else ""
     return (
-        f"a process that loads images was killed{by}, most likely because the machine"
-        " ran out of memory; use fewer of them, or none (data.num_workers=0), or smaller batches"
+        f"a data loader process was killed{by}, most likely because the machine"
+        " ran out of memory; use fewer workers, or none (data.num_workers=0), or smaller batches"
         " (data.batch_size)"
     )
 
@@ -197,7 +197,7 @@ def is_no_space(error: BaseException) -> bool:
 def _shared_memory_message() -> str:
     size = f" of {shutil.disk_usage(_SHM).total / 1e6:,.0f} MB" if os.path.isdir(_SHM) else ""
     return (
-        f"the shared memory{size} ({_SHM}), through which loading processes hand over images, is"
+        f"shared memory{size} ({_SHM}), through which data loaders pass images, is"
         " full; give the container more (docker run --shm-size=2g, or --ipc=host), or load in this"
         " process: data.num_workers=0"
     )
@@ -217,13 +217,13 @@ def _disk_message(error: BaseException) -> str:
     usage = shutil.disk_usage(folder)
     if usage.free > 0.05 * usage.total and usage.free > 1e9:
         place = next(iter([*files, *folders]))
-        return f"the disk, or your quota of it, is full at {place}"
+        return f"the disk, or your quota on it, is full at {place}"
     mount = folder
     while not os.path.ismount(mount):
         mount = os.path.dirname(mount)
     size = f"{usage.free / 1e6:,.0f} of {usage.total / 1e6:,.0f} MB"
     # What did not fit has been removed by now.
-    state = "is full" if usage.free < 0.05 * usage.total else "is too small for what was written"
+    state = "is full" if usage.free < 0.05 * usage.total else "is too small for the files written"
     return f"the disk that holds {folder} {state} ({size} are free on {mount})"
 
 

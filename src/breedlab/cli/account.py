@@ -56,7 +56,7 @@ def command_parser() -> Parser:
         "bootstrap --dry-run [flags] [backend=NAME] [PATH=VALUE ...]",
         description=(
             "Print the least IAM policies for a config, or a CloudFormation template with the role,"
-            " the bucket and the policies. Nothing is sent."
+            " the bucket, and the policies. Nothing is sent."
         ),
         examples=(
             "policies experiment=resnet34_hpo backend.bucket=my-bucket backend.role=MyRole",
@@ -76,9 +76,10 @@ def command_parser() -> Parser:
     add(
         "--endpoint",
         metavar="NAME",
-        help="the endpoint that the Lambda asks (default: the experiment's)",
+        help="the endpoint that the Lambda calls (default: the experiment's)",
     )
-    for name, what in (("read", "has images for batch jobs"), ("write", "gets their answers")):
+    purposes = {"read": "holds the images of batch jobs", "write": "receives their answers"}
+    for name, what in purposes.items():
         add(
             f"--{name}",
             action="append",
@@ -94,7 +95,7 @@ def command_parser() -> Parser:
     add(
         "--only",
         metavar="DOCUMENT",
-        help="policies: print one document alone, for aws iam create-policy",
+        help="policies: print only this document, for aws iam create-policy",
     )
     return parser
 

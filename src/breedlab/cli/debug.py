@@ -20,7 +20,7 @@ _EXIT_CODES = """\
 exit codes:
   0  no rule was triggered
   1  at least one was
-  2  there is nothing to judge: no such run, or none that was recorded"""
+  2  nothing to check: no run there, or its training was not recorded"""
 
 
 def main(argv: list[str]) -> int:
@@ -38,11 +38,11 @@ def main(argv: list[str]) -> int:
             f"{run}: is not a run directory; expected one such as runs/latest, or an s3:// path"
         )
 
-    extras.require("debugger", "judging a run")
+    extras.require("debugger", "checking a run")
     from breedlab.console import progress
     from breedlab.debugging.rule_runner import headline, judge_run
 
-    with progress("reading and judging", aside=True):
+    with progress("checking the recording", aside=True):
         tape, verdicts = judge_run(run, recorded_limits(run))
     if words.json:
         print(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
@@ -58,8 +58,8 @@ def command_parser() -> Parser:
         "debug",
         "RUN [--json]",
         description=(
-            "Judge the tensors that the debugger recorded of a run: debugger=losses, default or"
-            " full."
+            "Apply the rules to the tensors that the debugger recorded (debugger=losses, default,"
+            " or full)."
         ),
         examples=("runs/latest", "s3://bucket/jobs/NAME --json"),
         notes=_EXIT_CODES,

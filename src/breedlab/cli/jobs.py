@@ -49,7 +49,8 @@ def command_parser() -> Parser:
         "name", metavar="NAME", help="a job's name, or the run directory of its launch"
     )
     one.add_argument(
-        "--region", help="of a job that another machine launched; the AWS profile's by default"
+        "--region",
+        help="region of a job launched from another machine (default: the AWS profile's)",
     )
 
     def verb(name: str, about: str, more: str = "", of_one: bool = True) -> argparse.ArgumentParser:
@@ -62,7 +63,7 @@ def command_parser() -> Parser:
 
     listing = verb(
         "list",
-        "the jobs that were launched from here, the newest first, and how they stand",
+        "list the jobs launched from here with their status, newest first",
         of_one=False,
     )
     listing.add_argument(
@@ -70,28 +71,26 @@ def command_parser() -> Parser:
         action="store_true",
         help="all of breedlab's jobs in one region of the account",
     )
-    listing.add_argument("--region", help="with --all: which; the AWS profile's by default")
-    showing = verb("show", "how a job stands, and the table of its trials")
+    listing.add_argument("--region", help="with --all: the region (default: the AWS profile's)")
+    showing = verb("show", "show a job's status and the table of its trials")
+    showing.add_argument("--log", action="store_true", help="show the job's log instead")
     showing.add_argument(
-        "--log", action="store_true", help="what the job printed, in place of that"
+        "--trial", type=int, metavar="N", help="with --log: the log of this trial of a search"
     )
-    showing.add_argument(
-        "--trial", type=int, metavar="N", help="with --log: of this trial of a search"
-    )
-    verb("stop", "stop a job; what it has done is kept")
+    verb("stop", "stop a job; its results so far are kept")
     fetching = verb(
         "fetch",
-        "follow it to its end, then write its run directory",
-        " It starts nothing that is paid for. Ctrl-C leaves off and stops nothing.",
+        "follow a job to its end, then write its run directory",
+        " It starts nothing that costs money. Ctrl-C stops following, not the job.",
     )
     verb(
         "resume",
-        "start what is still to come, and fetch it",
-        " That is the training of the best, once a search by a tuning job is over or was stopped;"
-        " or the first job, if the launch broke off before AWS had it.",
+        "start the remaining jobs, and fetch the result",
+        " That is training with the best values, once a tuning job is finished or was stopped;"
+        " or the first job, if the launch was interrupted before AWS had it.",
     )
     fetching.add_argument(
-        "--now", action="store_true", help="what there is at this moment; nothing is started"
+        "--now", action="store_true", help="fetch only what exists now; start nothing"
     )
     return parser
 
@@ -191,7 +190,7 @@ def _log(handle: Handle, trial: int | None) -> None:
     for name, lines in logs:
         if len(logs) > 1:
             console.print(f"› {name}", markup=False)
-        for line in lines or ["(nothing was printed yet)"]:
+        for line in lines or ["(the log is empty so far)"]:
             console.print(line, markup=False)
 
 

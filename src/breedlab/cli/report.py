@@ -52,7 +52,7 @@ def command_parser() -> Parser:
         ),
     )
     parser.add_argument(
-        "run", type=Path, nargs="+", metavar="RUN", help="a run directory; several are compared"
+        "run", type=Path, nargs="+", metavar="RUN", help="a run directory, or several to compare"
     )
     parser.add_argument(
         "--out",
