@@ -213,7 +213,7 @@ def _monitor(run: Path) -> Monitor | None:
 
 
 def _evaluate(
-    folder: Path, engine: str | None, photos: list[Photo], monitor: Monitor | None
+    folder: Path, engine: str | None, photos: list[Photo], monitor: Monitor | None = None
 ) -> tuple[Any, str]:
     """Return the evaluation, and the engine that answered."""
     from breedlab.console import progress
