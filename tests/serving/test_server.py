@@ -507,7 +507,7 @@ def test_predict_asks_the_server_and_comes_to_what_the_model_here_says(
         ("ftp://dogs", "expected an address"),
         ("http://127.0.0.1:{port}/foo", "has no /invocations; give only the server's address"),
         ("https://127.0.0.1:{port}", "does not use TLS"),
-        ("http://127.0.0.1:9", "nobody answers there (Connection refused); start it with: python "),
+        ("http://127.0.0.1:9", "no server answers (Connection refused); start it with: python "),
         (
             "dogs",
             (
