@@ -18,7 +18,7 @@ chi-squared with one degree of freedom (Wilks 1938)."""
 
 
 def calibrating_temperature(logits: torch.Tensor, labels: torch.Tensor) -> tuple[float, float]:
-    """Return the temperature to divide scores by, and the one that was fitted.
+    """Return the temperature to divide scores by, and the fitted one.
 
     A model that is well calibrated already gets a temperature near 1 by chance, which makes new
     answers a little worse. So it stays 1 unless the images show that another is better: by a
@@ -46,8 +46,9 @@ def fit_temperature(logits: torch.Tensor, labels: torch.Tensor) -> float:
     """Return the temperature that minimizes the mean cross-entropy of `logits / temperature` (Guo
     et al. 2017).
 
-    Without a single mistake, a smaller temperature is always better. The targets are then Platt's
-    (1999), (n + 1) / (n + 2) for the label: as confident as that many right answers allow.
+    Without a single mistake among the images, a smaller temperature is always better, without
+    limit. The targets are then Platt's (1999), (n + 1) / (n + 2) for the label: as confident as
+    that many right answers allow.
 
     Args:
         logits: float (n, classes).

@@ -45,7 +45,8 @@ def rate_interval(rate: float, photos: int) -> str:
 
 def chance(test: Mapping[str, Any]) -> float | None:
     """Return the top-1 of always predicting the most frequent training class, which any model has
-    to beat; None for a multi-label test, and for a test of a single class.
+    to beat; None for a multi-label test, and for a test of a single class, where a guess is always
+    right.
 
     Where the frequencies in training were not recorded, those of the test stand in for them.
     """
@@ -93,7 +94,7 @@ def figure(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Format seconds for reading."""
+    """Format seconds for reading, as seconds, minutes, or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes, hours = round(seconds / 60), seconds / 3600

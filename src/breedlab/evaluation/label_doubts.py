@@ -1,7 +1,7 @@
-"""Which labels are probably wrong of images that may have several: each label by itself, by
-confident learning.
+"""Find labels of multi-label images that are probably wrong: each label by itself, by confident
+learning.
 
-`label_errors` does the same for one class an image.
+`label_errors` does the same for images with one class.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class Doubts:
 
     Attributes:
         own: The probability that a label is as it was given, (n, classes).
-        worth_a_look: Where it is likelier the other way, bool (n, classes).
+        worth_a_look: Where the opposite is more likely, bool (n, classes).
         probable: Where it is probably wrong, bool (n, classes).
-        judged: Of which labels that can be told, bool (classes,).
+        judged: Which labels can be judged, bool (classes,); no other is doubted.
     """
 
     own: torch.Tensor
@@ -55,7 +55,7 @@ def out_of_fold_labels(
             scaled[inside],
             targets[inside],
             targets.shape[1],
-            # summed over labels: each is a regression of its own, with a penalty of its own
+            # summed over labels: each is a separate regression, with its own penalty
             lambda logits, truth: (
                 torch.nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
                 / len(truth)
@@ -69,8 +69,8 @@ def doubts(probabilities: torch.Tensor, targets: torch.Tensor) -> Doubts:
     """Return which labels to doubt.
 
     A label is judged if enough images have it, and if its probabilities are right at least halfway
-    from always giving the more frequent answer to always being right: what they get wrong of a
-    label that they hardly know is their own mistake.
+    from always giving the more frequent answer to always being right: errors on a label that they
+    hardly know are the model's, not the label's.
 
     Args:
         probabilities: From `out_of_fold_labels`.
@@ -83,8 +83,8 @@ def doubts(probabilities: torch.Tensor, targets: torch.Tensor) -> Doubts:
     right = (own > 0.5).float().mean(0)
     few = torch.minimum(given.sum(0), (~given).sum(0)) < FOLDS
     judged = (right >= (1 + guessing) / 2) & ~few
-    # Confident learning (Northcutt et al. 2021): an image is counted for an answer that it has
-    # with at least the probability that images so labeled have on average.
+    # Confident learning (Northcutt et al. 2021): an image is counted for an answer if its
+    # probability is at least the average of the images with that label.
     average_yes = (probabilities * given).sum(0) / given.sum(0)
     average_no = ((1 - probabilities) * ~given).sum(0) / (~given).sum(0)
     other = 1 - own

@@ -42,7 +42,8 @@ def out_of_fold(
 
 
 def scaled_by(features: torch.Tensor, some: torch.Tensor) -> torch.Tensor:
-    """Return features (n, width) in the units of some of them, (m, width)."""
+    """Standardize features (n, width) by the mean and deviation of some of them, (m, width), and
+    divide them by the square root of the width."""
     mean, deviation = some.mean(0), some.std(0).clamp(min=1e-6)
     scaled: torch.Tensor = (features - mean) / deviation / features.shape[1] ** 0.5
     return scaled
@@ -54,8 +55,8 @@ def fit_regression(
     classes: int,
     criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> nn.Linear:
-    """Return the layer that minimizes a loss of its logits and the targets, with a small
-    penalty."""
+    """Return the layer that minimizes a loss of its logits and the targets, plus a small L2 penalty
+    on its weights."""
     layer = nn.Linear(features.shape[1], classes)
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
@@ -83,10 +84,11 @@ def margins(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
 
 
 def can_judge(probabilities: torch.Tensor, labels: torch.Tensor) -> bool:
-    """Return whether the probabilities separate the classes well enough to doubt a label; errors on
-    a class that the model hardly knows are its own.
+    """Return whether the probabilities separate the classes well enough to doubt a label: errors on
+    classes that a model hardly knows are the model's, not the labels'.
 
-    They have to be right at least halfway from always naming the most frequent class to all.
+    Their accuracy has to be at least halfway from that of always predicting the most frequent class
+    to 1.
     """
     right = float((probabilities.argmax(1) == labels).float().mean())
     guessing = float(torch.bincount(labels).max()) / len(labels)
@@ -105,8 +107,8 @@ def worth_a_look(probabilities: torch.Tensor, labels: torch.Tensor) -> list[int]
 def suspects(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the indices of images whose label is probably wrong, the most suspect first.
 
-    Confident learning (Northcutt et al. 2021): an image is counted for the class that it belongs to
-    with at least the probability that images labeled so have on average; suspect is one that is
+    Confident learning (Northcutt et al. 2021): an image is counted for the most likely class whose
+    probability is at least the average of the images with that label; an image is suspect if it is
     counted for another class than its own.
     """
     thresholds = torch.stack(

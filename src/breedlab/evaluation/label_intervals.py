@@ -1,8 +1,8 @@
 """The 95% intervals of multi-label metrics, by the resampling of `intervals`.
 
-The one more image of a resample is one of the test, with its scores, of which one label is another:
-wrong, or right. Its scores are those of an image that is there, so that it only makes that image
-count more.
+The additional image of a resample copies a test image and its scores, with one label changed so
+that the answer is wrong, or right. Since the scores are those of an existing image, it only makes
+that image count more.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LabelAnswers:
         targets: 1 for the image's classes, else 0.
         given: Whether the image was given the label.
         losses: Binary cross-entropy in nats.
-        losses_if_flipped: What it would be were the label the other way round.
+        losses_if_flipped: The same if the label were the opposite.
     """
 
     probabilities: Array
@@ -42,7 +42,7 @@ class LabelAnswers:
 
 @dataclass(frozen=True)
 class _Extra:
-    """How much each image counts in each resample, and the one more image of each."""
+    """How much each image counts in each resample, and the additional image of each."""
 
     weights: Array
     image: Array
@@ -52,8 +52,8 @@ class _Extra:
     def masses(
         self, answers: LabelAnswers, index: int, target: Array | None
     ) -> tuple[Array, Array]:
-        """Return how much each image counts as one of a class, and at all, with the one more image;
-        `target` is what that is, by default as it is."""
+        """Return how much each image counts as one of a class, and in total, including the
+        additional image; `target` is its label, by default that of the image it copies."""
         rows = np.arange(len(self.image))
         own = answers.targets[:, index]
         images, positives = self.weights.copy(), self.weights * own
@@ -64,8 +64,8 @@ class _Extra:
 
 @dataclass(frozen=True)
 class _OfClass:
-    """A class's average precision, and its (hits, given, positives), in each resample: without one
-    more image, with it as it is, with its label wrong, and right."""
+    """A class's average precision, and its (hits, given, positives), in each resample: without the
+    additional image, with an unchanged copy, with its label wrong, and right."""
 
     precision: tuple[Array, Array, Array, Array]
     counts: tuple[Array, Array, Array, Array]
@@ -136,8 +136,8 @@ def _drawn(answers: LabelAnswers, seed: int) -> _Extra:
     label = draw.integers(classes, size=rows)
     image = draw.integers(images, size=rows)
     for row in range(rows):
-        # Half of them of the class, so that labels that are missing and labels that are too many
-        # are as likely.
+        # Half of the additional images have the class, so that missing and superfluous labels are
+        # equally likely.
         of_class = np.flatnonzero(answers.targets[:, label[row]])
         if len(of_class) and draw.random() < 0.5:
             image[row] = draw.choice(of_class)
@@ -165,8 +165,8 @@ def _of_class(answers: LabelAnswers, extra: _Extra, index: int) -> _OfClass:
 
 
 def _with_one(extra: _Extra, resamples: list[tuple[Array, Array, Array, Array]], how: int) -> Array:
-    """Return what each class comes to in each resample: plain (0), or with one more image whose one
-    label is wrong (1), or right (2)."""
+    """Return each class's average precision in each resample: plain (0), or with an additional
+    image whose changed label is wrong (1), or right (2)."""
     if how == 0:
         return np.stack([each[0] for each in resamples])
     same = np.stack([each[1] for each in resamples])

@@ -186,7 +186,7 @@ def lower_is_better(name: str) -> bool:
 
 
 def is_percent(name: str) -> bool:
-    """Return whether a metric is shown in percent; of one that is not registered here, such as of a
-    foreign run, no."""
+    """Return whether a metric is shown in percent; False for one that is not registered here, such
+    as a plugin's in another machine's run."""
     short = name.rpartition("/")[2]
     return short in METRICS.names() and METRICS.get(short).percent

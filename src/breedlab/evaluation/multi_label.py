@@ -1,7 +1,7 @@
 """Multi-label metrics: average precision, F1 at thresholds, and the thresholds themselves.
 
-All of it takes images that count so many times, one row per resample, so that intervals come from
-the same code as the metrics (`evaluation.label_intervals`).
+All of it takes a weight for each image, one row per resample, so that intervals come from the same
+code as the metrics (`evaluation.label_intervals`).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from breedlab.evaluation.statistics import Array
 
 UNDECIDED = 0.5
-"""The threshold of a class without an image in validation, which tells nothing of it."""
+"""The threshold of a class without validation images, which leave it open."""
 
 
 def average_precision(scores: Array, positives: Array, images: Array) -> Array:

@@ -18,8 +18,8 @@ FEWEST_IMAGES = 20
 MOST_IMAGES = 4000
 """Training images whose features are kept."""
 _WIDEST = 2048
-"""Features of which a covariance is computed: its inverse goes with their cube, and its size with
-their square."""
+"""The most features for which a covariance is computed: inverting it takes time with their cube,
+and storing it takes memory with their square."""
 _SHRINKAGE = 0.5
 _FOLDS = 3
 _QUANTILES = 201
@@ -78,7 +78,7 @@ def choose(
                 _separated(method, features, labels, *valid, strangers) for strangers in held_out
             ]
             separated[method] = sum(aurocs) / len(aurocs)
-    # the first of those that tie
+    # the first of ties
     best = max(methods, key=lambda method: separated.get(method, 0.0))
     return fit(best, features, labels), separated
 

@@ -64,7 +64,7 @@ class Backbone:
     trainable: frozenset[str] = field(init=False)
 
     def __post_init__(self) -> None:
-        # now, since whoever shares the network may freeze it
+        # recorded now, since others that share the network may freeze it
         parameters = self.network.named_parameters()
         trainable = frozenset(name for name, parameter in parameters if parameter.requires_grad)
         object.__setattr__(self, "trainable", trainable)
@@ -169,7 +169,8 @@ def _build_torchvision(name: str, weights: str) -> Backbone:
 
 
 def _quiet(name: str) -> dict[str, Any]:
-    """GoogLeNet and Inception warn of a slow default initialization that no one asked for."""
+    """Return the arguments that keep GoogLeNet and Inception from warning of a slow default
+    initialization."""
     return {"init_weights": False} if name in _INPUT_IN_HALVES else {}
 
 
@@ -187,8 +188,8 @@ def _torchvision_pretraining(name: str, weights: Any, source: str) -> Pretrainin
 
 
 def _torchvision_weights_in(file: Path, entries: Sequence[Any]) -> tuple[Any, str]:
-    """Return which of torchvision's weights a file holds, and the evidence: their names end in
-    their SHA-256."""
+    """Return which of torchvision's weights a file holds, else the first of `entries`, and why in
+    words: a file's name ends in the start of its SHA-256."""
     with file.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
     for weights in entries:
@@ -201,7 +202,7 @@ def _torchvision_weights_in(file: Path, entries: Sequence[Any]) -> tuple[Any, st
 
 
 def _carried(loaded: Loaded) -> Pretraining | None:
-    """Return the transform stored in a breedlab checkpoint or archive."""
+    """Return the transform stored in a breedlab checkpoint or archive; None for any other file."""
     if not loaded.card:
         return None
     transform = loaded.card["transform"]
@@ -214,8 +215,8 @@ def _carried(loaded: Loaded) -> Pretraining | None:
 def import_timm() -> Any:
     """Return timm, imported without wandb.
 
-    timm imports wandb wherever it is installed, for logs that no one here has it write, and that
-    takes several times as long as timm itself.
+    timm imports wandb wherever it is installed, for logs that breedlab never has it write, and that
+    import takes several times as long as timm itself.
     """
     held_back = "wandb" not in sys.modules
     if held_back:
@@ -325,7 +326,7 @@ def last_layer(network: nn.Module) -> tuple[str, int]:
 
 
 def cut_last_layer(network: nn.Module) -> int:
-    """Remove the classification layer and return its input width."""
+    """Replace the classification layer by an identity and return its input width."""
     path, width = last_layer(network)
     network.set_submodule(path, nn.Identity())
     return width

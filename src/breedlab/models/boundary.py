@@ -88,8 +88,8 @@ def modules_through(network: nn.Module, stage: str, side: int) -> set[str]:
 
 
 class _StageTracer(fx.Tracer):
-    """Keeps the stage whole, so that the boundary is one node, and timm's layers, whose code asks
-    for the shapes of its inputs."""
+    """A tracer that keeps the stage whole, so that the boundary is one node, and timm's layers,
+    whose code depends on the shapes of its inputs."""
 
     def __init__(self, stage: str) -> None:
         super().__init__()

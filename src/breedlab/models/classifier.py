@@ -115,7 +115,7 @@ class Classifier(nn.Module):
 
     @torch.no_grad()
     def to_boundary(self, photos: torch.Tensor) -> torch.Tensor:
-        """Return the frozen part alone: from images to its last activations."""
+        """Run only the frozen part: from images to its last activations."""
         images = self.normalised(photos)
         if self.freeze == "backbone":
             features: torch.Tensor = self.backbone(images)
@@ -136,15 +136,15 @@ class Classifier(nn.Module):
         return reached[0]
 
     def after_boundary(self, activations: torch.Tensor) -> torch.Tensor:
-        """Return the part that trains: from the boundary's activations to logits (n, classes)."""
+        """Run only the part that trains: from the boundary's activations to logits (n, classes)."""
         logits: torch.Tensor = self.tail()(activations)
         return logits
 
     def tail(self) -> nn.Module:
-        """Return the part that trains, as a module of its own that shares this one's parameters.
+        """Return the part that trains, as a separate module that shares this one's parameters.
 
         Raises:
-            NotSeparable: If the backbone cannot be cut at the frozen stage.
+            NotSeparable: If nothing is frozen, or the backbone cannot be cut at the frozen stage.
         """
         if self.freeze == "backbone":
             return self.head
@@ -199,8 +199,8 @@ class Classifier(nn.Module):
         ]
 
     def _enclosing_modules(self) -> list[nn.Module]:
-        """Return what the stage is in. Numbers of their own (a class token, position embeddings)
-        come before it."""
+        """Return the modules that contain the stage. Their own parameters (a class token, position
+        embeddings) are applied before it."""
         if self.freeze in ("none", "backbone"):
             return []
         parts = self.freeze.split(".")

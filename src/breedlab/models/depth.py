@@ -115,8 +115,8 @@ def has_decay(path: str, parameter: nn.Parameter) -> bool:
 
 
 class _WithClassifier(nn.Module):
-    """A timm network's parameters, and the one that was its classifier's: the head learns with the
-    layer of that."""
+    """A timm network's parameters, and one for its removed classifier: the head learns at the rate
+    of that layer."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()

@@ -85,11 +85,11 @@ def concern(
         images: A few real images as they are trained on, (n, 3, side, side), values from 0 to 255.
         mean: Per channel, of values from 0 to 1.
         std: Likewise.
-        published: Whether whoever published these weights states this normalization. Then a low
+        published: Whether the publisher of these weights states this normalization. Then a low
             reading comes from flat images (x-rays, parts on a conveyor belt), and another
             normalization would only hide that.
-        stated: The normalization that whoever published these weights states, where this is
-            another: it is the one to go back to.
+        stated: The normalization that the publisher of these weights states, if it is another: it
+            is the one to return to.
     """
     if _is_fresh(network):
         return (

@@ -39,7 +39,7 @@ def settings(precision: str, threads: int, streams: int) -> dict[str, Any]:
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": streams,
         # Bound to cores, the threads of each process would take the first ones, and leave the
-        # others idle; and whoever decodes meanwhile needs the cores, too.
+        # others idle; and threads that decode meanwhile need the cores, too.
         "ENABLE_CPU_PINNING": False,
     }
 

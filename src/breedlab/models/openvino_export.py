@@ -28,7 +28,7 @@ def convert(network: nn.Module, side: int) -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the tools' own bars and lines, and without their reports to their makers.
+    """Silence the tools' own progress bars and messages, and their telemetry.
 
     OpenVINO's converter and NNCF send usage data unless the package that does so is missing.
     """
@@ -36,7 +36,7 @@ def quiet() -> Iterator[None]:
 
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     before = logging.root.manager.disable
-    # NNCF tells how it goes, and its import looks for a CUDA compiler in vain
+    # NNCF logs its progress, and its import warns that it finds no CUDA compiler
     logging.disable(logging.WARNING)
     rich.reconfigure(quiet=True)  # the console that NNCF draws on; ours is another
     try:

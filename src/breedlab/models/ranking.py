@@ -20,8 +20,8 @@ median."""
 
 @dataclass
 class Timing:
-    """Seconds of one engine, by batch size, a list entry for each round; rounds of all engines were
-    taken in turn."""
+    """Seconds of one engine, by batch size, one entry per round; the engines took turns in each
+    round."""
 
     rounds: dict[int, list[float]] = field(default_factory=dict)
 

@@ -104,12 +104,12 @@ def load(network: nn.Module, stored: StoredWeights, name: str, last: Iterable[st
         network: Takes the weights; every tensor of it has to be in the file, in the same shape.
         stored: From `read`.
         name: The network's, for messages.
-        last: How names begin, in the whole network, that a file may hold besides: its classifier
-            and side heads.
+        last: How names of the whole network begin that the file may hold in addition: its
+            classifier and side heads.
 
     Raises:
-        ConfigError: If the file holds another network's weights; says what matched and what did
-            not.
+        ConfigError: If the file holds another network's weights, with what matched and what did
+            not; or NaN or infinite values.
     """
     recorded = stored.card.get("architecture", {}).get("name", name)
     if recorded != name:
@@ -197,7 +197,8 @@ def _card_in(file: Path) -> dict[str, Any]:
 
 
 def _checked_card(path: Path, card: Any) -> dict[str, Any]:
-    """Return a card's three parts, of the right types; it may come from anywhere."""
+    """Return a card's architecture, classes, transform, and lineage; raise ConfigError if one of
+    the first three is missing or of a wrong type, since the file may come from anywhere."""
 
     def numbers(value: Any) -> bool:
         return (

@@ -152,8 +152,8 @@ def begin_training(run: Path, trial: int, values: Mapping[str, Any]) -> str:
 
 
 def _note_what_was_trained(config: Config, run: Path) -> None:
-    """Record which trial an older breedlab trained, which did not say so: the best of those that
-    there were."""
+    """Record which trial was trained, which older versions did not: the best of the trials so
+    far."""
     if (run / _TRAINED).exists() or not (run / "checkpoints" / "last.ckpt").exists():
         return
     search = (read_json_if_whole(run / "metrics.json") or {}).get("search")

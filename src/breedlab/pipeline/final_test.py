@@ -40,10 +40,11 @@ class FinalTest:
     Attributes:
         evaluation: On the test images.
         decisions: What validation decided about answers: `temperature`, or for multi-label data
-            the `thresholds`.
+            the `thresholds`; and `flip_tta` if `serving.flip_tta` is set.
         valid_features: Of the tested network on the validation images, (n, width); None where they
             have to be computed for it.
-        held_out: By the network before a refit, on validation; None without a refit.
+        held_out: Probabilities and labels of validation by the network before a refit; None without
+            a refit, and for multi-label data.
         flip_tta: What `serving.flip_tta` gains and costs; None without it.
     """
 
@@ -139,7 +140,8 @@ def _thresholds(validation: ValidationPass, classes: Sequence[str]) -> dict[str,
 
 
 def _temperature(validation: ValidationPass) -> float:
-    """Return the temperature that calibrates the network on validation."""
+    """Return the temperature that calibrates the network on validation; 1 if there are too few
+    images, or if they do not show that another one helps."""
     images = len(validation.labels)
     if images < FEWEST_IMAGES:
         note(
@@ -201,7 +203,7 @@ def measure(
 
 
 def most_frequent_class(photos: PhotoSet) -> str:
-    """Return the class of most training images, the first of those that tie."""
+    """Return the class with the most training images, the first of ties."""
     counts = photos.counts("train")
     return photos.classes[counts.index(max(counts))]
 

@@ -33,7 +33,7 @@ class Trained:
         config: What it was trained with, including the search's values, and those of a solved head.
         photos: The images as it was trained on them.
         fitted: How the training ended.
-        folder: Which holds `checkpoints/`: the run directory, or fine-tuning's.
+        folder: The folder with `checkpoints/`: the run directory, or fine-tuning's.
         precision: Of the training.
         solution: Of a solved head; None for a trained one.
         head: The head that fine-tuning started from; None without fine-tuning.
@@ -74,7 +74,7 @@ def train(
 
     classifier = prepared.classifier(config, synced=distributed.world() > 1)
     fresh = not (directory / "checkpoints" / "last.ckpt").exists()
-    # DDP hands the probed head on
+    # DDP sends the probed head to the other processes
     if config.trainer.probe_epochs and fresh and distributed.is_main():
         probe(prepared, classifier, config)
     with distributed.rank_zero_first():

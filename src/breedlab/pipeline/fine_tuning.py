@@ -1,9 +1,11 @@
-"""The backbone trained as well, from the head that its frozen features gave (`fine_tune`).
+"""Train the backbone, too, starting from the head that was trained on its frozen features
+(`fine_tune`).
 
-Linear probing, then fine-tuning (Kumar et al. 2022, arXiv 2202.10054): from a head that fits, the
-backbone is not wrecked by the gradients of one that does not. It trains on smaller crops than it is
-tested on, which show things about as large (Touvron et al. 2019, arXiv 1906.06423). The result is
-kept only if it does better on validation, so that asking for it never makes a run worse there.
+Linear probing, then fine-tuning (Kumar et al. 2022, arXiv 2202.10054): with a head that fits, the
+gradients do not wreck the backbone as those of a random head would. It trains on smaller crops than
+it is tested on, in which objects appear about as large (Touvron et al. 2019, arXiv 1906.06423). The
+result is kept only if it does better on validation, so that asking for it never makes a run worse
+there.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ _SMALLEST_SHRUNK = 128
 
 @dataclass(frozen=True)
 class FineTuned:
-    """Its outcome.
+    """The outcome of fine-tuning.
 
     Attributes:
         told: What metrics.json says of it.

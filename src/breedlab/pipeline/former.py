@@ -12,8 +12,8 @@ def transform(config: Config) -> dict[str, Any]:
     """Return the parts of the evaluation transform that differ from what older versions used, which
     did not record it in lineage.json.
 
-    Those normalized for packaged weights with ImageNet's mean and std, and used the transform of
-    the library's newest weights for a file of a torchvision network.
+    They normalized with ImageNet's mean and std for packaged weights, and for a weights file of a
+    torchvision network they used the transform of the library's newest weights.
     """
     data, model = config.data, config.model
     former: dict[str, Any] = {}

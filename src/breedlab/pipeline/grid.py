@@ -14,7 +14,7 @@ from breedlab.training.objective import rank
 
 
 class GridSummary(Callback):
-    """Collects the result of each run of a grid; prints and stores the table when the last has
+    """Collect the result of each run of a grid; print and store the table when the last one has
     ended."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class GridSummary(Callback):
 
     def on_multirun_end(self, config: Any, **_: Any) -> None:
         folder = Path(config.hydra.sweep.dir)
-        # a dry run, of which Hydra has left its config
+        # after a dry run, remove the config that Hydra left
         if all(row.keys() == {"overrides"} for row in self._rows):
             (folder / "multirun.yaml").unlink(missing_ok=True)
             for place in self._new:
@@ -89,7 +89,7 @@ def best_rows(rows: Sequence[Mapping[str, Any]]) -> list[int]:
     """Return the indices of the best rows by validation; several only if they are equal in its
     loss, too.
 
-    The test split has no say: who picks by it has nothing left that tells how good the pick is.
+    The test split has no say: after picking by it, nothing is left to measure how good the pick is.
     Runs that watch different metrics cannot be compared, and none is the best.
     """
     rated = {index: row for index, row in enumerate(rows) if row.get("best") is not None}

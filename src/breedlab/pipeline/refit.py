@@ -139,7 +139,8 @@ def on_all(cached: Activations) -> Activations:
 
 
 def _is_there(run: Path, folder: Path, record: dict[str, Any]) -> bool:
-    """Return whether the refit exists; remove one that an earlier training left."""
+    """Return whether the refit of this record exists; if the record is another, remove what an
+    earlier training left and write the new record."""
     marker = run / "checkpoints" / "refit.json"
     if read_json_if_whole(marker) == record:
         return (run / "checkpoints" / FILE).exists()

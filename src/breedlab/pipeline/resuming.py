@@ -1,4 +1,4 @@
-"""Going on with a run that was begun: is it the same images, what is recorded, what had it set?"""
+"""Resume a run: check that its images are the same, repair its records, restore its settings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def reenter(config: Config, resume: Path, report: Report, current: CurrentRun) -
         ConfigError: If the images are not those that it was started with, or another process works
             on it.
     """
-    # The link `latest` is about to move; what it points to is what is meant.
+    # Resolved now, since the link `latest` is about to move.
     directory = Path(os.path.relpath(resume.resolve()))
     damaged = rundir.damaged_records(directory)
     if "lineage.json" not in damaged:
@@ -50,7 +50,7 @@ def as_begun(config: Config, recorded: dict[str, Any] | None) -> Config:
     """Return the config with the transform that the run was begun with instead of `auto`,
     whatever that means today."""
     if config.tuner.strategy == "auto":
-        return config  # whose backbones bring each their own
+        return config  # each backbone brings its own transform
     if recorded is None:
         from breedlab.pipeline.former import transform
 
@@ -73,7 +73,7 @@ def as_begun(config: Config, recorded: dict[str, Any] | None) -> Config:
 
 
 def complete_metrics(directory: Path) -> dict[str, Any] | None:
-    """Return the metrics of a run that is complete; None of one that is not."""
+    """Return the metrics of a complete run; None if it is not complete."""
     if not is_complete(directory):
         return None
     metrics: dict[str, Any] = read_json(directory / "metrics.json")

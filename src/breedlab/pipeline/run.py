@@ -73,7 +73,7 @@ def run(
         overrides: The overrides as typed, for the record.
         resume: The run directory to continue.
         directory: The run directory to create instead of a fresh one in `runs_dir`, or to
-            continue if it exists.
+            continue if a run was begun in it.
         fit_only: Stop after training: no test, no export, no report; `metrics` has only those of
             the training.
         callbacks: Additional callbacks of the final training.
@@ -219,7 +219,8 @@ def _train(
     if context.fit_only:
         watch.finish()
         return TrainResult(directory, metrics)
-    # by frozen features: a network trained on an image agrees with its label
+    # Labels are judged by frozen features: a network that trained on an image agrees with its
+    # label.
     label_judge = trained.classifier, trained.config
     if trained.config.fine_tune.epochs:
         _enter(watch, "Fine-tuning")

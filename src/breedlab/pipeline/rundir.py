@@ -45,7 +45,7 @@ def create(
         config: The experiment.
         overrides: What the user typed.
         report: The checked images.
-        directory: To be made instead, where something else gives runs their places.
+        directory: The directory to create instead, if the caller decides where runs are.
         start: What the lineage has to say of the network: `transform`, and `parent` where the
             weights name a run.
     """
@@ -90,12 +90,13 @@ def is_begun(run: Path) -> bool:
 
 
 def recorded_config(run: Path, changes: Mapping[str, Any] | None = None) -> Config:
-    """Return the config that a run was started with; what it has of the environment is what that
-    holds now.
+    """Return the config that a run was started with; values from environment variables are read
+    anew.
 
     Args:
         run: The run directory.
-        changes: What is going to have another value, by config path, and need not be known.
+        changes: The values, by config path, that are about to be replaced: for those, an
+            environment variable need not be set.
 
     Raises:
         ConfigError: If the folder is not a run directory, its config is damaged, a newer breedlab
@@ -184,7 +185,7 @@ def recorded_transform(run: Path) -> dict[str, Any] | None:
 
 
 def lineage(run: Path) -> dict[str, Any]:
-    """Return where a run comes from."""
+    """Return the content of a run's `lineage.json`: where the run comes from."""
     read: dict[str, Any] = read_json(
         run / "lineage.json", hint="resume the run, which writes it anew"
     )

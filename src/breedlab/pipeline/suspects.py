@@ -31,8 +31,8 @@ from breedlab.training.folds import fold_numbers
 FILE = "fixes.csv"
 _SPLITS = ("train", "valid")
 _MOST = 10_000_000_000
-"""Images times features times classes: of more, the regressions would take longer than the training
-did."""
+"""Images times features times classes: with more, the regressions would take longer than the
+training did."""
 
 
 def list_suspects(
@@ -42,11 +42,12 @@ def list_suspects(
     config: Config,
     data: PhotoData,
 ) -> None:
-    """Write a run's `fixes.csv`: images whose own class is not the most likely by what others
-    teach, the worst first, then those unlike all others.
+    """Write a run's `fixes.csv`: images with labels that a model of the other images contradicts,
+    the worst first, then images unlike all others.
 
-    It is for frozen backbones whose features are cached: those of a network that was trained on an
-    image agree with its label, right or wrong.
+    It is for frozen backbones whose features are cached: the features of a network that was trained
+    on an image agree with its label, right or wrong. Nothing is written without them, with too many
+    images and classes, or if a class has too few images.
 
     Args:
         directory: The run's.
@@ -81,9 +82,9 @@ class _Doubtful:
     Attributes:
         listed: Images, the most suspect first.
         wrong: How many labels are probably wrong.
-        suggested: Of each image, by what others teach.
-        confidence: Of that.
-        unjudged: What is said where nothing can be doubted; else empty.
+        suggested: The label or labels of each image by a model of the others.
+        confidence: How sure that model is, for each image.
+        unjudged: Why no label can be doubted; else empty.
     """
 
     listed: Sequence[int]
@@ -127,7 +128,8 @@ def _several(
     fold = fold_numbers(targets, [photo.group for photo in photos], FOLDS, seed)
     doubted = doubts(out_of_fold_labels(features, targets, fold), targets)
     suggested = (targets > 0) ^ doubted.worth_a_look
-    # of a label that is doubted, how sure the others are that it is wrong; else of all labels
+    # if a label is doubted: how probable it is that the most doubtful one is wrong; else how
+    # probable it is that the most doubtful one is right
     least = doubted.own.min(1).values
     confidence = torch.where(doubted.worth_a_look.any(1), 1 - least, least)
     unjudged = ""
@@ -169,7 +171,8 @@ def _write(
         note(f"{doubtful.unjudged}: {file} lists no labels that may be wrong")
     elif doubtful.wrong:
         one = doubtful.wrong == 1
-        if data.photos.multi_label:  # many labels an image, of which chance alone doubts a few
+        # an image has many labels, and chance alone makes some of them look doubtful
+        if data.photos.multi_label:
             said = f"{'1 label' if one else f'{doubtful.wrong:,} labels'} may be wrong"
             fixes = f"labels such as cat|dog, {NONE}"
         else:

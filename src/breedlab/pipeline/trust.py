@@ -30,16 +30,16 @@ def answers_of(
     decisions: Mapping[str, Any],
     valid_features: torch.Tensor | None = None,
 ) -> tuple[dict[str, Any], Novelty | None]:
-    """Return `answers` of model.json as far as the trained network decides them, and what tells the
-    unknown.
+    """Return `answers` of model.json as far as the trained network decides them, and what detects
+    unknown images; None if nothing does.
 
     Args:
         classifier: Trained.
         prepared: Of its run.
         config: Of its training.
         photos: The images.
-        decisions: What validation decided: `temperature`, or `thresholds`.
-        valid_features: What its head gets of the validation images, where that is known.
+        decisions: As in `FinalTest`.
+        valid_features: The head's inputs for the validation images; None to compute them.
     """
     answers: dict[str, Any] = dict(decisions)
     if (
@@ -48,7 +48,8 @@ def answers_of(
     ):
         return answers, None
     labels, valid_labels = photos.labels("train"), photos.labels("valid")
-    if config.data.multi_label:  # all images are of one kind: no class can play the stranger
+    # all multi-label images are of one kind: no class can be held out as unknown
+    if config.data.multi_label:
         labels, valid_labels = (torch.zeros(len(each)).long() for each in (labels, valid_labels))
     indices = novelty.spread_indices(labels)
     with progress("learning to tell the unknown"):
@@ -79,8 +80,8 @@ def settle(
     device: torch.device,
     held_out: HeldOut | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return `answers` with set and threshold as the archive's own engine needs them, and what the
-    test makes of them.
+    """Return `answers` with the prediction sets' and the unknown images' thresholds that fit the
+    archive's own engine, and how they do on the test.
 
     Int8 and bf16 move features a little, and with them the distances that the threshold is about.
 
@@ -90,7 +91,7 @@ def settle(
         photos: Validation decides, the test is only measured.
         device: Where the model computes.
         held_out: The validation results of the network before a refit; the refit network has seen
-            those images and is overconfident about them.
+            those images and is overconfident about them. None without a refit.
     """
     several = photos.photos.multi_label
     if several and "unknown" not in answers:
@@ -99,7 +100,7 @@ def settle(
     rows, labels = _rows(model, photos, "valid")
     test_rows, test_labels = _rows(model, photos, "test")
     count = len(model.classes)
-    # of several labels there are no sets of classes one of which is the true one
+    # multi-label images have no single true class for a set to contain
     if not several and len(labels) >= conformal.FEWEST_IMAGES:
         least = conformal.least_probability(*(held_out or (rows[:, :count].softmax(1), labels)))
         settled["sets"] = {"coverage": conformal.COVERAGE, "least": least}
