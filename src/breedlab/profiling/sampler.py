@@ -1,9 +1,9 @@
-"""The system monitor: a process of its own, so that it neither waits for the training nor makes it
+"""The system monitor: a separate process, so that it neither waits for the training nor makes it
 wait.
 
-Reads commands from stdin, a JSON list a line: ["stage", NAME] and ["write", PATH]. Samples are kept
-until there is a file to write them to. Ends with stdin, so that it never outlives the run, however
-that ends.
+It reads commands from stdin, one JSON list per line: ["stage", NAME] and ["write", PATH]. Samples
+are kept until there is a file to write them to. It ends when stdin closes, so that it never
+outlives the run, however that ends.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Gpus:
             self.handles = []
 
     def capacities(self) -> list[float]:
-        """Return the used gigabytes by GPU."""
+        """Return the total gigabytes by GPU."""
         return [round(self.nvml.nvmlDeviceGetMemoryInfo(h).total / _GB, 3) for h in self.handles]
 
     def sample(self) -> list[dict[str, float]]:
@@ -95,7 +95,7 @@ class Machine:
         }
 
     def _process_memory(self) -> int:
-        """Return the bytes of the run and its workers, shared pages counted by each."""
+        """Return the bytes of the run and its workers; shared pages count in each process."""
         if self.count % _LOOK_AROUND == 0:
             own = os.getpid()
             self.processes = [
@@ -160,8 +160,8 @@ def main() -> None:
 
 
 def last_time(path: Path) -> float:
-    """Return the seconds at which a continued recording had stopped; 0 for a new one. A torn last
-    line is cut off."""
+    """Return the seconds at which a continued recording had stopped; 0 for a new one. Cut off a
+    torn last line."""
     if not path.exists():
         return 0.0
     whole = path.read_bytes()

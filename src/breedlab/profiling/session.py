@@ -17,7 +17,7 @@ from breedlab.console import note, warn
 
 
 class Session:
-    """Starts and stops the system monitor, and has the rules judge what was recorded.
+    """Start and stop the system monitor, and apply the rules to the recording.
 
     Attributes:
         started_at: When the run began by `time.monotonic`, in seconds.

@@ -21,8 +21,7 @@ _FLUSH_S = 2.0
 
 
 class StepClock(Profiler):
-    """Divides the time into `PARTS`: an action's time is its own, less that of the actions within
-    it.
+    """Divide the time into `PARTS`: an action's time excludes that of the actions within it.
 
     Times are the main process's: work that is only queued on a GPU counts where the process waits
     for it.
@@ -43,7 +42,7 @@ class StepClock(Profiler):
         current = self._open[-1] if self._open else "other"
         self.spent[current] += now - self._since
         self._since = now
-        self._open.append(part or current)  # an action of no part of its own is its parent's
+        self._open.append(part or current)  # an action without a part counts for its parent's
 
     def stop(self, action_name: str) -> None:
         now = time.perf_counter()
@@ -76,7 +75,7 @@ def part_of(action: str) -> str | None:
 
 
 class StepTimes(lightning.Callback):
-    """Writes `steps.jsonl`, a short list a step, and `framework.json`, the sums.
+    """Write `steps.jsonl`, one short list per step, and `framework.json`, the sums.
 
     Args:
         folder: The run's `profile/`.

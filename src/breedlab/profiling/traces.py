@@ -17,7 +17,7 @@ _OPERATORS = 50
 
 
 class Traces(lightning.Callback):
-    """Traces the training's steps of `trace_steps`, one file each stretch of them.
+    """Trace the training's steps of `trace_steps`, one file per run of consecutive steps.
 
     `profile/traces/*.pt.trace.json.gz` opens in Perfetto (ui.perfetto.dev) and chrome://tracing.
 

@@ -42,7 +42,7 @@ def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict
     Args:
         runs: At least two.
         paths: As the user called them, for the commands.
-        out: Where the page will lie, for the links to each run's own.
+        out: Where the page will be, for the links to each run's own report.
     """
     names = titles(runs)
     return {

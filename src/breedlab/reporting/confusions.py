@@ -12,13 +12,13 @@ Cells = dict[tuple[int, int], int]
 """Images by (true label, predicted label)."""
 
 DRAWN = 150
-"""Up to so many classes a picture has room for; of more, those with the most mistakes are drawn."""
+"""The most classes that a picture has room for; of more, those with the most mistakes are drawn."""
 
 _NUMBERS = re.compile(r"\[\s+(-?[\d.e+-]+(?:,\s+-?[\d.e+-]+)*)\s+\]")
 
 
 def read_cells(test: Mapping[str, Any]) -> Cells:
-    """Return the cells of a test; those of older versions' runs have a matrix, a row per true
+    """Return the cells of a test; tests of older versions have a matrix instead, one row per true
     class."""
     confusion = test.get("confusion") or []
     if isinstance(confusion, Mapping):
@@ -35,8 +35,8 @@ def read_cells(test: Mapping[str, Any]) -> Cells:
 
 
 def drawn_classes(cells: Cells, count: int, most: int = DRAWN) -> list[int]:
-    """Return the labels to draw, in order: all, or those that are mistaken most, for others or by
-    others."""
+    """Return the labels to draw, in order: all, or those with the most mistakes, as true or as
+    predicted class."""
     if count <= most:
         return list(range(count))
     mistakes: Counter[int] = Counter()

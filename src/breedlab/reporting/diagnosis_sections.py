@@ -38,8 +38,8 @@ def rules(run: RunRecord) -> Section:
 
 
 def figures(measurements: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Return a result's measurements in the units that end their names; mappings and lists become
-    one line."""
+    """Return a result's measurements by name, as text with the units that their names end in;
+    mappings and lists become one line."""
     texts = []
     for name, value in measurements.items():
         bare, unit = _unit(name)
@@ -60,7 +60,7 @@ def _unit(name: str) -> tuple[str, str]:
     """Return a measurement's name without its unit, and the unit as text; shares become percent."""
     if "share" in name:
         return name, "share"
-    if "_percent_" in name:  # what follows says of which samples
+    if "_percent_" in name:  # the rest of the name says which samples
         return name.replace("_percent_", "_"), "%"
     ending = next((end for end in _UNITS if name.endswith(end)), "")
     return name.removesuffix(ending), _UNITS.get(ending, "")

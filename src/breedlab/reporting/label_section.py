@@ -17,7 +17,7 @@ _MISTAKES = 12
 
 @dataclass(frozen=True)
 class Mistake:
-    """A label that an image was given wrongly, or not given.
+    """A label that an image was wrongly given, or wrongly not given.
 
     Attributes:
         picture: A `data:` address.

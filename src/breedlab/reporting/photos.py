@@ -61,7 +61,7 @@ def thumbnail(path: Path) -> str | None:
 
 
 def labels_of(recorded: int | list[int]) -> list[int]:
-    """Return the classes of an image by what splits.json says of it."""
+    """Return the classes of an image from its label in splits.json: one index or several."""
     return recorded if isinstance(recorded, list) else [recorded]
 
 
@@ -90,7 +90,7 @@ def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
 
 def suspects(run: RunRecord, why: str = LABEL) -> list[dict[str, Any]]:
     """Return the images whose label is most probably wrong, from the run's `fixes.csv`, with their
-    pictures; or those that are listed for another reason."""
+    pictures; or those listed for another reason, `why`. None of them if the file cannot be read."""
     try:
         with (run.path / "fixes.csv").open(encoding="utf-8", newline="") as table:
             # older versions listed nothing else, and had no such column

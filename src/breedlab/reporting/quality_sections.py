@@ -42,7 +42,7 @@ def confusion(run: RunRecord) -> Section:
 
 
 def calibration(run: RunRecord) -> Section:
-    """Return the reliability diagram."""
+    """Return the section on calibration: the reliability diagram and what it shows."""
     predictions = run.predictions
     right = [
         a == b
@@ -96,13 +96,13 @@ def trust(run: RunRecord) -> list[str]:
 def calibration_says(grouped: Sequence[test_charts.Bin], gap: float, error: float) -> str:
     """Summarize a reliability diagram in a sentence.
 
-    Both figures are held against about twice what chance alone brings about where confidence is
-    true: for the mean its standard deviation, for the error the mean distance of each bin, its
-    binomial taken as normal.
+    Both values are compared with about twice what chance alone causes for a perfectly calibrated
+    model: for the gap its standard deviation, for the error the mean distance of each bin, with
+    the binomial approximated by a normal distribution.
 
     Args:
         grouped: Its bins.
-        gap: The mean confidence over the accuracy.
+        gap: The mean confidence minus the accuracy.
         error: The calibration error.
     """
     photos = max(1, sum(b.photos for b in grouped))
@@ -129,7 +129,7 @@ def calibration_says(grouped: Sequence[test_charts.Bin], gap: float, error: floa
 
 
 def classes(run: RunRecord) -> Section:
-    """Return one row per class."""
+    """Return one row per class, lowest recall first."""
     counts, worst = class_counts(run), worst_mistaken(read_cells(run.test))
     predicted: Counter[int] = Counter()
     for (_, taken_for), images in read_cells(run.test).items():

@@ -78,7 +78,7 @@ class RunRecord:
 
     @cached_property
     def photo_root(self) -> Path | None:
-        """Where the images lie, if they still do."""
+        """The folder of the images; None if they are no longer there."""
         roots = [self.lineage.get("data", {}).get("root"), self.splits.get("root")]
         first = [photo for photos in self.splits.get("photos", {}).values() for photo in photos[:1]]
         for text in roots:
@@ -135,7 +135,7 @@ def run_directory(path: Path) -> Path:
     """Return a run directory, links followed.
 
     Raises:
-        ConfigError: If it is none.
+        ConfigError: If it is not a run directory.
     """
     run = path.resolve()
     if not (run / "config.yaml").is_file():
@@ -145,8 +145,8 @@ def run_directory(path: Path) -> Path:
 
 
 def read_curves(folder: Path) -> dict[str, Series]:
-    """Return the scalars of each epoch that training logged; of an epoch that a resumed run did
-    again, the last."""
+    """Return the scalars of each epoch that training logged; if a resumed run repeated an epoch,
+    the last."""
     if not folder.is_dir():
         return {}
     curves = _csv_curves(folder / "curves.csv")
@@ -154,7 +154,7 @@ def read_curves(folder: Path) -> dict[str, Series]:
         return curves
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    # A picture is kept though none is wanted: to this library 0 means all.
+    # One picture is kept, though none is needed: to this library 0 means all.
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "images": 1})
     events.Reload()
     names = [tag for tag in events.Tags()["scalars"] if tag.startswith(("train/", "valid/"))]

@@ -80,7 +80,7 @@ def write_report(
         )
     path_of = {run_directory(path): path for path in paths}  # each once
     with ThreadPoolExecutor(1) as aside:
-        # is compiled code that takes a second or two, and leaves Python to others
+        # compiled code that takes a second or two, and releases the GIL meanwhile
         aside.submit(_bundle)
         runs = [read_run(path, metrics) for path in path_of]
         if len(runs) > 1:

@@ -115,7 +115,7 @@ def what(run: RunRecord) -> str:
 
 
 def data(run: RunRecord) -> Section:
-    """Counts, gallery, what the check found."""
+    """Return the counts, the gallery, and the findings of the check."""
     split_photos = run.splits.get("photos", {})
     counts = class_counts(run)
     train = counts.get("train") or [0]
@@ -138,8 +138,8 @@ def data(run: RunRecord) -> Section:
 
 
 def class_counts(run: RunRecord) -> dict[str, list[int]]:
-    """By split, the number of images of each class; empty for a run that did not record the photos'
-    classes."""
+    """Return by split the number of images of each class; empty for a run that did not record the
+    images' classes."""
     count = len(run.classes)
     labels = run.splits.get("labels", {})
     counts = {}
@@ -218,8 +218,8 @@ def search(run: RunRecord) -> Section:
 
 
 def importances(run: RunRecord) -> dict[str, float]:
-    """Return the importance of each path; the recorded values if there are any, since Optuna takes
-    seconds to open."""
+    """Return the importance of each path, empty with fewer than four trials; the recorded values if
+    there are any, since Optuna takes seconds to load."""
     if len(search_charts.ranked(run)) < 4:
         return {}
     importance: dict[str, float] | None = (run.metrics.get("search") or {}).get("importance")
@@ -270,12 +270,13 @@ def _share(share: float | None, images: int) -> str:
 
 
 def asked(run: RunRecord, part: str, name: str = "level") -> Any:
-    """Return a run's setting for an optional part: nothing to show need not mean `none`."""
+    """Return a run's setting for an optional part: that there is nothing to show need not mean that
+    it was `none`."""
     return (run.config.get(part) or {}).get(name, "none")
 
 
 def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return a config as pairs of path and value."""
+    """Return a config's values as text, by path."""
     leaves: dict[str, str] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:

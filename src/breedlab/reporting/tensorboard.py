@@ -99,11 +99,11 @@ def _metrics(test: Mapping[str, Any]) -> str:
 def confusion_picture(
     confusion: Cells | np.ndarray[Any, Any], classes: tuple[str, ...]
 ) -> Image.Image:
-    """Return a confusion matrix by shares of the true class: rows are true classes, columns
-    predicted ones.
+    """Draw a confusion matrix by shares of the true class: rows are true classes, columns predicted
+    ones.
 
-    Of more than `DRAWN` classes, those with the most mistakes: a picture of all would take
-    gigabytes.
+    With more than `DRAWN` classes, only those with the most mistakes are drawn: a picture of all
+    would take gigabytes.
     """
     cells = (
         confusion if isinstance(confusion, dict) else read_cells({"confusion": confusion.tolist()})
@@ -136,7 +136,7 @@ def confusion_picture(
         for column, share in enumerate(share_row):
             left, top = margin + column * cell, margin + row * cell
             fade = round(255 * (1 - share))
-            # The diagonal in blue, what went wrong in red.
+            # The diagonal in blue, mistakes in red.
             color = (fade, fade, 255) if row == column else (255, fade, fade)
             draw.rectangle((left, top, left + cell - 2, top + cell - 2), fill=color)
             if cell >= 24 and matrix[row, column]:

@@ -118,7 +118,8 @@ def columns(recording: Recording) -> list[Figures]:
 
 
 def ceiling(recording: Recording) -> float | None:
-    """Return the milliseconds above which columns are cut off, if a few would dwarf all others."""
+    """Return the milliseconds above which columns are cut off, if a few would dwarf all others;
+    else None."""
     heights = np.array([recording.steps.total_ms[group].mean() for group in columns(recording)])
     if len(heights) < 10:
         return None
@@ -127,7 +128,7 @@ def ceiling(recording: Recording) -> float | None:
 
 
 def step_parts(recording: Recording) -> Spec | None:
-    """Return the milliseconds of each step by part, in columns of neighboring steps."""
+    """Chart the milliseconds of each step by part, in columns of neighboring steps."""
     steps, groups = recording.steps, columns(recording)
     if not groups:
         return None

@@ -53,7 +53,8 @@ def space_of(run: RunRecord) -> Space:
 
 
 def ranked(run: RunRecord) -> list[dict[str, Any]]:
-    """Return the trials that have an objective, best first."""
+    """Return the trials that have an objective: complete ones first, and of each kind the best
+    first."""
     trials = [trial for trial in run.trials if isinstance(trial.get("objective"), int | float)]
     sign = -1 if (run.config.get("monitor") or {}).get("mode", "max") == "max" else 1
     return sorted(
@@ -67,7 +68,7 @@ def ranked(run: RunRecord) -> list[dict[str, Any]]:
 
 
 def history(run: RunRecord) -> Spec | None:
-    """Return the objective of each trial in order, and the best so far."""
+    """Chart the objective of each trial in order, and the best so far."""
     best_first = ranked(run)
     if not best_first:
         return None
@@ -139,7 +140,7 @@ def parallel(run: RunRecord) -> Spec | None:
     metric = run.config["monitor"]["metric"]
     objectives = [float(trial["objective"]) for trial in trials]
     axes: dict[str, Dimension] = {**space, metric: Range(min(objectives), max(objectives))}
-    # Where many axes stand close, the last part of a path has to do.
+    # With many axes there is room only for the last part of a path.
     names = {path: path.rpartition(".")[2] if len(axes) > 4 else path for path in axes}
     rows, labels = [], []
     for order, trial in enumerate(trials):
@@ -281,7 +282,7 @@ def importance(shares: Mapping[str, float]) -> Spec | None:
 
 
 def best_and_worst(run: RunRecord) -> Spec | None:
-    """Return the validation curves of the best and the worst trial that was completed."""
+    """Chart the monitored metric by epoch of the best and the worst trial that was completed."""
     complete = [trial for trial in ranked(run) if trial["state"] == "complete"]
     metric = (run.config.get("monitor") or {}).get("metric", "")
     if len(complete) < 2:

@@ -31,7 +31,7 @@ class Bin:
 
 
 def bins(confidences: Sequence[float], right: Sequence[bool], count: int = BINS) -> list[Bin]:
-    """Equal bins of confidence over (0, 1], those without images left out."""
+    """Return equal bins of confidence over (0, 1], without the empty ones."""
     sure, hit = np.asarray(confidences, dtype=np.float64), np.asarray(right, dtype=np.float64)
     which = np.clip(np.ceil(sure * count) - 1, 0, count - 1).astype(int)
     rows = []

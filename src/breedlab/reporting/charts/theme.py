@@ -19,16 +19,16 @@ INK, SOFT, GRID, ACCENT, GOOD, BAD, PANEL = (
     f"var(--{name})" for name in ("ink", "soft", "grid", "accent", "good", "bad", "panel")
 )
 SERIES = [f"var(--c{number})" for number in range(1, 9)]
-"""Colors for what has no order, told apart in light and dark."""
+"""Colors for unordered values, distinct in light and dark mode."""
 
 SCALE = [f"var(--s{number})" for number in range(1, 6)]
-"""Colors for what has an order, lowest first."""
+"""Colors for ordered values, lowest first."""
 
 _FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
 def config() -> Spec:
-    """Vega-Lite's config, once a page."""
+    """Return Vega-Lite's config, which a page has once."""
     text = {
         "labelColor": SOFT,
         "titleColor": SOFT,
@@ -66,8 +66,7 @@ def config() -> Spec:
 def finish(chart: Any, height: int, description: str) -> Spec:
     """Return a chart as wide as its container; the description is for screen readers."""
     chart = chart.properties(width="container", height=height, description=description)
-    # Checking each chart against the schema takes as long as all the rest; the tests have it
-    # checked.
+    # Checking each chart against the schema takes as long as all the rest; the tests do it.
     spec: Spec = chart.to_dict(validate=False)
     for key in ("config", "$schema"):  # the page's own, once
         spec.pop(key, None)
@@ -81,7 +80,8 @@ def finish(chart: Any, height: int, description: str) -> Spec:
 
 
 def _stored(values: list[Any], datasets: dict[str, list[Any]]) -> str:
-    """Return the name of a chart's data table: data of several layers is written once."""
+    """Store a chart's data table and return its name: data that several layers share is written
+    once."""
     stored = next((name for name, table in datasets.items() if table == values), None)
     name = stored or f"table{len(datasets) + 1}"
     datasets[name] = values
@@ -91,22 +91,22 @@ def _stored(values: list[Any], datasets: dict[str, list[Any]]) -> str:
 def legend(labels: Sequence[str]) -> alt.Legend:
     """Return a legend above the chart, in as many columns as there is room for."""
     each = 34 + 7 * max((len(label) for label in labels), default=0)
-    # Not by the chart's width, which the legend's own size changes; it is named to be asked again
-    # when it changes.
+    # Not by the chart's width, which the legend's own size changes; it is in the expression so that
+    # Vega evaluates it again when the width changes.
     return alt.Legend(
         columns=alt.ExprRef(f"max(1, floor((containerSize()[0] - 50 + 0 * width) / {each}))")
     )
 
 
 def form(metric: str) -> str:
-    """Return an axis's number format: shares in percent, losses as they are."""
+    """Return an axis's number format: rates in percent, losses as they are."""
     return ".0%" if is_percent(metric) else "~g"
 
 
 @dataclass(frozen=True)
 class _Table:
-    """Rows that Altair hands on as they are: it would copy each cell with every layer and property
-    of a chart, and check each row against the schema, which takes any."""
+    """Rows that Altair passes on as they are: it would copy each cell with every layer and property
+    of a chart, and check each row against the schema, which accepts any."""
 
     rows: list[dict[str, Any]]
 
@@ -117,7 +117,8 @@ def data(rows: Sequence[dict[str, Any]]) -> alt.Data:
 
 
 def short(value: Any, digits: int = 4) -> Any:
-    """Round a value to the digits that a chart can show; JSON has no infinity."""
+    """Round a value to the digits that a chart can show; None for infinity and NaN, which JSON does
+    not have."""
     if isinstance(value, float):
         return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     return value

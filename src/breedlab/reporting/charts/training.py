@@ -29,14 +29,15 @@ def loss(run: RunRecord) -> Spec | None:
 
 
 def accuracy(run: RunRecord) -> Spec | None:
-    """Training and validation top-1, or the images with all labels right."""
+    """Chart training and validation top-1, or for a multi-label run the share of images with all
+    labels right."""
     if run.multi_label:
         return _curves(run, "exact", "all labels right", [])
     return _curves(run, "top1", "top-1", [])
 
 
 def mean_precision(run: RunRecord) -> Spec | None:
-    """Chart the validation mAP of a multi-label run."""
+    """Chart the validation mAP of a multi-label run; None for another run."""
     return _curves(run, "map", "mAP", []) if run.multi_label else None
 
 
@@ -91,7 +92,7 @@ def _curves(run: RunRecord, name: str, title: str, each: Series) -> Spec | None:
 
 
 def _kept(run: RunRecord, valid: Series, top: bool) -> list[Any]:
-    """Return a line at the step of the kept weights."""
+    """Return a labeled line at the step of the kept weights; nothing if that is not known."""
     epoch = (run.metrics.get("training") or {}).get("best_epoch", 0)
     if not 0 < epoch <= len(valid):
         return []
