@@ -161,7 +161,7 @@ def test_broken_files_leaks_empty_and_imbalanced_classes_are_told_together(
     with pytest.raises(DataError) as under_skip:
         run(root, memory, "skip")
     assert "no images of emu" in str(under_skip.value)
-    assert "Mend or remove" not in str(under_skip.value)
+    assert "Fix or remove" not in str(under_skip.value)
     for path in (*broken, leaked):
         path.unlink()
     for split in SPLITS:

@@ -461,7 +461,7 @@ def test_several_runs_are_compared(
     assert ("optim.lr", ["0.01", "0.003481"]) in comparison.differences(
         [read_run(made), read_run(other)]
     )
-    assert "They did not see the same images" not in page.text
+    assert "The runs used different images" not in page.text
     values = page.charts["specs"]["compared_1"]["datasets"]["table1"]
     assert {row["run"] for row in values} == {"one", "two"}
     assert "one/report.html" in page.all("href")
