@@ -450,6 +450,7 @@ def test_several_runs_are_compared(
     other = write_run(made.parent / "two", classes=CLASSES, seed=1)
     config = (other / "config.yaml").read_text().replace("dropout: 0.2", "dropout: 0.7")
     (other / "config.yaml").write_text(config)
+    (made / "report.html").touch()  # is linked where it exists
     assert report.main([str(made), str(other), str(made)]) == 0
     file = made.parent / "comparison.html"
     assert capsys.readouterr().out.strip() == str(file)
@@ -467,6 +468,12 @@ def test_several_runs_are_compared(
     assert "one/report.html" in page.all("href")
     assert report.main([str(made), str(other), "--out", str(tmp_path / "page.html")]) == 0
     assert (tmp_path / "page.html").exists()
+
+    lineage = json.loads((other / "lineage.json").read_text())
+    lineage["data"]["fingerprint"] = "of other images"
+    (other / "lineage.json").write_text(json.dumps(lineage))
+    assert report.main([str(made), str(other), "--out", str(tmp_path / "page.html")]) == 0
+    assert "The runs used different images" in Page((tmp_path / "page.html").read_text()).text
 
 
 def test_a_comparison_says_what_is_not_finished_and_shows_what_was_searched_only_where_it_was_found(
