@@ -93,8 +93,8 @@ class Prediction:
         probability: Of that class, 0 to 1.
         probabilities: Of every class by name, the most likely first.
         unknown: Whether the image is unlike those of all classes; None if the model does not tell.
-        label_set: The classes of which the true one is one with the model's coverage, 90%; empty if
-            it has no sets.
+        label_set: The classes that include the true one with the model's coverage, 90%; empty if it
+            has no sets.
         labels: The labels that the image is given, the most probable first, which may be none; None
             of a model of one class an image.
     """
@@ -226,7 +226,7 @@ class Run:
 
     @property
     def model(self) -> Model:
-        """The trained model, loaded anew."""
+        """The trained model, loaded each time."""
         return load(self.path)
 
     def __repr__(self) -> str:

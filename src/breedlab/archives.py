@@ -105,7 +105,7 @@ def opened(model: Path) -> Iterator[Path]:
                 f"{archive}: cannot be unpacked ({reason}); expected a model.tar.gz"
             ) from error
         except Exception as error:
-            # Tarfile and zlib raise a dozen kinds of hostile and damaged bytes
+            # On hostile or damaged bytes, tarfile and zlib raise a dozen kinds of errors.
             reason = str(error) or type(error).__name__
             raise ServingError(
                 f"{archive}: cannot be unpacked ({reason}); expected a model.tar.gz"
@@ -161,7 +161,7 @@ def _unpack(archive: Path, folder: Path) -> None:
         bounded: Any = _Bounded(unzipped, limit)
         with tarfile.open(fileobj=bounded, mode="r:") as content:
             _write_members(content, folder, limit)
-        while unzipped.read(_MAX_READ):  # to the end, where the checksum stands
+        while unzipped.read(_MAX_READ):  # to the end, where the checksum is
             if unzipped.tell() > limit:
                 raise _Refused("continues past its end")
 

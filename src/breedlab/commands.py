@@ -15,7 +15,7 @@ def command(name: str, *words: object) -> str:
         words: What follows it.
     """
     script = Path(sys.argv[0]).with_name(f"{name}.py") if sys.argv[0] else Path()
-    # Scripts of the user's own may lie in a folder of that name, too, but not with this one besides
+    # Scripts of the user's own may lie in a folder of that name, too, but not with this one next to
     # them.
     from_checkout = (
         sys.argv[0].endswith(".py") and script.parent.name == "scripts" and script.is_file()

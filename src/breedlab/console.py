@@ -1,4 +1,4 @@
-"""What a person sees in the terminal: stages, progress, tables. In a pipe: plain lines, no bars."""
+"""What users see in the terminal: stages, progress, tables. In a pipe: plain lines, no bars."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SafeConsole(Console):
             yield segment
 
 
-# A pipe has no width to fit: what is cut off there is lost to whatever reads it.
+# A pipe has no width to fit: what is cut off there is lost to the program that reads it.
 console = SafeConsole(
     highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000
 )
@@ -53,7 +53,7 @@ class _Count(MofNCompleteColumn):
 
 
 class Report(Protocol):
-    """Says how far a task is."""
+    """A callback that reports how far a task is."""
 
     def __call__(self, done: int, total: int) -> None: ...
 
@@ -64,18 +64,18 @@ def stage(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """One line of detail under a stage."""
+    """Print one line of detail under a stage."""
     console.print(f"  {printable(text)}", markup=False)
 
 
 def warn(text: str) -> None:
-    """Something that a user should know and that stops nothing."""
+    """Print a warning: something that a user should know and that stops nothing."""
     console.print("  [yellow]warning:[/yellow] ", end="")
     console.print(printable(text), markup=False)
 
 
 _FIRST_LINE_S, _LINE_S = 2.0, 30.0
-"""When progress is told where there is no terminal: first, and between lines."""
+"""Seconds until the first progress line and between lines, without a terminal."""
 
 
 def _so_far(done: int, total: int, seconds: float) -> str:

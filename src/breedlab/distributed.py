@@ -114,7 +114,7 @@ def _join() -> None:
     gpu = torch.cuda.is_available() and torch.cuda.device_count() >= local_world()
     if gpu:
         torch.cuda.set_device(local_rank())
-    # What is in main memory always goes over gloo, whatever device trains.
+    # What is in main memory always goes over gloo, no matter which device trains.
     dist.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=_PATIENCE)
 
 

@@ -1,5 +1,5 @@
-"""What is installed besides the core, and the one sentence that says which extra brings what is
-not."""
+"""What is installed besides the core, and the one sentence that says which extra installs what is
+missing."""
 
 from __future__ import annotations
 

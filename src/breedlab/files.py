@@ -34,10 +34,10 @@ class DamagedFile(BreedlabError):
 def atomic_open(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file for writing that takes the place of `path` when the block ends without an error.
 
-    Whoever reads `path` sees the old content or the new one, after a kill, a full disk and a power
-    cut as well. What a kill leaves is named `.<name>.<process>.tmp`; see `remove_leftovers`. A link
-    is followed, permissions are kept, and what is no regular file (`/dev/stdout`) is written in
-    place.
+    A process that reads `path` sees the old content or the new one, after a kill, a full disk and a
+    power cut as well. What a kill leaves is named `.<name>.<process>.tmp`; see `remove_leftovers`.
+    A link is followed, permissions are kept, and what is no regular file (`/dev/stdout`) is written
+    in place.
 
     Args:
         path: The file; its folder has to exist.
@@ -112,8 +112,8 @@ def read_json(path: str | Path, kind: type = dict, hint: str = "") -> Any:
 
 
 def read_json_if_whole(path: str | Path, kind: type = dict, needs: Collection[str] = ()) -> Any:
-    """Return what a JSON file holds, or None where there is none or a damaged one: for what can be
-    made anew.
+    """Return what a JSON file holds, or None where there is none or a damaged one, for files that
+    can be written again.
 
     Args:
         path: The file.

@@ -29,8 +29,8 @@ def available() -> int:
     at least 1.
 
     With more threads than that, a container (`docker run --cpus 2`, a limit of Kubernetes) is
-    halted for the rest of each tenth of a second, and all that it does waits. Python and torch know
-    no quota.
+    halted for the rest of each tenth of a second, and all of its threads wait. Python and torch do
+    not see the quota.
     """
     from joblib import cpu_count  # slower to import than all that `--help` needs
 

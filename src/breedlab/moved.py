@@ -60,8 +60,8 @@ MOVED = {
 
 
 class _Alias(Loader):
-    """Loads a module by its old name as the very module of the new one, so that patching either
-    patches both."""
+    """A loader of modules by their old names; it returns the very module of the new name, so that
+    patching either patches both."""
 
     def __init__(self, new: str) -> None:
         self._new = new

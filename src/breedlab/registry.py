@@ -56,7 +56,7 @@ class Registry(Generic[T]):
         searched: Whether a search may vary their settings.
         optional: Whether a component is chosen by its section being there, and not by a setting.
         without: What the setting takes besides their names.
-        prefix: What stands before a name in the setting.
+        prefix: What precedes a name in the setting.
     """
 
     def __init__(
@@ -161,8 +161,8 @@ class Registry(Generic[T]):
         return settings if isinstance(settings, component) else component()
 
     def identity(self, section: Section) -> str | list[Any]:
-        """Return what tells a chosen component from any other, as plain data: by this caches are
-        told apart.
+        """Return what distinguishes a chosen component from any other, as plain data, for the keys
+        of caches.
 
         A name says all of a built-in component without settings; else its settings and its module's
         code count, too.

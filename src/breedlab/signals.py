@@ -25,7 +25,7 @@ _SAME_REQUEST_S = 0.5
 class Stopped(BaseException):
     """SIGTERM has stopped the run.
 
-    No Exception: a search continues after a trial's failure, and must not after this.
+    Not an Exception: a search continues after a trial's failure, and must not after this.
     """
 
 

@@ -1,5 +1,5 @@
-"""Whether a file is one of weights, told from its first bytes: in no time, without torch and
-without unpickling."""
+"""Whether a file is one of weights, by its first bytes: fast, without torch and without
+unpickling."""
 
 from __future__ import annotations
 

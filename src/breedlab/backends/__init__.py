@@ -13,7 +13,7 @@ from breedlab.registry import BACKENDS
 
 
 def own_problems(tree: Mapping[str, Any]) -> list[Problem]:
-    """Return the problems of a backend's own section, to report with the config's other
+    """Return the problems of a backend's own section, to report together with the config's other
     problems."""
     section = tree.get("backend")
     if not isinstance(section, Mapping) or section.get("name") not in BACKENDS.names():

@@ -1,4 +1,4 @@
-"""The seam: what a place to run has to offer, so that the commands need to know nothing else of it.
+"""The interface of a backend, which is all that the commands need to know of it.
 
 A `Backend` plans and submits experiments; what it submits is a `Handle`, which says how the
 experiment stands, shows its log and trials, stops it, and brings its run directory here. A backend
@@ -129,7 +129,7 @@ class Handle(ABC):
 
 @dataclass(frozen=True)
 class ListedJob:
-    """A job of `jobs list --all`, whoever launched it.
+    """A job of `jobs list --all`, of any user.
 
     Attributes:
         name: The job's.
@@ -168,7 +168,7 @@ class Store(ABC):
         Args:
             root: The folder whose layout is kept.
             paths: The files.
-            links: Whether files that lie outside of it and are linked into it are wanted, too.
+            links: Whether to upload files, too, that are outside of it and linked into it.
 
         Raises:
             BreedlabError: If something else would leave this machine unasked.
@@ -235,7 +235,7 @@ class Backend(ABC):
         return {"job": handle.name}
 
     def reopen(self, record: Mapping[str, Any], run: Path) -> Handle:
-        """Return the handle of an experiment that this backend submitted, in whatever process.
+        """Return the handle of an experiment that this backend submitted, in any process.
 
         Args:
             record: What job.json holds.

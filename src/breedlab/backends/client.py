@@ -1,4 +1,4 @@
-"""Asks a served model, wherever it runs, what it sees in images."""
+"""A client for predictions of a served model, wherever it runs."""
 
 from __future__ import annotations
 
@@ -134,7 +134,8 @@ def _http(endpoint: str) -> Iterator[Send]:
 
 
 def _reason(error: BaseException | None) -> str:
-    """Return the system's reason for a failed connection, from inside urllib3's words."""
+    """Return the system's reason for a failed connection, from inside the errors that urllib3 wraps
+    around it; empty without one."""
     while error is not None:
         if isinstance(error, OSError) and (error.strerror or isinstance(error, TimeoutError)):
             return f" ({error.strerror or 'timed out'})"

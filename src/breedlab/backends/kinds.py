@@ -23,7 +23,7 @@ class BackendKind(Section):
             where it reads folders only.
         address: Such an address, as a message shows it.
         here: Whether it trains on this machine, with what is installed here.
-        endpoint_settings: The class of its own settings of an endpoint, which stand at
+        endpoint_settings: The class of its own settings of an endpoint, which are at
             `endpoint.NAME` for `breedlab deploy`; None for none.
         aws: Whether it needs the settings of `backend` that are AWS's, and searches by tuning jobs.
     """
@@ -82,7 +82,7 @@ class SageMaker(BackendKind):
         try:
             model = kind.model_validate(section)
         except ValueError:
-            return []  # which is told as the rest of the config is
+            return []  # which is reported with the rest of the config
         from breedlab.backends.sagemaker import images
         from breedlab.backends.sagemaker.session import planned
 

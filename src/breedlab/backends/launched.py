@@ -1,5 +1,5 @@
-"""The experiments that were submitted from this machine, whatever their backends: found by the
-records that they left."""
+"""The experiments that were submitted from this machine, by any backend: found by the records that
+they left."""
 
 from __future__ import annotations
 

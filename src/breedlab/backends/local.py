@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class LocalBackend(Backend):
-    """Runs in this process: what it submits has ended when it is returned."""
+    """A backend that runs in this process: what it submits has ended when it is returned."""
 
     def __init__(self) -> None:
         # by address; they end with the process

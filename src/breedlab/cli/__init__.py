@@ -79,7 +79,7 @@ def _is_folder(word: str) -> bool:
 
 
 def run(command: str) -> None:
-    """Run one command on `sys.argv` and exit: one message and a code for whatever the user can
+    """Run one command on `sys.argv` and exit: one message and a code for anything that the user can
     fix."""
     degrade_terminal()
     try:
@@ -91,7 +91,7 @@ def run(command: str) -> None:
         code = error.exit_code if error.told else _say(f"{error.shown()}{hint}", error.exit_code)
     except KeyboardInterrupt as error:
         code = _say(f"interrupted{_resume_hint(error)}", 130)
-    except BrokenPipeError:  # `... | head`: nobody reads any more
+    except BrokenPipeError:  # `... | head`: the reader is gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 141
     except Exception as error:
@@ -139,8 +139,8 @@ def is_disk_full(error: BaseException) -> bool:
 
 
 def is_shared_memory_full(error: BaseException) -> bool:
-    """Return whether the data loaders ran out of shared memory, whatever the error's message
-    says."""
+    """Return whether the data loaders ran out of shared memory, even if the error's message speaks
+    of a device without space."""
     full = re.compile(
         r"out of shared memory|/torch_\S*: No space left|No space left on device.*/torch_"
         r"|unable to (write to|allocate|resize|open) (file|shared memory)[^:]*</torch_.*(No space"

@@ -30,7 +30,7 @@ from breedlab.serving.description import read_description
 
 
 def main(argv: list[str]) -> int:
-    """Print the metrics of a model on a folder of class folders.
+    """Print the metrics of a model on the labeled images of a folder.
 
     Raises:
         BreedlabError: If the model or the folder is not there, or the folder holds classes the
@@ -89,7 +89,7 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
     names.
 
     Raises:
-        DataError: If there are none, or a folder's name is no class of the model.
+        DataError: If there are none, or a folder's name or a label is no class of the model.
     """
     leftovers = Leftovers()
     table = find_table(folder, AUTO)

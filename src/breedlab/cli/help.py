@@ -102,7 +102,7 @@ def _about(setting: Setting, all_settings: list[Setting], overrides: list[str]) 
 
 
 def _components(setting: Setting) -> Iterator[str]:
-    """Yield what each choice is, and where its own settings stand."""
+    """Yield what each choice is, and where its own settings are."""
     if setting.registry is None:
         return
     choices = setting.registry

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """Lists, shows, stops or fetches.
+    """List, show, stop, or fetch jobs.
 
     Raises:
         BreedlabError: If there is no such job, or AWS refuses.

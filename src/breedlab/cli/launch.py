@@ -72,7 +72,7 @@ Flags:
 
 
 def main(argv: list[str]) -> int:
-    """Run one experiment, or whatever Hydra's flags ask for; return the exit code.
+    """Run one experiment, or what Hydra's flags ask for; return the exit code.
 
     Raises:
         BreedlabError: With one message for the user.
@@ -126,8 +126,8 @@ def _refuse_lost_images(config: Config, run: Path) -> None:
 
 
 def _without_cfg_job(argv: list[str]) -> list[str] | None:
-    """Return the args other than `--cfg job`, if that is the only flag: Hydra would not show
-    settings that it does not get."""
+    """Return the args other than `--cfg job`, or None if that is not the only flag: Hydra would not
+    show settings that it does not get."""
     for index, word in enumerate(argv):
         if word == "--cfg=job":
             after = index + 1
@@ -226,6 +226,7 @@ class _GridStopped(BaseException):
 
 def configure(*overrides: str) -> Config:
     """Return the config of an experiment, from overrides as on the command line:
+    `configure("experiment=quickstart")`.
 
     Raises:
         ConfigError: Naming everything that is wrong.
@@ -308,7 +309,7 @@ def resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
 
 _PLACES = ("cache.dir", "cache.max_gb", "cache.mode", "runs_dir", "data.root")
 _FREE = ("resume", "dry_run", *_PLACES, "trainer.max_epochs", "tuner.trials")
-"""What a continued run may change: where things lie, and how long it continues. The images have to
+"""What a continued run may change: where files are, and how long it continues. The images have to
 be the same."""
 
 

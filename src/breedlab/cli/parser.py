@@ -21,7 +21,7 @@ class Parser(argparse.ArgumentParser):
         usage: How it is called, a way a line, without the command itself.
         description: What it does.
         examples: Calls to copy, without the command itself.
-        notes: What stands below the examples.
+        notes: What is printed below the examples.
         paths: Config paths that the command takes as well.
     """
 

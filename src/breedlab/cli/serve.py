@@ -119,7 +119,8 @@ def _allowed(word: str) -> Allowed:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Taken before the model is loaded: a port that is not to be had is reported at once."""
+    """Return a listening socket, opened before the model is loaded so that a port that is taken is
+    reported at once."""
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def quoted(words: Iterable[str]) -> str:
-    """Return words as a shell takes them, one at a time."""
+    """Return words quoted for a shell and joined by spaces."""
     return " ".join(shlex.quote(word) for word in words)
 
 

@@ -24,8 +24,7 @@ def count(space: Space) -> int:
 
 
 def passes(space: Space) -> Iterator[Values]:
-    """Yield what decides the features, from cheap to expensive: by how far down the lists it
-    stands."""
+    """Yield what decides the features, from cheap to expensive: by its position in the lists."""
     axes: list[list[Values]] = []
     for pair in PAIRED:
         lists = {path: _choices(space, path) for path in pair if path in space}

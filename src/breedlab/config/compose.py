@@ -34,8 +34,8 @@ def load(overrides: list[str]) -> Tree:
     """Return the composed config of a list of overrides, ready to be validated.
 
     Raises:
-        ConfigError: Naming every override that means nothing, and whatever else is wrong with the
-            rest.
+        ConfigError: Naming every override that means nothing, and anything else that is wrong with
+            the rest.
     """
     # what is wrong with them is reported with the rest of the config
     load_plugins(named_plugins(overrides))
@@ -152,7 +152,7 @@ def beside(problems: list[Problem], tree: Tree) -> list[Problem]:
 
 
 def reworded(word: str, error: Exception, tree: Tree) -> Problem:
-    """Return what Hydra refused an override for, in the words of everything else."""
+    """Return why Hydra refused an override, worded like other problems."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

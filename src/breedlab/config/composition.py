@@ -28,7 +28,7 @@ def composed(overrides: Sequence[str], root: str) -> DictConfig:
     """Return what Hydra composes from a root file and overrides.
 
     Raises:
-        Exception: Whatever Hydra's parser, Hydra's composer or OmegaConf raise, which share no base
+        Exception: Any that Hydra's parser, Hydra's composer or OmegaConf raise, which share no base
             class.
     """
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -62,8 +62,7 @@ def _is_choice(word: str, folders: Sequence[Path]) -> bool:
 
 
 def _digest(folders: Sequence[Path]) -> str | None:
-    """Return what stands for the content of all config files; None where they may mean something
-    else the next time."""
+    """Return a digest of all config files; None if they may mean something else the next time."""
     digest = hashlib.sha256()
     for folder in folders:
         for file in sorted(folder.rglob("*.yaml")):

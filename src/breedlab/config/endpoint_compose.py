@@ -27,8 +27,8 @@ def load_endpoint(overrides: list[str]) -> Deploying:
     """Return what overrides such as `endpoint.name=dogs` compose to.
 
     Raises:
-        ConfigError: Naming every override that means nothing, and whatever else is wrong with the
-            rest.
+        ConfigError: Naming every override that means nothing, and anything else that is wrong with
+            the rest.
     """
     choices, paths = groups(overrides, of_deploy=True), _paths()
     whole, problems = rejoin(overrides)

@@ -1,5 +1,5 @@
-r"""Values that `${oc.env:NAME}` takes from the environment: used everywhere, and written down
-nowhere but by that text.
+r"""Values that `${oc.env:NAME}` takes from the environment: used everywhere, and recorded only as
+that text.
 
 A token, or the path of someone's home, is in no record, archive or answer of a server that way,
 and a run that is resumed elsewhere takes what the variable holds there.
@@ -25,31 +25,31 @@ if TYPE_CHECKING:
 Tree = dict[str, Any]
 
 SHORT = 6
-"""A value of fewer characters stands in every second word, and is not looked for in texts."""
+"""A shorter value is part of too many words, so it is not concealed in texts."""
 
 _SIGN = "${oc.env:"
 _VARIABLE = re.compile(
     r"(?P<slashes>\\*)\$\{oc\.env:"
     r'(?P<rest>\s*(?P<name>[^\s${},]+)\s*(?:,\s*(?P<default>null|"(?:[^"\\]|\\.)*"))?\s*\})?'
 )
-"""A variable as `_as_text` writes it: with a default, if it has one, in JSON. Behind an odd number
+"""A variable as `_as_text` writes it: with a default, if it has one, in JSON. After an odd number
 of backslashes it is a text."""
 
 _MARK = "\ue000"
-"""Stands for the dollar of a variable while texts next to it are escaped."""
+"""A placeholder for the dollar sign of a variable while texts next to it are escaped."""
 
 _LEFT_OUT = object()
 
 _FOR_THE_JOB = "backend.environment."
 """Here a text that is nothing but a variable stays as it is: it is taken from the shell when a job
-is sent; behind a backslash it is not."""
+is sent; after a backslash it is not."""
 
 
 class FromEnvironment(str):
     """A value that comes from the environment, wholly or in part, or that looks as if it did.
 
     Attributes:
-        text: What stands for it in the config and in records.
+        text: Its text in the config and in records, with the variables.
     """
 
     text: str
@@ -175,7 +175,7 @@ def resolved(tree: Mapping[str, Any], lenient: bool = False) -> tuple[Tree, list
     Args:
         tree: As it was recorded. It is not changed.
         lenient: Whether a leaf may stay a text, or where the config takes no text have its default:
-            for anyone who needs only the rest.
+            for callers that need only the rest.
     """
     problems: list[Problem] = []
 
@@ -220,7 +220,8 @@ def text_with_values(text: str) -> str:
 
 
 def _value_or_text(match: re.Match[str]) -> str:
-    """Return what stands for a variable, and half of the backslashes before it."""
+    """Return half of a variable's backslashes, and its value; after an odd number of backslashes,
+    its text."""
     slashes = match["slashes"]
     backslashes = slashes[: len(slashes) // 2]
     if len(slashes) % 2:

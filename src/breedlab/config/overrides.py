@@ -1,4 +1,4 @@
-"""The words of a command that set values: joined where a shell tore them, quoted, and checked
+"""The words of a command that set values: joined where a shell split them, quoted, and checked
 before Hydra composes them."""
 
 from __future__ import annotations
@@ -117,7 +117,8 @@ def _is_rest(word: str) -> bool:
 
 
 def quoted_override(key: str, value: str) -> str:
-    """Return an override quoted for the shell and Hydra."""
+    """Return an override quoted for the shell and Hydra; `...` replaces a value that has quotes or
+    backslashes itself."""
     return f"'{key}=\"{value}\"'" if not re.search(r"[\"'\\]", value) else f"'{key}=\"...\"'"
 
 

@@ -24,7 +24,7 @@ def load_plugins(names: Any) -> list[Problem]:
     """Import the packages that a config names, and return what is wrong with those that cannot be.
 
     Args:
-        names: What `plugins` holds; whatever is not a list of names is the schema's to refuse.
+        names: What `plugins` holds; the schema refuses anything but a list of names.
     """
     if not isinstance(names, list):
         return []
@@ -55,7 +55,7 @@ def _load(name: Any, path: str) -> Problem | None:
         return Problem(path, f"{name} needs {error.name}, which is not installed", PluginError.code)
     except BreedlabError as error:
         return Problem(path, f"{name} cannot be imported: {error}", PluginError.code)
-    except Exception as error:  # whatever the package does
+    except Exception as error:  # any that the package raises
         reason = " ".join(str(error).split())
         return Problem(
             path,

@@ -94,7 +94,7 @@ SYNONYMS = {
     "f1_score": "valid/f1",
     "cuda": "gpu",
 }
-"""What other tools call it, and where it stands here; no spelling is near enough to tell."""
+"""Names in other tools, and our names; their spellings are too different for a suggestion."""
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -104,7 +104,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     alike = [other for other in valid if _leaf(other) == leaf]
     if leaf in SYNONYMS:
         alike += [other for other in valid if _leaf(other) == _leaf(SYNONYMS[leaf])]
-        # `tuner.epochs` is not the trainer's, but whoever wrote only `epochs` means that.
+        # `tuner.epochs` is not the trainer's, but a user who wrote only `epochs` means that.
         alike.sort(
             key=lambda other: (
                 other.rpartition(".")[0] != name.rpartition(".")[0],

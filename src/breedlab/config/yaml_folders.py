@@ -50,10 +50,11 @@ def yaml_files(overrides: Sequence[str] = ()) -> list[Path]:
 
 
 def with_search_path(argv: list[str]) -> list[str]:
-    """Return the args with `--config-dir FOLDER` replaced by Hydra's override for the same.
+    """Return the args with `--config-dir FOLDER` replaced by Hydra's override for the same, so that
+    the rest of the args can be read with it.
 
     Raises:
-        ConfigError: If a folder of one's own is not there.
+        ConfigError: If such a folder does not exist.
     """
     others, folders, queue = [], [], list(argv)
     while queue:

@@ -145,7 +145,7 @@ class TrainingLoader(DataLoader[Any]):
     """Batches of the epoch that were handed out."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
-        # A generator: workers begin at the first batch, by which time Lightning has told the epoch.
+        # A generator: workers begin at the first batch, by which time Lightning has set the epoch.
         self.done = self.batches.start
         for batch in super().__iter__():
             self.done += 1

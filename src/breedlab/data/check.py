@@ -1,4 +1,4 @@
-"""Reads every image once before training, in parallel, and remembers the answer by file."""
+"""Read every image once before training, in parallel, and remember the result by file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _IMBALANCE = 10
 """The largest class may be this many times the smallest before it is worth a warning."""
 
 BALANCE_HINT = "; data.class_weights=balanced weighs them evenly"
-"""How a warning of imbalance ends; no news to whoever has set that."""
+"""How a warning of imbalance ends; of no use to a user who has set that."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Report:
     Attributes:
         photos: The images that are left to use.
         bad: Files that no image could be read from.
-        leaks: Files of a later split whose content an earlier split holds too, or whose group
-            (`data.group`).
-        conflicts: Files whose content several classes of one split hold: whichever is wrong, no one
-            can say here.
+        leaks: Files whose content, or group (`data.group`), another split has, too; the test split
+            keeps its own, and validation what the test split has not.
+        conflicts: Files whose content several classes of one split have; which one is wrong cannot
+            be known here.
         warnings: What a user should know but nothing must stop for.
         fingerprint: A digest of every usable file's content, class and split.
     """
@@ -84,8 +84,8 @@ def check(
         progress: Called with how many files are done and how many there are.
 
     Raises:
-        DataError: Telling all that is wrong together: flaws and classes without an image left
-            always, broken and leaked files under `error`.
+        DataError: Naming all that is wrong: flaws and classes without an image left always, broken
+            and leaked files under `error`.
     """
     seen = _read_all(photos, memory, progress)
     bad = tuple(Finding(p.path, seen[p.path].problem) for p in _all(photos) if seen[p.path].problem)
@@ -139,7 +139,7 @@ def _read_all(photos: PhotoSet, memory: Path, progress: Progress | None) -> dict
                 results[str(path)] = [stamps[path], seen.digest, seen.problem, seen.hash, traits]
                 if progress:
                     progress(done, len(fresh))
-        finally:  # told to stop, the next start reads only the rest
+        finally:  # after a stop, the next start reads only the rest
             _save(book, results)
     return {path: _seen(results[str(path)]) for path in stamps}
 
@@ -191,8 +191,8 @@ def _read(path: Path) -> _Seen:
 
 
 def _conflicts(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]:
-    """Find images that lie in two classes; what is cut from train is one split with it, since it
-    lay together."""
+    """Find images that are in two classes; a split that was cut from train counts as train, since
+    their images were in one folder."""
     copies: dict[tuple[str, str], list[Photo]] = {}
     for split in SPLITS:
         folder = "train" if split in photos.cut else split
@@ -212,7 +212,7 @@ def _conflicts(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]
 def _leaks(
     photos: PhotoSet, seen: dict[Path, _Seen], conflicting: set[Path]
 ) -> tuple[Finding, ...]:
-    """Return images that are in two splits. The test split is kept whole: what it shares with
+    """Find images that are in two splits. The test split is kept whole: what it shares with
     training is a leak of the training split."""
     first: dict[str, tuple[str, Path]] = {}
     findings = []
@@ -268,7 +268,7 @@ def _refusal(
     *,
     skip: bool,
 ) -> DataError:
-    """Everything in one message: anyone who mends it all is not refused again."""
+    """Return everything in one error, so that a user who fixes it all is not refused again."""
     lines = []
     if bad or conflicts or leaks:
         counts = []
@@ -335,7 +335,7 @@ def _warnings(photos: PhotoSet) -> Iterator[str]:
 
 
 def _near_duplicates(photos: PhotoSet, seen: dict[Path, _Seen]) -> list[str]:
-    """Say which images are nearly the same and lie in two classes, or in two splits, where they
+    """Say which images are nearly the same and are in two classes, or in two splits, where they
     make a test easier."""
     images = [(split, photo) for split in SPLITS for photo in photos.splits[split]]
     hashes = [seen[photo.path].hash for _, photo in images]

@@ -114,7 +114,7 @@ def spread_evenly(
     groups allow.
 
     Args:
-        labels: Those of each image, at least one.
+        labels: The labels of each image, at least one.
         groups: Of each image.
         parts: How many.
         seed: Decides between groups alike.

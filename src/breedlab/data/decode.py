@@ -1,4 +1,4 @@
-"""From the bytes of an image to the RGB pixels that a person sees. One way, in training and in
+"""From the bytes of an image to the RGB pixels that a person sees. The same way in training and in
 serving."""
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from breedlab.errors import DataError
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded: 100 megapixels take 300 MB as RGB."""
 
-# Pillow writes of EXIF oddities and of large images to stderr; both are judged here.
+# Pillow warns on stderr about odd EXIF data and large images; both are checked here.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 MAX_BYTES = 200_000_000
-"""Larger files are not read: they are no images, and would fill the memory."""
+"""Larger files are not read: they are hardly images, and would fill the memory."""
 
 MAX_ASPECT = 100
 """Longest side over shortest: a longer image would not fit in memory once its short side is
@@ -133,8 +133,8 @@ def keep_memory(largest: int = _KEPT_BYTES) -> None:
     """Let this process keep the memory of images that it is done with, for the next ones.
 
     An image's pixels are large enough for glibc to hand them back to the system each time; getting
-    them anew, page by page, took a quarter of the decoding, and of EfficientNet-Lite0's training in
-    fp32 more than a third. The numbers are `malloc.h`'s.
+    them again, page by page, took a quarter of the decoding, and of EfficientNet-Lite0's training
+    in fp32 more than a third. The numbers are `malloc.h`'s.
 
     Args:
         largest: Bytes of the largest block to keep.

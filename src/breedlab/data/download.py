@@ -1,4 +1,4 @@
-"""Fetches the zip archive of a data set on first use and unpacks it: all of it, or nothing."""
+"""Download the zip archive of a data set on first use and unpack it: all of it, or nothing."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Progress(Protocol):
 def fetch(
     archive: Archive, root: Path, *, progress: Callable[[str, int, int], None] | None = None
 ) -> None:
-    """Put the images of an archive into `root`; do nothing if it exists.
+    """Put the images of an archive into `root`; do nothing if it has files already.
 
     The download goes to `<root>.zip.part` and is resumed from there, in this call or a later one. A
     complete `<root>.zip`, put there by hand, is used as it is. Both are gone once `root` is
@@ -127,8 +127,8 @@ def _download(archive: Archive, part: Path, report: Progress) -> None:
     if _size(part) > archive.bytes:
         _discard(part)
     if missing := archive.bytes - _size(part):
-        # Images hardly shrink in a zip; without room for them the wait for the download would be in
-        # vain.
+        # Images hardly shrink in a zip; without space for them there is no point in waiting for the
+        # download.
         purpose = f"for {archive.url} and about as much again for its images"
         _require_space(part.parent, missing + archive.bytes, purpose)
     retry = urllib3.Retry(
@@ -162,7 +162,7 @@ def _download(archive: Archive, part: Path, report: Progress) -> None:
 
 
 def _receive(pool: PoolManager, archive: Archive, part: Path, report: Progress) -> None:
-    """One request: appends to `part`, or drops it where the server cannot or should not continue
+    """Make one request: append to `part`, or delete it if the server cannot or should not continue
     from there."""
     have, saved = _size(part), _beside(part, ".etag")
     etag = saved.read_text("latin-1") if have and saved.exists() else ""

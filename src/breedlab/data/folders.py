@@ -101,7 +101,7 @@ def survey(
     multi: bool = False,
 ) -> PhotoSet:
     """Return the result of `scan` with its flaws listed instead of raised, for the check, which
-    reports more.
+    reports them with other problems.
 
     Args:
         root: The data set.
@@ -116,7 +116,7 @@ def survey(
         multi: Whether an image may have several classes, or none (`data.multi_label`).
 
     Raises:
-        DataError: If the folder is missing or empty, or is not to be understood.
+        DataError: If the folder is missing or empty, or its layout is not understood.
     """
     if not root.is_dir():
         raise DataError(
@@ -205,7 +205,7 @@ def _counted(names: Sequence[str]) -> str:
 
 
 def _told_copies(merged: dict[str, multi_label.Labelled]) -> str:
-    """Say how many images lie in several class folders."""
+    """Say how many images are in several class folders."""
     count = sum(len(labels) > 1 for images in merged.values() for labels in images.values())
     if not count:
         return "no image is in several class folders: each has the class of its folder alone"
@@ -216,7 +216,7 @@ def _told_copies(merged: dict[str, multi_label.Labelled]) -> str:
 def _multi_labelled(
     by_split: dict[str, multi_label.Labelled], names: Sequence[str], group_of: dict[Path, str]
 ) -> dict[str, tuple[Photo, ...]]:
-    """Return each split's images, from its images and their classes."""
+    """Return each split's images as `Photo`s, from its paths and their classes."""
     index_of = {name: index for index, name in enumerate(names)}
 
     def photo(path: Path, labels: Sequence[str]) -> Photo:
@@ -229,7 +229,7 @@ def _multi_labelled(
 def _labelled(
     files: dict[str, list[list[Path]]], group_of: dict[Path, str]
 ) -> dict[str, tuple[Photo, ...]]:
-    """Return each split's images, from its images by class."""
+    """Return each split's images as `Photo`s, from its paths by class."""
     return {
         split: tuple(
             Photo(path, label, group_of.get(path, ""))
@@ -324,7 +324,7 @@ def is_absent(root: Path) -> bool:
 
 def display_names(folder_names: list[str]) -> tuple[str, ...]:
     """Return names for display: `001.Afghan_hound` and `1. Afghan hound` become `Afghan hound`,
-    others stay as they are."""
+    others stay as they are, and so do all where two would become the same."""
     display = tuple(
         name[match.end() :].replace("_", " ") if (match := _NUMBERED.match(name)) else name
         for name in folder_names
@@ -353,5 +353,5 @@ def _left_out(leftovers: Leftovers, names: Sequence[str]) -> Iterator[str]:
 
 
 def first_few(lines: list[str], most: int = FEW) -> list[str]:
-    """So many lines as a person reads, and how many more there are."""
+    """Return as many lines as a user reads, and how many more there are."""
     return [*lines[:most], f"and {len(lines) - most:,} more"] if len(lines) > most else lines

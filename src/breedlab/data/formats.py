@@ -51,7 +51,7 @@ def kind_by_brand(data: bytes) -> str:
 
 
 def is_read(kind: str) -> bool:
-    """Return whether a kind that `kind_by_brand` told is read here."""
+    """Return whether a kind from `kind_by_brand` is read here."""
     return reads_heic() if kind == "HEIC" else reads_avif()
 
 

@@ -19,7 +19,7 @@ class Scale:
         black: The value that becomes 0; or 255 where it is larger than `white`, as in a TIFF whose
             zero is white.
         white: The value that becomes 255.
-        nothing: The value that stands for no measurement, and becomes 0.
+        nothing: The value that means no measurement, and becomes 0.
     """
 
     kind: str

@@ -60,7 +60,7 @@ _MOST_BYTES = 500_000_000
 
 
 def column_called(columns: Sequence[str], names: Sequence[str]) -> str | None:
-    """Return the column that has the first of some names, whatever its capitals and separators."""
+    """Return the column that has the first of some names, ignoring capitals and separators."""
     plain = {re.sub(r"[\W_]", "", column).lower(): column for column in reversed(columns)}
     return next((plain[name] for name in names if name in plain), None)
 

@@ -1,4 +1,4 @@
-"""Which folder of a data set is which split, whatever its author called it."""
+"""Which folder of a data set is which split, by the names that authors use."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ _SAY_NOTHING = {
     "photo",
     *("photos", "picture", "pictures", "pics", "final", "full", "cropped", "resized", "raw"),
 }
-"""What may stand next to the word of a split in a folder's name without making it a class such as
-`train_station`."""
+"""Words that may be next to a split's word in a folder's name, as in `train_images`, without making
+it a class, such as `train_station`."""
 _GLUED = re.compile(
     r"(train|training|valid|validation|val|test|testing|dev|eval)(set|data|images|imgs|\d+)"
 )
@@ -51,8 +51,8 @@ _MOST_NESTED = 3
 
 
 def split_of(name: str) -> str | None:
-    """Return the split that a folder's name stands for by itself: `train` for `Training_set`; None
-    for a class."""
+    """Return the split that a folder's name means by itself: `train` for `Training_set`; None for a
+    class."""
     word, rest = _word_of(name)
     if word is None or any(part not in _SAY_NOTHING and not part.isdecimal() for part in rest):
         return None
@@ -69,10 +69,10 @@ def split_folders(root: Path, ignore: Sequence[str], leftovers: Leftovers) -> di
     Args:
         root: The data set.
         ignore: Names of folders of `root` to leave out.
-        leftovers: Is told of folders that are no split and of images outside class folders.
+        leftovers: Collects folders that are no split and images outside class folders.
 
     Raises:
-        DataError: If two folders stand for one split, or there are splits without one to train on.
+        DataError: If two folders are for one split, or there are splits without one to train on.
     """
     ignored = {composed(name) for name in ignore}
     missing = sorted(ignored - {composed(entry.name) for entry in root.iterdir()})
@@ -165,7 +165,7 @@ def _roles(folders: Sequence[Path]) -> dict[Path, str]:
 
 
 def _word_of(name: str) -> tuple[str | None, list[str]]:
-    """Return the word of a name that stands for a split, and its other words."""
+    """Return the word of a name that means a split, and its other words."""
     spaced = re.sub(r"(?<=[a-z])(?=[A-Z])", " ", composed(name)).lower()
     parts: list[str] = []
     for part in filter(None, re.split(r"[^\w]|_", spaced)):
@@ -180,7 +180,8 @@ def _word_of(name: str) -> tuple[str | None, list[str]]:
 
 
 def _is_class(folder: Path, folders: Iterable[Path]) -> bool:
-    """Return whether `train` is a class: it holds images, and so do other folders."""
+    """Return whether a folder called as a split, such as `train`, is a class: it holds images and
+    no folders, and another folder that is called as no split holds images, too."""
     others = [other for other in folders if other != folder and split_of(other.name) is None]
     return (
         not subfolders(folder)

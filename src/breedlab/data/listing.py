@@ -1,4 +1,4 @@
-"""Which files of a folder are images, and what is told of the others."""
+"""Which files of a folder are images, and what is reported of the others."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def is_litter(name: str) -> bool:
 
 
 def is_litter_folder(folder: Path) -> bool:
-    """Return whether a folder is litter, by its name or its contents."""
+    """Return whether a folder is litter, by its name or by files that a tool put there."""
     return is_litter(folder.name) or any((folder / sign).is_file() for sign in _SIGNS_OF_TOOLS)
 
 
@@ -134,7 +134,7 @@ def subfolders(folder: Path, leftovers: Leftovers | None = None) -> list[Path]:
 
 
 def loose_images(folder: Path) -> int:
-    """Return how many images lie directly in a folder."""
+    """Return how many images are directly in a folder."""
     return sum(
         1
         for entry in folder.iterdir()
@@ -147,7 +147,7 @@ def find_images(folder: Path, leftovers: Leftovers | None = None) -> list[Path]:
 
     Args:
         folder: Where to look; links to folders are followed.
-        leftovers: Is told what was left out.
+        leftovers: Collects what was left out.
     """
     images = []
     for parent, names in _walk(folder, leftovers):
@@ -163,8 +163,8 @@ def find_images(folder: Path, leftovers: Leftovers | None = None) -> list[Path]:
 
 
 def _walk(folder: Path, leftovers: Leftovers | None) -> Iterator[tuple[str, list[str]]]:
-    """Yield folders and their files, each folder once: a link back into its own folder would go
-    round for ever."""
+    """Yield folders and their files, each folder once: a link back into its own folder would loop
+    forever."""
     seen = {os.path.realpath(folder)}
     for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         entered = []
@@ -191,7 +191,7 @@ def _count_litter(leftovers: Leftovers | None, name: str) -> None:
 
 def _has_signature(path: Path) -> bool:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait for ever
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a FIFO would wait forever
             return False
         with path.open("rb") as file:
             head = file.read(12)

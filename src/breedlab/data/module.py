@@ -1,4 +1,4 @@
-"""The LightningDataModule: images to batches, the same for the same seed whatever the number of
+"""The LightningDataModule: images to batches, the same for the same seed with any number of
 workers."""
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ class LostPhoto(DataError):
     code = "BL202"
 
     def __init__(self, text: str) -> None:
-        # A DataLoader makes the error anew with its worker's whole traceback as the text; the end
-        # is ours.
+        # A DataLoader raises a new error with its worker's whole traceback as the text; the end is
+        # ours.
         super().__init__(text.rsplit(f"{type(self).__name__}: ", 1)[-1].strip())
 
     @property
@@ -250,8 +250,8 @@ class PhotoData(lightning.LightningDataModule):
         shard: Shard = WHOLE,
         indices: Sequence[int] | None = None,
     ) -> DataLoader[tuple[torch.Tensor, Target]]:
-        """One view of a split, all of it unless a start, a shard or indices say otherwise, in the
-        order of its images.
+        """Load one view of a split, all of it unless a start, a shard or indices say otherwise, in
+        the order of its images.
 
         Indices are taken in the order given.
         """
@@ -288,7 +288,8 @@ class PhotoData(lightning.LightningDataModule):
         return stacked([target_of(photo, count) for photo in photos])
 
     def class_weights(self) -> torch.Tensor | None:
-        """Inverse frequencies with mean 1 over the images, or None where classes are not weighed.
+        """Return inverse class frequencies with mean 1 over the images, or None where classes are
+        not weighed.
 
         With `data.multi_label`, what each class's images weigh against those that are not of it: as
         many times as those are more."""

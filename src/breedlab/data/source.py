@@ -1,4 +1,4 @@
-"""Puts the data in place: drawn or downloaded on first use, then scanned like any other folder."""
+"""Put the data in place: drawn or downloaded on first use, then scanned like any other folder."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def obtain(config: Config) -> PhotoSet:
     """Return the images of a config's data set.
 
     Raises:
-        DataError: If they are not there and cannot be drawn or downloaded. Flaws are the check's to
-            tell.
+        DataError: If they are not there and cannot be drawn or downloaded. Flaws are left for the
+            check to report.
     """
     data, root = config.data, Path(config.data.root)
     if source := source_of(data):
@@ -42,13 +42,13 @@ def obtain(config: Config) -> PhotoSet:
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """One process at a time puts images at a place; the others wait, and then find them."""
+    """Let one process at a time put images at a place; the others wait, and then find them."""
     lock = root.absolute().parent / f".{root.name}.lock"
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("w")
     except OSError:
-        yield  # what puts the images there says it better
+        yield  # the code that puts the images there reports it better
         return
     try:
         if fcntl is not None:
@@ -62,4 +62,4 @@ def _alone(root: Path) -> Iterator[None]:
         yield
     finally:
         file.close()
-        lock.unlink(missing_ok=True)  # where the images are there, who comes now needs no lock
+        lock.unlink(missing_ok=True)  # once the images are there, the next process needs no lock

@@ -93,7 +93,7 @@ class Sample(Source):
         try:
             spec = json.loads((root / _SPEC).read_text("utf-8"))
         except (OSError, ValueError):
-            return  # a folder of the person's own
+            return  # a folder of the user's own
         wrong = [
             f"{name} {spec.get(name)}, now {value}"
             for name, value in self.model_dump().items()

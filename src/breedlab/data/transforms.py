@@ -127,8 +127,8 @@ def resize(image: torch.Tensor, size: tuple[int, int], interpolation: str) -> to
     """Resize a uint8 (channels, height, width) image to another (height, width), antialiased.
 
     What torchvision's resize computes, in whole numbers on every version and CPU: torchvision 0.21,
-    which is that of AWS's newest inference image, goes through floats where there is AVX512, and
-    one value in seven rounds otherwise.
+    which is that of AWS's newest inference image, uses floats on CPUs with AVX512, where one value
+    in seven rounds differently.
     """
     if tuple(image.shape[1:]) == size:
         return image

@@ -74,11 +74,12 @@ def hook_from_json(source: Path, folder: Path, network: nn.Module) -> RunHook:
 
     Args:
         source: The file.
-        folder: Becomes a link to where the tensors lie; used itself where the file names no place.
+        folder: An empty one. Becomes a link to where the tensors are; used itself if the file names
+            no place.
         network: Its activations are found by their types.
 
     Raises:
-        Exception: Whatever smdebug makes of a damaged file.
+        Exception: Any that smdebug raises for a damaged file.
     """
     place = json.loads(source.read_text("utf-8")).get("LocalPath")
     if place is not None:

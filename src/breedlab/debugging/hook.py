@@ -1,5 +1,5 @@
-"""smdebug's hook, mended: one that never stops a training, can be taken off again, and costs little
-a step."""
+"""smdebug's hook, fixed: it never stops a training, can be removed again, and costs little per
+step."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _SMALL = 65_536
 
 
 class RunHook(Hook):  # type: ignore[misc]
-    """Registers on a network and its loss, and takes itself off again.
+    """A hook that registers on a network and its loss, and can be removed again.
 
     What smdebug writes is kept, names and files; what differs is when: reductions and small values
     wait on their device until the step is over, so that a GPU is not stopped for each of them.
-    Hooks stand only on modules whose output is saved, and frozen parameters are not saved.
+    Only modules whose output is saved get hooks, and frozen parameters are not saved.
     """
 
     def __init__(self, **given: Any) -> None:
@@ -102,8 +102,8 @@ class RunHook(Hook):  # type: ignore[misc]
         self.exported_collections = True
 
     def start_at(self, train: int, evaluated: int) -> None:
-        """Continue counting from some training steps and validation batches, in both of smdebug's
-        ways."""
+        """Continue counting after so many training steps and validation batches, in both of
+        smdebug's counters: global steps, and steps by mode."""
         self.step = self.init_step = train + evaluated - 1
         counts = {
             modes.TRAIN: train,
@@ -169,7 +169,7 @@ class RunHook(Hook):  # type: ignore[misc]
         return back
 
     def step_is_over(self) -> None:
-        """To be told when the optimizer has changed the weights."""
+        """Save what depends on the new weights; call it after each step of the optimizer."""
         self._safely(self._weights_moved)
 
     def flush(self) -> None:

@@ -141,8 +141,8 @@ def _number(folder: str) -> str:
 
 
 class EventFiles:
-    """Reads each event file once: smdebug opens it anew for every tensor, and on S3 lists all files
-    before that."""
+    """A cache of the last event file: smdebug opens the file again for every tensor, and on S3
+    lists all files before that."""
 
     def __init__(self) -> None:
         self._name, self._bytes = "", b""
@@ -229,7 +229,8 @@ class TensorLog:
         self._losses.clear()
 
     def training_step(self, step: int) -> int:
-        """Return the training step of smdebug's global step."""
+        """Return the training step of one of smdebug's global steps; for validation, the number of
+        training steps before it."""
         mode, mode_step = self.trial.mode_modestep(step)
         if mode is None or mode.name not in ("TRAIN", "EVAL"):
             return step
@@ -272,7 +273,7 @@ class TensorLog:
 
     def reduction(self, name: str, step: int, reduction: str) -> float:
         """Return a reduction by the config's name, or of the whole tensor where that was saved; NaN
-        where neither was"""
+        where neither was."""
         value = self._read(name, step, reduction)
         return float("nan") if value is None else float(value)
 

@@ -1,5 +1,5 @@
-"""Records a training's tensors with smdebug's hook: a Lightning callback that changes nothing and
-stops nothing."""
+"""Record a training's tensors with smdebug's hook: a Lightning callback that does not change the
+training."""
 
 from __future__ import annotations
 
@@ -36,14 +36,15 @@ def records(config: Config) -> bool:
 
 
 class Recorder(lightning.Callback):
-    """Puts a hook on when training begins and takes it off when it ends, whichever way.
+    """A callback that registers a hook when training begins and removes it when training ends,
+    however it ends.
 
     Each registration writes a new `debug/N`: one when training begins or is resumed, and another
-    whenever layers have been frozen or unfrozen since, for smdebug watches the gradients of those
-    parameters only that took one when it was registered.
+    whenever layers have been frozen or unfrozen since, because smdebug watches the gradients of
+    only those parameters that required one at registration.
 
-    At the end of each epoch the rules look at what has been recorded: one that fires is told, or
-    ends the training, as its `action` says.
+    At the end of each epoch the rules look at what has been recorded: one that fires is reported,
+    or ends the training, as its `action` says.
 
     Args:
         config: The config's debugger.
@@ -194,7 +195,7 @@ class Recorder(lightning.Callback):
         return collections.hook_from_config(self.config, folder, network, outputs=not compiled)
 
     def _fresh(self) -> Path:
-        """Return a new `debug/N`."""
+        """Create and return a new `debug/N`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         number = (
             max(

@@ -32,7 +32,8 @@ RECTIFIERS = (nn.ReLU, nn.ReLU6, nn.Threshold)
 
 
 def bounds_of(module: nn.Module) -> tuple[float, float] | None:
-    """Return the values at which an activation saturates; None if it is not bounded."""
+    """Return the values at and beyond which an activation is saturated; None if it is not
+    bounded."""
     # a Hardtanh by descent; its lower limit is what makes it a rectifier
     if isinstance(module, nn.ReLU6):
         return float("-inf"), 6.0
@@ -51,7 +52,7 @@ def parse(name: str) -> Kind:
 def reduce(
     tensor: torch.Tensor, kinds: Sequence[Kind], bounds: tuple[float, float] | None = None
 ) -> torch.Tensor:
-    """All reductions of a tensor at once, (kinds,), left on its device: one transfer instead of
+    """Return all reductions of a tensor, (kinds,), left on its device: one transfer instead of
     many.
 
     Args:

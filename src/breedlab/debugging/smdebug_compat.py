@@ -81,11 +81,11 @@ def _mend_tostring() -> None:
 
 
 def _hide_from_tensorboard() -> None:
-    """TensorBoard takes every folder with a `.tfevents` file for a run of its own, and smdebug
-    makes one a step.
+    """Rename smdebug's event files: TensorBoard takes every folder with a `.tfevents` file for a
+    run of its own, and smdebug makes one per step.
 
-    Its readers find a step's file by the index, whatever its name: recordings of that name are read
-    as before.
+    smdebug's readers find a step's file by the index, under any name, so recordings with the old
+    name are read as before.
     """
     from smdebug.core.locations import TensorFileLocation
     from smdebug.core.tfevent import event_file_writer
@@ -105,11 +105,11 @@ def _hide_from_tensorboard() -> None:
 
 
 def _write_in_the_step() -> None:
-    """Write events where they come up, instead of a thread behind a queue of ten.
+    """Write events where they come up, instead of in a thread behind a queue of ten.
 
-    On a full disk that thread dies, and whoever puts an eleventh event into the queue, or waits for
-    it to empty, waits for ever. Here the write itself raises, and `RunHook` ends the recording. The
-    thread saved no time: nearly all of the work is Python's, and holds its lock.
+    On a full disk that thread dies, and code that puts an eleventh event into the queue, or waits
+    for it to empty, waits forever. Here the write itself raises, and `RunHook` ends the recording.
+    The thread saved no time: nearly all of the work is Python's, and holds its lock.
     """
     from smdebug.core import writer
     from smdebug.core.locations import TensorLocation
@@ -145,8 +145,8 @@ def _write_in_the_step() -> None:
 
 
 def _close_quietly() -> None:
-    """Do not write again on release what could not be written: it would print a second
-    traceback."""
+    """Suppress errors when a writer is freed: what could not be written has raised already, and
+    would print a second traceback."""
     from smdebug.core.tfevent.events_writer import EventsWriter
     from smdebug.core.tfrecord.record_writer import RecordWriter
 

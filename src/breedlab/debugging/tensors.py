@@ -59,8 +59,8 @@ def read_tensors(run: Path) -> Tensors:
 
 
 def keep(run: Path, tape: Any) -> None:
-    """Write the part of a recording that a report shows; opening it with smdebug and PyTorch takes
-    seconds.
+    """Write the part of a recording that a report shows next to it: importing smdebug and PyTorch
+    to open the recording takes seconds.
 
     Args:
         run: The run directory.
@@ -71,7 +71,7 @@ def keep(run: Path, tape: Any) -> None:
 
 
 def _kept(run: Path) -> Tensors | None:
-    """Return what `keep` wrote, unless there are newer recordings."""
+    """Return what `keep` wrote; None if it cannot be read, or more has been recorded since."""
     try:
         content = json.loads((run / "debug" / _KEPT).read_text("utf-8"))
         if content.pop("of") != _extent(run):

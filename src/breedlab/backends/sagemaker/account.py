@@ -61,7 +61,7 @@ def _commands(request: PolicyRequest) -> list[str]:
     """Return the commands to allow.
 
     Raises:
-        ConfigError: If one of them is none that calls AWS.
+        ConfigError: If one of them does not call AWS.
     """
     require_extra()
     calling = list(recorded())

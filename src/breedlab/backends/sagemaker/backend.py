@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class SageMakerBackend(Backend):
-    """Runs as jobs in an AWS account."""
+    """A backend that runs experiments as jobs in an AWS account."""
 
     def __init__(self) -> None:
         self._accounts: dict[str, boto3.Session | BackendError] = {}

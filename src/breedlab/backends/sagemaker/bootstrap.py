@@ -9,19 +9,20 @@ from breedlab.backends.sagemaker import policies
 from breedlab.backends.sagemaker.policies import Account
 
 _KEPT_DAYS = 7
-"""After which pieces of uploads that broke off go; they are billed and no one sees them."""
+"""Days after which the parts of interrupted uploads are deleted; they are billed and no one sees
+them."""
 
 
 def template(
     account: Account, commands: list[str], role_name: str | None, bucket: str | None
 ) -> dict[str, Any]:
-    """Return the template: bucket, execution role, the policy of who launches, the role of a
+    """Return the template: bucket, execution role, the policy of users who launch, the role of a
     Lambda.
 
     Args:
         account: What policies name; account, region, bucket and role are CloudFormation's to fill
             in.
-        commands: What whoever launches may run.
+        commands: What users who launch may run.
         role_name: The execution role's name, None for one that CloudFormation makes up.
         bucket: The bucket's name, or None in the same case.
     """

@@ -79,7 +79,7 @@ def arn_problems(arns: Mapping[str, str | None], region: str) -> list[Problem]:
 
     Args:
         arns: By the setting that holds them; other values, such as a role's name, are left out.
-        region: Where they are used; nothing is told of a placeholder.
+        region: Where they are used; a placeholder is not checked.
     """
     if region.startswith("<"):
         return []
@@ -100,7 +100,7 @@ def arn_problems(arns: Mapping[str, str | None], region: str) -> list[Problem]:
 
 
 def objective_problems(config: Config) -> list[Problem]:
-    """Return whether SageMaker will find the objective in what the trainer prints."""
+    """Return a problem if SageMaker would not find the objective in what the trainer prints."""
     metric = config.monitor.metric
     regex = next((d["Regex"] for d in metric_definitions(config) if d["Name"] == metric), None)
     match = regex and re.search(regex, objective_line(metric, -1.25e-7))
@@ -115,8 +115,7 @@ def objective_problems(config: Config) -> list[Problem]:
 
 
 def request_problems(requests: list[Request], experiment: Experiment) -> list[Problem]:
-    """Return what is wrong with requests: by the API's own model, and with what travels as
-    hyperparameters."""
+    """Return what is wrong with requests: by the API's own model, and in hyperparameters."""
     problems: list[Problem] = []
     for number, request in enumerate(requests):
         problems += model_problems(request, before=requests[:number])
@@ -145,8 +144,8 @@ def _of_images(problem: Problem) -> Problem:
 
 
 def hyperparameter_problems(values: dict[str, str]) -> list[Problem]:
-    """Yield names and values that would break a job at its start: they end up in a shell's
-    variables, between quotes."""
+    """Return the problems of names and values that would break a job at its start: they end up in a
+    shell's variables, between quotes."""
     problems = []
     for name, value in values.items():
         if not re.fullmatch(r"[A-Za-z0-9_]+", name):
@@ -171,7 +170,8 @@ def hyperparameter_problems(values: dict[str, str]) -> list[Problem]:
 
 
 def range_problems(config: Config) -> list[Problem]:
-    """Return whether the job accepts every name and value that SageMaker may propose."""
+    """Return the problems of names and values that SageMaker may propose and the job would refuse,
+    and of ranges that a grid cannot have."""
     problems: list[Problem] = []
     for kind, ranges in parameter_ranges(config).items():
         for described in ranges:
@@ -195,7 +195,7 @@ def range_problems(config: Config) -> list[Problem]:
 
 
 def source_problems(folder: Path) -> list[Problem]:
-    """Return what must not be in the source archive."""
+    """Return the problems of files that must not be in the source archive."""
     return [
         Problem(
             str(path.relative_to(folder)),

@@ -25,7 +25,7 @@ def is_uri(image: str) -> bool:
 
 
 def training_image(backend: Backend, region: str) -> str:
-    """Return the address of the image, or `<image>` if `problems` reports one."""
+    """Return the address of the image, or `<image>` if `problems` has something to report."""
     if is_uri(backend.image):
         return backend.image
     if problems(backend, region):

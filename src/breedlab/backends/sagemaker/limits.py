@@ -38,8 +38,8 @@ there."""
 
 
 class Unknown(str):
-    """A text that AWS fills in when it gets there, such as a job's name: empty, or with a stand-in
-    for the part that is not known."""
+    """A text that AWS fills in when it gets there, such as a job's name: empty, or with a
+    placeholder for the part that is not known."""
 
 
 def training_part(call: Call) -> Mapping[str, Any]:

@@ -56,7 +56,7 @@ _BESIDE = {
 """What calls need besides the action that they are named after.
 
 A large upload that breaks off is aborted. Autoscaling acts in the caller's name ("prerequisites" in
-SageMaker's guide), and whoever creates something with tags has to be allowed to tag it.
+SageMaker's guide), and a caller that creates something with tags must be allowed to tag it.
 """
 
 SAGEMAKER_KINDS = {
@@ -116,7 +116,7 @@ def sagemaker_resources(action: str, needed: Iterable[str]) -> list[str]:
 
     Args:
         action: Such as `sagemaker:CreateModel`.
-        needed: All actions: tags are read and set on whatever these are about.
+        needed: All actions: tags are read and set on the resources of these.
     """
     if action in ("sagemaker:AddTags", "sagemaker:ListTags"):
         kinds = {kind for other in needed if (kind := _kind_of(other)) is not None}
@@ -131,7 +131,7 @@ def by_command(commands: Mapping[str, Iterable[str]], names: Iterable[str]) -> s
 
 
 def without_pipelines(commands: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
-    """Return the calls by command of someone who has no pipeline carry out a search."""
+    """Return the calls by command of a user who does not search in a pipeline."""
     return {
         name: [call for call in calls if not _is_for_pipelines(name, call)]
         for name, calls in commands.items()

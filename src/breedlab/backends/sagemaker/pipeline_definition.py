@@ -213,7 +213,7 @@ def _references(value: Any) -> Iterator[str]:
 
 @dataclass
 class _Resolver:
-    """Puts stand-ins in the place of references, and notes those that lead nowhere."""
+    """A visitor that replaces references by placeholders, and notes those that lead nowhere."""
 
     step: str
     steps: Mapping[str, Any]

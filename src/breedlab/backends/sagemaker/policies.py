@@ -70,7 +70,7 @@ _SECRET = re.compile(r"(arn:[^:]+:secretsmanager:[^:]+:\d+:secret:[^:]+)(:.*)?")
 
 @dataclass(frozen=True)
 class Account:
-    """What policies name; `*` stands for what is not known.
+    """What policies name; `*` is for what is not known.
 
     Attributes:
         role: The execution role's ARN.
@@ -118,7 +118,7 @@ class Account:
 
 
 def user(account: Account, commands: Iterable[str]) -> Policy:
-    """Return what someone needs who runs some of our commands."""
+    """Return the policy of a user who runs some of our commands."""
     calls = recorded()
     if account.backend.orchestrate != "pipeline":
         calls = without_pipelines(calls)
@@ -225,7 +225,7 @@ def _resources(account: Account, action: str, needed: set[str]) -> Iterator[str]
         name = "AWSServiceRoleForApplicationAutoScaling_SageMakerEndpoint"
         role = f"role/aws-service-role/{_LINKED_ROLE}/{name}"
         yield f"arn:{account.partition}:iam::{account.number}:{role}"
-    elif service == "iam":  # of the execution role and of whoever calls
+    elif service == "iam":  # of the execution role and of the caller
         kinds = ["role", "user"] if action == "iam:SimulatePrincipalPolicy" else ["role"]
         yield from (f"arn:{account.partition}:iam::{account.number}:{kind}/*" for kind in kinds)
     elif service == "application-autoscaling" and not action.partition(":")[2].startswith(

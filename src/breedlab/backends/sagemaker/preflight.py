@@ -1,8 +1,8 @@
 """What only the account knows: whether the role may be used, and whether there is room for the
 machines.
 
-No one has to be allowed to ask: what may not be looked at is reported as not checked, and refuses
-nothing.
+The caller needs no permission for these checks: what may not be read is reported as not checked,
+and refuses nothing.
 """
 
 from __future__ import annotations

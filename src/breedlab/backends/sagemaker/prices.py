@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import boto3
 
 REFERENCE = "us-east-1"
-"""The region that prices are told of where none is set."""
+"""The region whose prices are shown if none is set."""
 
 
 class Priced(Protocol):
@@ -138,8 +138,7 @@ def largest_bill(
 def bill_problems(
     backend: Backend, region: str, trials: int, each: bool, quote: Quote | None = None
 ) -> list[Problem]:
-    """Return why a launch is too expensive, or cannot be told to be cheap enough; see
-    `largest_bill`."""
+    """Return why a launch is too expensive, or why its cost is not known; see `largest_bill`."""
     if backend.max_bill is None:
         return []
     bill = largest_bill(backend, region, trials, each, quote)
@@ -173,7 +172,7 @@ def price_per_hour(backend: Priced, region: str) -> tuple[float | None, str]:
     if backend.price_per_hour is not None:
         return backend.price_per_hour, "backend.price_per_hour"
     table, proviso = _table(), ""
-    # a dry run without a given price; an estimate with a caveat is better than none
+    # a dry run without a region; an estimate with a caveat is better than none
     if region == REGION:
         region, proviso = REFERENCE, ", as no region is set; other regions may cost more"
     listed = listed_price(backend.instance_type, region)

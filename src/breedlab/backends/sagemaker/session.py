@@ -91,7 +91,7 @@ def planned(backend: Wanted) -> AwsTarget:
 
 
 def needed(place: AwsTarget) -> list[str]:
-    """Return what a launch still needs."""
+    """Return the descriptions of what a launch still needs."""
     settings = (place.region, place.role, place.bucket)
     return [text for mark, text in NEEDS.items() if mark in settings]
 
@@ -149,7 +149,8 @@ def resolve(backend: Wanted) -> tuple[boto3.Session, AwsTarget]:
 
 
 def inspect(backend: Wanted) -> tuple[boto3.Session | None, AwsTarget | None, list[Problem]]:
-    """Return the result of `resolve`, with its problems as a list instead of an error."""
+    """Return the result of `resolve`, with its problems as a list instead of an error, to report
+    them with others."""
     missing = [
         Problem(f"backend.{name}", f"has no value; a launch needs {NEEDS[mark]}")
         for name, mark in _unset(backend)
@@ -314,7 +315,7 @@ def _role(session: boto3.Session, role: str) -> tuple[str, list[Problem]]:
         if code not in ("AccessDenied", "AccessDeniedException"):
             raise
         if role.startswith("arn:"):
-            return role, []  # it may be right; only this person may not ask
+            return role, []  # it may be right; these credentials may not look
         identity = client(session, "sts").get_caller_identity()
         partition = str(identity["Arn"]).split(":")[1]
         return f"arn:{partition}:iam::{identity['Account']}:role/{role}", []

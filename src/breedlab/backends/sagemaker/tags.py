@@ -1,5 +1,5 @@
-"""The tags that mark what breedlab created in an account, so that it is found, and told from what
-others made."""
+"""The tags that mark what breedlab created in an account, so that it is found, and not confused
+with what others made."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ USER = f"{PREFIX}user"
 EXPERIMENT = f"{PREFIX}experiment"
 
 STOPPED_BY = f"{PREFIX}stopped-by"
-"""Set on a job by whoever has `breedlab jobs stop` stop it."""
+"""The user who stopped a job with `breedlab jobs stop`."""
 
 OLD = "breedlab"
 """The only tag of jobs that older versions launched; its value is the experiment's name."""
@@ -31,7 +31,7 @@ _REFUSED = re.compile(r"[^\w\s.:/=+\-@]")
 
 
 def own_tags(**values: str | None) -> tuple[tuple[str, str], ...]:
-    """Return our tags, by what stands behind the prefix; the user is always among them.
+    """Return our tags, by their names without the prefix; the user is always among them.
 
     Args:
         values: `endpoint`, `run`, `experiment`; those without a value are left out.

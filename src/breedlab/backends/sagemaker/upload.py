@@ -78,10 +78,10 @@ class Bucket(Store):
 def upload_photos(
     session: boto3.Session, place: AwsTarget, report: Report, kms_key: str | None
 ) -> str:
-    """Upload the checked images where jobs read them, once per data set.
+    """Upload the checked images to where jobs read them, once per data set.
 
-    Every image of the scan goes, the unusable ones too: the job checks and cuts for itself, and
-    comes to the same.
+    Every image of the scan goes, the unusable ones too: the job checks and cuts for itself, with
+    the same result.
 
     Args:
         session: The account.
@@ -93,8 +93,8 @@ def upload_photos(
         The address of the folder.
 
     Raises:
-        DataError: If images lie outside the data set and are linked into it, or names cannot be
-            keys of S3.
+        DataError: If images are outside the data set and linked into it, or names cannot be keys of
+            S3.
     """
     root = report.photos.root
     dropped = [finding.path for finding in (*report.bad, *report.conflicts, *report.leaks)]
@@ -102,7 +102,7 @@ def upload_photos(
         {*(photo.path for split in SPLITS for photo in report.photos.splits[split]), *dropped}
     )
     paths += report.photos.label_files
-    # the others nothing reads
+    # nothing reads the others
     paths = [path for path in paths if path.is_file() and path.stat().st_size <= MAX_BYTES]
     refuse_outside_links(
         root, paths, f"upload them by hand: {command('upload', root, 's3://... --links')}"
@@ -246,7 +246,7 @@ def stored(s3: Any, bucket: str, prefix: str) -> dict[str, tuple[int, float]]:
 
 
 def encryption(kms_key: str | None) -> dict[str, str]:
-    """Return the S3 arguments for encryption with a key of the account."""
+    """Return the S3 arguments for encryption with a key of the account; empty without a key."""
     return {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": kms_key} if kms_key else {}
 
 

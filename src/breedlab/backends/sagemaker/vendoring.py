@@ -21,8 +21,8 @@ WHEELS = "wheels"
 """The folder in the source; requirements files name it."""
 
 OPTIONS = ("--no-index", f"--find-links {WHEELS}")
-"""Lines of a requirements file that have pip look there, and nowhere else; it looks besides that
-file."""
+"""Lines of a requirements file that have pip look there, and nowhere else; the path is relative to
+that file."""
 
 PYTHONS = ("3.12", "3.13")
 """Of AWS's images for the versions of PyTorch that breedlab runs on."""
@@ -127,7 +127,8 @@ def closure(lines: Sequence[str], python: str, asked_by: str = "backend.vendor")
 
 
 def _download(target: Path, pins: Sequence[str], python: str, machine: str, asked_by: str) -> None:
-    """Download wheels; what has none is built here, where it is the same for every Python."""
+    """Download wheels; a package without one is built here if its wheel is the same for every
+    Python."""
     where = ["--dest", str(target), "--python-version", python]
     for libc in _LIBCS:
         platform = "manylinux2014" if libc == "2014" else f"manylinux_{libc}"

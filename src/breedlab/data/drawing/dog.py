@@ -92,7 +92,7 @@ class Part:
 
 
 class Dog:
-    """Lays out the parts of one dog in one pose, back to front."""
+    """The parts of one dog in one pose, back to front."""
 
     def __init__(
         self, build: Build, coat: Coat, pose: np.random.Generator, marks: np.random.Generator

@@ -12,7 +12,7 @@ from breedlab.errors import named
 
 
 class PlainRule(RunRule):
-    """Asks the rule's `check` at each of its `steps`."""
+    """An adapter that calls a rule's `check` at each of its `steps`."""
 
     def __init__(self, tape: TensorLog, limits: DebuggerRule, classes: Sequence[str] = ()) -> None:
         super().__init__(tape, limits, classes)
@@ -28,7 +28,7 @@ class PlainRule(RunRule):
     def steps_to_check(self) -> list[int]:
         try:
             return list(self.rule.steps(self.tape))
-        except Exception as error:  # whatever a plugin's rule does, the others are judged
+        except Exception as error:  # a plugin's rule may fail; the others still run
             self.failure = f"the rule failed ({named(error)})"
             return []
 

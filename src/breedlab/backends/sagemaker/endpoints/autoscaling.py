@@ -204,7 +204,7 @@ def _tags_of(scaling: Any, target: dict[str, Any]) -> dict[str, str]:
 
 
 def scale(account: boto3.Session, deployment: Deployment) -> bool:
-    """Send the autoscaling requests, if the endpoint scales."""
+    """Send the autoscaling requests, if the endpoint scales; return whether it does."""
     requests = scaling_requests(deployment)
     with aws_errors("autoscaling"):
         for request in requests:

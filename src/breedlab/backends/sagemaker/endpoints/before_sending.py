@@ -53,7 +53,7 @@ SET_BY = {
 def request_problems(
     requests: Sequence[Request], set_by: Mapping[str, str] = SET_BY
 ) -> list[Problem]:
-    """Return what AWS would refuse of requests that are sent one at a time."""
+    """Return what AWS would refuse of requests that are sent in this order."""
     return [
         problem
         for number, request in enumerate(requests)

@@ -71,7 +71,8 @@ class Creation:
         """Send a request; a model or config of this version that already exists is this very one.
 
         Raises:
-            BackendError: If AWS refuses, or another's stands under the name.
+            BackendError: If AWS refuses, or the name is taken by something that breedlab did not
+                create.
         """
         with aws_errors(self.deployment.name):
             resource = self.resources().get(request.operation)
@@ -81,7 +82,7 @@ class Creation:
                 self._send_create(resource, request)
 
     def undo(self) -> None:
-        """Delete what was created; all of it is tried, whatever is refused.
+        """Delete what was created; all deletions are tried, even after one is refused.
 
         Raises:
             BackendError: Naming what is left.
@@ -144,7 +145,7 @@ class Creation:
         )
 
     def _is_ours(self, resource: Resource) -> bool:
-        """Return whether what stands under the name is what was just sent."""
+        """Return whether the resource of this name is the one that was just sent."""
         if resource.kind != "endpoint":
             arn = self._arn(resource)
             return (

@@ -127,7 +127,7 @@ def deploy(endpoint: Endpoint, model: Path, package: Version | None = None) -> s
     Raises:
         BreedlabError: With everything that AWS would refuse; or if it does not answer, and then all
             is undone.
-        RolloutInterrupted: After Ctrl-C, once AWS was told to begin.
+        RolloutInterrupted: After Ctrl-C, once a request was sent that AWS carries out.
     """
     image = deciding_image(endpoint, model)
     with opened_model(model, vendored_for(endpoint)) as (folder, archive):
@@ -156,7 +156,7 @@ def deploy(endpoint: Endpoint, model: Path, package: Version | None = None) -> s
             note(text)
         classes = archive_check.classes_of(folder)
         rollout = Rollout(account, deployment, classes, image, endpoint.replace)
-        rollout.find()  # an endpoint in no state to be updated is told before the archive is tried
+        rollout.find()  # refuses an endpoint that cannot be updated before the archive is tested
         with console.status("testing the archive with one image, here") as status:
             answer = archive_check.probe(
                 folder,

@@ -1,8 +1,8 @@
-"""Asks an archive's own code one question, in a Python that holds nothing of ours:
+"""Ask an archive's own code one question, in a Python process that has nothing of ours:
 `handler_probe.py FOLDER [PHOTO]`.
 
-Without an image the code is imported and no more. What an inference image lacks is made missing
-here, too.
+Without an image the code is imported and no more. Modules that an inference image lacks cannot be
+imported here, either.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ ABSENT = (
 
 
 class Absent:
-    """Refuses what the container will not have."""
+    """An import finder that refuses modules that the container will not have."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> None:
         if name.split(".")[0] in ABSENT:

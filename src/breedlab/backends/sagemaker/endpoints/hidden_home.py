@@ -1,4 +1,4 @@
-"""Hides the user's keys from an archive's code, where the system lets an ordinary user do that."""
+"""Hide the user's keys from an archive's code, where the system lets an ordinary user do that."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 _SECRETS = (".aws", ".config", ".docker", ".gnupg", ".kube", ".netrc", ".ssh")
-"""Where keys and tokens lie in a home folder: AWS's, git's and gcloud's, registries', SSH's."""
+"""Where keys and tokens are in a home folder: AWS's, git's and gcloud's, registries', SSH's."""
 
 _NAMED = ("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE")
 
@@ -37,7 +37,7 @@ def hiding(command: Sequence[object]) -> list[str]:
     """Return a command that runs another with the user's keys out of its sight; the other itself
     where that fails.
 
-    Its process stays the same one, so that anyone who starts it can end it.
+    Its process stays the same one, so that the process that starts it can end it.
     """
     plain = [str(word) for word in command]
     paths = _secrets(os.environ)

@@ -1,4 +1,4 @@
-"""Asks a SageMaker endpoint, and reads from AWS's errors what the container answered."""
+"""Invoke a SageMaker endpoint, and read the container's answers from AWS's errors."""
 
 from __future__ import annotations
 
@@ -135,6 +135,6 @@ def _object(s3: Any, uri: str) -> bytes | None:
         if error.response["Error"]["Code"] in ("NoSuchKey", "404"):
             return None
         if error.response["Error"]["Code"] == "AccessDenied":
-            # Which is also what someone without ListBucket is told of a key that is not there yet.
+            # Which is also the answer without ListBucket for a key that is not there yet.
             raise PermissionError(uri) from error
         raise

@@ -1,5 +1,5 @@
-"""Endpoints as they stand in an account: what AWS says of one, waiting for it, its log, and its
-end."""
+"""The state of endpoints in an account: AWS's description of one, waiting for it, its log, and its
+deletion."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ class Listed:
     Attributes:
         runs_on: Its instances, or that it is serverless.
         age: Since it was created.
-        price: USD an hour as it is, None if it is not known.
+        price: USD an hour for its current instances, None if it is not known.
     """
 
     name: str

@@ -42,7 +42,7 @@ def refuse_foreign(sagemaker: Any, described: dict[str, Any], allowed: str | Non
     Args:
         sagemaker: The client.
         described: What AWS says of it.
-        allowed: The endpoint that the user lets be replaced, whoever made it.
+        allowed: The endpoint that the user lets be replaced, no matter who made it.
 
     Raises:
         BackendError: Saying whose it is.
@@ -137,7 +137,7 @@ def _stop_scaling(account: boto3.Session, described: dict[str, Any]) -> None:
 def _versions(
     sagemaker: Any, endpoint: str, kind: str, key: str, entries: str
 ) -> list[tuple[str, str]]:
-    """Return name and ARN of whatever is called as an endpoint's models or configs are."""
+    """Return name and ARN of everything that is named like an endpoint's models or configs."""
     pages = sagemaker.get_paginator(f"list_{kind}s").paginate(NameContains=endpoint)
     arn = key.removesuffix("Name") + "Arn"
     versions = [(entry[key], entry[arn]) for page in pages for entry in page[entries]]

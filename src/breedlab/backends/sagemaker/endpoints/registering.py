@@ -85,8 +85,8 @@ def register(endpoint: Endpoint, model: Path, group: str, approval: str, dry_run
 
 @contextmanager
 def taken(endpoint: Endpoint, reference: str) -> Iterator[tuple[Endpoint, Path, registry.Version]]:
-    """Give the settings that suit a version, its archive, which is here meanwhile, and the
-    version.
+    """Give the settings that suit a version, its archive, downloaded for the duration of the block,
+    and the version.
 
     Raises:
         BackendError: If there is no such version, it is not approved, or does not suit the instance

@@ -139,7 +139,7 @@ def properties(lineage: Mapping[str, Any], metrics: Mapping[str, Any] | None) ->
 
 
 def metrics_uri(deployment: Deployment) -> str:
-    """Return where the metrics of a version lie: next to its archive."""
+    """Return the address of a version's metrics, next to its archive."""
     return f"{deployment.model.rpartition('/')[0]}/metrics.json"
 
 

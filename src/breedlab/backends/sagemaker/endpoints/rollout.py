@@ -1,5 +1,5 @@
-"""Makes an endpoint, or brings one that is there to a new model; one real image decides, and a
-failure is undone."""
+"""Create an endpoint, or update an existing one to a new model; the answer to one real image
+decides, and a failure is undone."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Rollout:
         deployment: What is wanted.
         classes: What the model tells apart.
         photo: Bytes of the image that decides.
-        replaces: The endpoint that may be updated whoever made it.
+        replaces: The endpoint that may be updated no matter who made it.
     """
 
     def __init__(
@@ -125,12 +125,12 @@ class Rollout:
         return str(status)
 
     def run(self, archive: Path) -> Answer:
-        """Uploads, creates or updates, waits, asks, and sets the scaling.
+        """Upload, create or update, wait, test, and set up autoscaling.
 
         Raises:
             BackendError: If the endpoint does not come up or does not answer; by then it is gone,
                 or as it was.
-            RolloutInterrupted: After Ctrl-C, once AWS was told to begin.
+            RolloutInterrupted: After Ctrl-C, once a request was sent that AWS carries out.
         """
         status = self.find()
         stage("Endpoint")
@@ -236,7 +236,7 @@ class Rollout:
                 self._creation.send(request)
 
     def _wait(self) -> None:
-        """Until AWS is done with it, whatever the outcome."""
+        """Wait until AWS is done with it, whether it succeeds or fails."""
         name = self.deployment.name
         with aws_errors(name):
             described = wait(self.sagemaker, name, self._has_begun)
@@ -259,7 +259,7 @@ class Rollout:
             )
 
     def _ask(self) -> Answer:
-        """`/ping` lies: only an answer to an image shows a model."""
+        """Return the answer to one image: `/ping` may be healthy without a model."""
         note(f"endpoint {self.deployment.name}: in service; testing it with one image")
         where = f"endpoint {self.deployment.name}"
         runtime, name = client(self.account, "sagemaker-runtime"), self.deployment.name

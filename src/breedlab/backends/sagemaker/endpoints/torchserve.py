@@ -30,8 +30,8 @@ _TROUBLE = (
     "failed to install",
     "Traceback (most recent",
 )
-"""What the stack prints where a package cannot be served; it continues trying, and says of itself
-that it is well."""
+"""What the stack prints where a package cannot be served; it keeps trying, and reports itself
+healthy."""
 
 _ERROR = re.compile(r"[\w.]+(Error|Exception)\b")
 """How a traceback's last line begins."""
@@ -136,7 +136,7 @@ class Stack:
         )
 
     def _loaded(self) -> bool:
-        """Return the state of the workers from the management address."""
+        """Return whether a worker is ready, by the management address."""
         try:
             answer = urllib3.request(
                 "GET", f"{self.url}/models/model", timeout=5, retries=False
@@ -176,7 +176,7 @@ class Stack:
         )
 
     def stop(self) -> None:
-        """Stop the server, its Java process, and its workers."""
+        """Stop the server, its Java process, and its workers, and delete their folder."""
         for how, patience in ((signal.SIGTERM, 3), (signal.SIGKILL, 3)):
             try:
                 os.killpg(self.process.pid, how)
@@ -195,8 +195,8 @@ def running(
     timeout: float = 180.0,
     waiting: Callable[[float], None] = lambda _seconds: None,
 ) -> Iterator[Stack]:
-    """Run a stack until it answers, and stop it at the end; the arguments are those of `Stack` and
-    of its `wait`."""
+    """Give a stack once it has loaded the model, and stop it at the end; the arguments are those of
+    `Stack` and of its `wait`."""
     stack = Stack(folder, python, workers)
     try:
         for more in (True, True, False):

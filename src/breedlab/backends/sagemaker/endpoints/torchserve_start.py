@@ -1,5 +1,5 @@
-"""Starts AWS's inference stack as its container does, without Docker and without root, bound to
-this machine only.
+"""Start AWS's inference stack as its container does, without Docker and without root, bound to this
+machine only.
 
 It is run by the Python of the stack's own environment (requirements/inference.txt), which holds no
 breedlab: `python torchserve_start.py BASE PORT`, where BASE/model is an archive's content.

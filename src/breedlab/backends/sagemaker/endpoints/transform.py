@@ -224,8 +224,8 @@ def _objects(account: boto3.Session, uri: str) -> Iterator[tuple[str, int]]:
 
 
 def _send_once(account: boto3.Session, request: Request, kind: str) -> None:
-    """Send a request; what already exists under its name and with its tag came of a lost
-    answer."""
+    """Send a request; what already exists under its name and with its tag is from a request whose
+    answer was lost."""
     from botocore import exceptions as aws
 
     name = request.parameters["ModelName"]

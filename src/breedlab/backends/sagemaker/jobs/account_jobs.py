@@ -1,4 +1,4 @@
-"""The jobs of an account that breedlab launched, from whatever machine: found by their tags."""
+"""The jobs of an account that breedlab launched, from any machine: found by their tags."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RUNNING = ("InProgress", "Stopping")
 
 def find_ours(account: boto3.Session) -> list[ListedJob]:
     """Return our searches, training jobs and pipelines in the session's region, the newest first;
-    a search stands for its trials.
+    a search is listed without its trials.
 
     Raises:
         BackendError: If AWS refuses the search.
@@ -155,7 +155,7 @@ def _training_job(entity: Mapping[str, Any], region: str) -> ListedJob:
 
 
 def _pipeline(account: boto3.Session, entity: Mapping[str, Any]) -> ListedJob:
-    """Return a pipeline's row; what it costs is told by those of its jobs."""
+    """Return a pipeline's row; its cost is in the rows of its jobs."""
     name = entity["PipelineName"]
     _, state = _newest(account, name)
     return ListedJob(name, "pipeline", *_launch(entity), entity["CreationTime"], state, 0.0)
@@ -171,7 +171,7 @@ def _newest(account: boto3.Session, pipeline: str) -> tuple[str | None, str]:
         except ClientError as error:
             if not is_denied(error):
                 raise
-            return None, "?"  # for whoever may see pipelines and not their executions
+            return None, "?"  # for a user who may see pipelines but not their executions
     if execution is None:
         return None, "never started"
     return str(execution["PipelineExecutionArn"]), str(execution["PipelineExecutionStatus"])

@@ -55,7 +55,7 @@ def finish(
         What the table of a grid shows of it.
 
     Raises:
-        BackendError: If a job failed or was stopped, or the user went away.
+        BackendError: If a job failed or was stopped, or the user stopped following it.
     """
     with detachable(record):
         if record.searches:
@@ -129,7 +129,8 @@ def start_final(account: boto3.Session, record: Record) -> None:
 
 
 def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
-    """Write the run directory of an experiment; files that exist are not fetched again.
+    """Write the run directory of an experiment; files that are here unchanged are not fetched
+    again.
 
     Args:
         account: The session.
@@ -153,7 +154,7 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
         raise BackendError(
             f"{record.final_job}: wrote no files under {record.experiment().uri(folder)}"
         )
-    # The job wrote its own view of the config: where the images lay there, and no search.
+    # The job wrote its own view of the config: where the images were there, and no search.
     rundir.write_yaml(run / "config.yaml", stamp(record.config))
     rundir.write_yaml(run / "overrides.yaml", record.overrides)
     atomic_write_json(run / FILE, record.plain(), indent=2)
@@ -175,7 +176,7 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
 def download(
     account: boto3.Session, record: Record, folder: str, job: str, run: Path, place: Any
 ) -> int:
-    """Download a job's checkpoint folder.
+    """Download what a job wrote to its checkpoint folder.
 
     Args:
         account: The session.

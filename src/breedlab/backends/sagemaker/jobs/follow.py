@@ -36,7 +36,7 @@ LOG_GROUP = "/aws/sagemaker/TrainingJobs"
 
 
 class Detached(BackendError):
-    """The person went away; the job continues."""
+    """The user stopped following; the job continues."""
 
     code = "BL403"
 

@@ -84,7 +84,7 @@ class Job:
 
 
 def read_job(environment: Mapping[str, str]) -> Job:
-    """Return the job's environment, as set by AWS's training toolkit or by the start scripts.
+    """Return the job's environment, as set by AWS's training toolkit or by SDK v3's start scripts.
 
     Raises:
         BackendError: If it is not that of a job.
@@ -120,7 +120,7 @@ def job_config(tree: Mapping[str, Any], job: Job) -> tuple[Config, list[str]]:
 
     Raises:
         ConfigError: Naming each hyperparameter that the config does not take.
-        BackendError: If the job was started in a way in which it cannot do that.
+        BackendError: If its instances were not started together, or a channel is missing.
     """
     if job.hosts > 1 and job.processes == 1:
         raise BackendError(
@@ -155,8 +155,8 @@ def job_config(tree: Mapping[str, Any], job: Job) -> tuple[Config, list[str]]:
 
 
 def stage_of(tree: Mapping[str, Any], job: Job) -> str:
-    """Return a job's stage; one that is not told takes the config's word: with a search of
-    `job_each` it is a trial."""
+    """Return a job's stage; without one in its environment it follows from the config: with a
+    search of `job_each` it is a trial."""
     if job.stage:
         return job.stage
     tuner = tree["tuner"]
@@ -166,7 +166,7 @@ def stage_of(tree: Mapping[str, Any], job: Job) -> str:
 
 
 def _place(tree: Mapping[str, Any], job: Job) -> dict[str, Any]:
-    """Return the paths in a job. Temporary files go to the folder where the process starts."""
+    """Return the settings of paths in a job. What is not kept goes to the working directory."""
     place: dict[str, Any] = {
         "dry_run": False,
         "resume": None,
@@ -231,7 +231,7 @@ def refuse_blind_container(environment: Mapping[str, str], config: Config) -> No
 
 
 def follow_starters() -> None:
-    """Have this process stopped when the process that started it ends; nothing else would stop it.
+    """Have this process stopped when one of those that started it ends; nothing else would stop it.
 
     The toolkit hands no signal on to what it starts; asked to stop, it just ends.
     """
@@ -241,7 +241,7 @@ def follow_starters() -> None:
 
     def wait() -> None:
         _wait_for_one(starters)
-        nowhere = os.open(os.devnull, os.O_WRONLY)  # whoever read what is printed is gone as well
+        nowhere = os.open(os.devnull, os.O_WRONLY)  # the reader of the output is gone as well
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
         os.kill(os.getpid(), signal.SIGTERM)

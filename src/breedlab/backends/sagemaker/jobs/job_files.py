@@ -46,7 +46,7 @@ def trial_file(name: str, number: int) -> str | None:
     if nowhere."""
     if match := re.match(r"tensorboard/(?:final/)?(.+)", name):
         return f"tensorboard/trial_{number:03}/{match[1]}"
-    # debug/N of the run itself are the final training's registrations, one at a time.
+    # debug/N of the run itself are the final training's registrations, in order.
     return f"trials/{number}/{name}" if name.startswith("debug/") else None
 
 
@@ -75,7 +75,7 @@ def kept_in_step(run: Path, destination: Path, is_needed: Wanted = everything) -
 
     def copy() -> None:
         while not enough.wait(EVERY_S):
-            with suppress(OSError):  # a full disk is told by the last copy
+            with suppress(OSError):  # the last copy reports a full disk
                 copier.copy()
 
     thread = threading.Thread(target=copy, daemon=True)
@@ -104,11 +104,11 @@ def restore(copy: Path, run: Path) -> None:
 
 
 class Copier:
-    """Copies what changed since the last time.
+    """A copier of what changed since its last copy.
 
     Args:
         run: The run directory.
-        kept: Where to.
+        copy: Where to.
         wanted: Which files.
     """
 
@@ -119,9 +119,9 @@ class Copier:
     def copy(self) -> None:
         """Copy what changed, in the order in which it changed, and delete what is gone.
 
-        Whenever this breaks off, there is what the run directory held at some moment, as after a
-        kill. The study comes
-        first: it may be older than the trials next to it, never newer.
+        Whenever this is interrupted, the copy is what the run directory was at some moment, as
+        after a kill. The study comes first: it may be older than the trials next to it, never
+        newer.
         """
         if self._wanted(_STUDY):
             self._copy_study()

@@ -73,7 +73,7 @@ def secret_problems(config: Config) -> list[Problem]:
 
 
 def definition_problems(config: Config) -> list[Problem]:
-    """Return which variables must not stand in a pipeline's definition.
+    """Return which variables must not be in a pipeline's definition.
 
     AWS's guide, build-and-manage-pipeline: "do not include sensitive information in ... any step
     definition field (such as environment variables). These fields will be visible in the future

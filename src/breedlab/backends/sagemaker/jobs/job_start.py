@@ -1,4 +1,4 @@
-"""Send the request that starts a paid job: once, whatever becomes of the answer."""
+"""Send the request that starts a paid job: once, even if the answer is lost."""
 
 from __future__ import annotations
 

@@ -126,8 +126,8 @@ def start(account: boto3.Session, record: Record) -> Record:
 
 
 def start_first(account: boto3.Session, record: Record) -> Record:
-    """Start an experiment's first job; its record is written before, so that whatever comes between
-    loses no job.
+    """Start an experiment's first job; its record is written before, so that an interruption loses
+    no job.
 
     Raises:
         Detached: After Ctrl-C; the job may have been started.
@@ -154,7 +154,7 @@ def _with_fitting_batches(config: Config) -> Config:
 
     try:
         images = find_images(config).counts["train"]
-    except DataError:  # told when the images are checked, after what AWS would refuse
+    except DataError:  # reported when the images are checked, after what AWS would refuse
         return config
     config, notice = cap_batch_sizes(config, images)
     if notice:
@@ -163,7 +163,7 @@ def _with_fitting_batches(config: Config) -> Config:
 
 
 def _name_problems(account: boto3.Session, config: Config) -> list[Problem]:
-    """Return whether a name chosen by the user is still free."""
+    """Return a problem for each job or pipeline that already has the name chosen by the user."""
     from breedlab.backends.sagemaker.jobs.pipeline_status import described_pipeline
     from breedlab.backends.sagemaker.jobs.status import training_status, tuning_status
 

@@ -163,7 +163,7 @@ _AT_WORK = ("Starting", "Executing", "Stopping", "Failed")
 
 
 def _retry(account: boto3.Session, record: Record, status: Status) -> None:
-    """Have an execution that failed or was stopped continue.
+    """Continue an execution that failed or was stopped.
 
     AWS's guide has two words for it, and its API this one call: "To resume the execution from where
     it was stopped, choose Resume"; of one that failed, "choose Retry to resume running the pipeline

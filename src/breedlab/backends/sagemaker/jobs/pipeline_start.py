@@ -1,4 +1,4 @@
-"""Make and start an experiment's pipeline: once, whatever becomes of the answers."""
+"""Make and start an experiment's pipeline: once, even if an answer is lost."""
 
 from __future__ import annotations
 

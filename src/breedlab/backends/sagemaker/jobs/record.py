@@ -47,7 +47,7 @@ class Record:
             `started`.
         orchestrate: Who starts the job that leaves the model: the `laptop` that follows the first,
             or a `pipeline` in the account.
-        execution: The ARN of the pipeline's execution; empty before AWS has told it.
+        execution: The ARN of the pipeline's execution; empty before AWS has returned it.
         jobs: The names that a pipeline gave its jobs, by ours; empty where jobs have our names.
     """
 
@@ -133,7 +133,8 @@ def forget(record: Record, session: boto3.Session) -> None:
 
 
 def find_in_bucket(session: boto3.Session, name: str) -> Record:
-    """Return the record of a job launched from another machine, from where AWS says that it writes.
+    """Return the record of a job launched from another machine, read from where AWS says the job
+    writes.
 
     Raises:
         BackendError: If there is no such job, or it is not breedlab's.

@@ -23,8 +23,8 @@ def start_on_record(
     name: str,
     send: Callable[[], str],
 ) -> Record:
-    """Send what starts an experiment, its record written before, so that whatever comes between
-    loses no job; return the record as it is then.
+    """Send what starts an experiment, its record written before, so that an interruption loses no
+    job; return the record as it is then.
 
     Args:
         account: The session.

@@ -55,7 +55,7 @@ _START = (
 
 
 _LONGEST_WAIT_S = 28 * 24 * 3600
-"""What no one asked for is not above what a job may run at most."""
+"""The default wait for spot instances is at most the longest time that a job may run, 28 days."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def each_trial_is_a_job(config: Config) -> bool:
 
 
 def new_name(config: Config, now: datetime) -> str:
-    """Return a unique job name of at most 32 characters."""
+    """Return `backend.job_name`, or a unique job name; at most 32 characters."""
     if config.backend.job_name:
         return config.backend.job_name
     readable = re.sub(r"[^a-zA-Z0-9]+", "-", config.name).strip("-")[:14].strip("-") or "breedlab"
@@ -112,8 +112,8 @@ def requests(experiment: Experiment, best: Mapping[str, str] | None = None) -> l
 
     Args:
         experiment: What jobs are made of.
-        best: The values that the search found, by SageMaker's name; before it ran, placeholders
-            stand in.
+        best: The values that the search found, by SageMaker's name; before it ran, None, and
+            placeholders are used.
     """
     if not experiment.searches:
         return [training_request(experiment, {})]
@@ -123,7 +123,7 @@ def requests(experiment: Experiment, best: Mapping[str, str] | None = None) -> l
 
 
 def training_request(experiment: Experiment, values: Mapping[str, Any]) -> Request:
-    """Return a training job that SDK v3's scripts start.
+    """Return the request for a training job that SDK v3's scripts start.
 
     Args:
         experiment: What jobs are made of.
@@ -153,7 +153,7 @@ def training_request(experiment: Experiment, values: Mapping[str, Any]) -> Reque
 
 
 def tuning_request(experiment: Experiment) -> Request:
-    """Return a tuning job, whose training jobs the image's toolkit starts."""
+    """Return the request for a tuning job, whose training jobs the image's toolkit starts."""
     config, tuner = experiment.config, experiment.config.tuner
     fixed = {
         "sagemaker_program": ENTRY,
@@ -169,8 +169,8 @@ def tuning_request(experiment: Experiment) -> Request:
             "sagemaker_instance_type": config.backend.instance_type,
         }
         if (count := processes(config)) is not None:
-            # The toolkit's only name for it, whoever starts the processes; without it, it counts
-            # the GPUs.
+            # The toolkit's only name for it, no matter what starts the processes; without it, it
+            # counts the GPUs.
             fixed["sagemaker_mpi_num_of_processes_per_host"] = str(count)
     search: dict[str, Any] = {
         "Strategy": _STRATEGIES[tuner.strategy],

@@ -27,8 +27,8 @@ UNDECLARED = "requirements-no-deps.txt"
 say so."""
 
 
-# The image brings torch, and versions that fit its drivers: whatever here would ask for another is
-# left out.
+# The image brings torch, and versions that fit its drivers: anything here that would ask for
+# another is left out.
 _THE_IMAGES_OWN = {"torch", "torchvision"}
 # A job gets its config composed.
 _OF_THE_FRONT_DOOR = {"hydra-core", "omegaconf"}
@@ -130,7 +130,7 @@ def _pinned(name: str, declared: str = "") -> str:
 
 
 def _declared(extra: str) -> Iterator[str]:
-    """Yield breedlab's declared requirements: those of an extra, or with `""` all of them."""
+    """Yield breedlab's declared requirements: those of an extra, or with `""` those of the core."""
     project = PACKAGE.parents[1] / "pyproject.toml"
     if project.is_file():  # a checkout; what is installed of it may be of another day
         table = tomllib.loads(project.read_text("utf-8"))["project"]

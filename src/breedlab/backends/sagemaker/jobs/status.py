@@ -1,4 +1,4 @@
-"""The status of jobs: asked of AWS, told in the words that the rest uses."""
+"""The status of jobs, asked of AWS and translated to the terms of the rest of the package."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def _is_fetched(run: Path, trial: Trial) -> bool:
 
 
 def read_epochs(folder: Path) -> list[dict[str, float]]:
-    """Return the metrics by epoch from a trial's TensorBoard events; none if it wrote none."""
+    """Return the metrics by epoch from a trial's TensorBoard events; empty if it wrote none."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     if not folder.is_dir():
