@@ -42,7 +42,7 @@ def restore_accuracy(
     Args:
         candidate: OpenVINO in int8, which the gate refused; gets the engine.
         graph: Of the network, in fp32.
-        file: The graph's .xml, which is written over.
+        file: The graph's .xml, which is overwritten.
         calibration: Training images, uint8 (n, 3, side, side).
         validation: Images that decide, likewise.
         decided: What the module answers to these, as `Answers.decided`.
@@ -57,7 +57,7 @@ def restore_accuracy(
             controlled = _controlled(graph, calibration, validation, decided, answers)
             openvino_export.write_graph(controlled, file, halves=False)
             candidate.engine = OpenVino(file, "int8")
-    except Exception as error:  # of whatever kind, the plain engine was refused already
+    except Exception as error:  # of any kind: the plain engine was refused already
         reason = " ".join(str(error).split())[:120]
         warn(f"{candidate.choice} is unchanged: its layers cannot be reverted ({reason})")
         return False
@@ -78,7 +78,7 @@ def _controlled(
         return openvino_export.as_input(pair[0])
 
     def agreement(compiled: Any, pairs: Iterable[Any]) -> tuple[float, None]:
-        """Of all pairs, or of those that layers are ranked by."""
+        """Return the share of equal answers, of all pairs or of those that layers are ranked by."""
         images = list(pairs)
         numbers = [torch.from_numpy(compiled(photo(pair))[0]) for pair in images]
         same = answers.decided(torch.cat(numbers)) == torch.stack([one for _, one in images])

@@ -122,7 +122,7 @@ class Answers:
 
     def in_set(self, probabilities: Sequence[float] | Array) -> list[int] | None:
         """Return the classes of the set in which the true one is with probability `coverage`, the
-        most likely first.
+        most likely first; None without sets.
 
         The most likely is always in it.
         """

@@ -107,7 +107,7 @@ def write_folder(
 
 
 def _format(answers: Mapping[str, Any]) -> int:
-    """Return the oldest format whose readers answer as these say."""
+    """Return the oldest format whose readers know all of these answers."""
     return FORMAT if answers.get("thresholds") or answers.get("flip_tta") else OLDEST_FORMAT
 
 
@@ -156,8 +156,8 @@ def record_engine(
     if choice.engine == OPENVINO:
         graph, side = f"engines/{choice.precision}.xml", description["transform"]["crop"]
         scores = OpenVino(folder / graph, choice.precision).scores(probe(side))[0, :count].tolist()
-        # What it answers to one image that is the same everywhere: by that another machine knows it
-        # has the same.
+        # The scores of an image that is the same everywhere: by them another machine knows that its
+        # engine computes the same.
         engine |= {
             "file": graph,
             "openvino": version("openvino"),

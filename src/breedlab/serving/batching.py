@@ -1,4 +1,4 @@
-"""One model for many requests: each alone when idle, what has queued together when not. No timer
+"""One model for many requests: alone when it is idle, else together with what has queued. No timer
 holds an image back."""
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ the last."""
 
 
 class Batcher:
-    """Computes scores on threads, so that the server continues reading and decoding.
+    """A queue of images whose scores are computed on threads, so that the server continues reading
+    and decoding.
 
     A lone image gets all cores. Once there are as many images as parts that the engine splits the
-    cores into, each part computes batches of its own: no core waits for another, and while one
-    decodes the next computes.
+    cores into, each part computes its own batches: no core waits for another, and while one decodes
+    the next computes.
 
-    Threads that decode hand their images over themselves, and compute what may be computed then; a
-    batch's answers go back together: each way through the event loop, or to another thread, would
+    Threads that decode add their images themselves, and then compute what can be computed; a
+    batch's answers go back together: each trip through the event loop, or to another thread, would
     cost an image as much as all the rest of serving it.
 
     Args:
@@ -46,8 +47,8 @@ class Batcher:
         self._queue: deque[tuple[torch.Tensor, Scores]] = deque()
         self._coming = 0
         self._computed = 0  # images that are being computed
-        # On a CPU, a pass that starts while the next images are being decoded takes its cores from
-        # them, and they miss it; a GPU has nothing better to do.
+        # On a CPU, a pass that starts while the next images are being decoded takes cores from
+        # them, and they miss the batch; a GPU would only idle.
         self._waits = model.device.type == "cpu"
         self._ended = False
         self._changed = threading.Condition()
@@ -61,7 +62,7 @@ class Batcher:
             thread.start()
 
     def stop(self) -> None:
-        """Ends; call it once no request is open any more."""
+        """Stop the threads; call this once no request is open any more."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
@@ -69,7 +70,8 @@ class Batcher:
             thread.join()
 
     def expect(self) -> None:
-        """Announce an image that is being decoded, so that a batch may wait for it."""
+        """Announce an image that is being decoded, so that a batch that is not full may wait for
+        it."""
         with self._changed:
             self._coming += 1
 
@@ -100,15 +102,15 @@ class Batcher:
             self._changed.notify()
 
     def _next(self) -> tuple[int, bool] | None:
-        """Return how many images to compute now, and whether separately; None if it is not yet
-        time."""
+        """Return how many images to compute now, and whether on one part of the cores instead of
+        all; None if it is not yet time."""
         waiting = len(self._queue)
         if not waiting or (self._waits and self._coming and waiting < self._most):
             return None
         if self._parts and waiting + self._computed >= self._parts:
             if not self._free:
                 return None
-            # Half of what would be a part's share: the rest evens out what the parts have to do.
+            # Half of a part's share: the rest balances the load of the parts.
             return min(_MOST_APART, -(-waiting // (2 * self._parts))), True
         if self._computed:
             return None
@@ -123,7 +125,7 @@ class Batcher:
             self._run_all()
 
     def _run_all(self) -> None:
-        """Compute on this thread until nothing is queued."""
+        """Compute on this thread as long as there is something to compute now."""
         while True:
             with self._changed:
                 if (following := self._next()) is None:

@@ -22,7 +22,7 @@ class EngineKind(Section):
     """An inference engine.
 
     Attributes:
-        precisions: Those that it computes in, `fp32`, `bf16` or `int8`.
+        precisions: The precisions that it computes in: `fp32`, `bf16` or `int8`.
         requirements: Packages that an endpoint needs for it, as lines of a requirements file.
     """
 

@@ -172,7 +172,7 @@ def _make(
                 openvino_export.write_graph(graph, file, halves=precision == "bf16")
                 candidate.engine = OpenVino(file, precision)
         except Exception as error:
-            # Whatever a network's operations bring about, another engine can answer
+            # whatever a network's operations cause, another engine can answer
             reason = " ".join(str(error).split())[:120]
             candidate.objection = f"cannot be made: {reason}"
             warn(f"{candidate.choice} cannot be made ({reason})")
@@ -197,7 +197,7 @@ def _judge(
     seed: int,
 ) -> Candidate:
     """Return the fastest engine that agrees with the module; of those chosen by name, the fastest
-    even if none agrees."""
+    even if none agrees; the module if none of them can run."""
     module = candidates[0]
     eligible = fastest_first([candidate for candidate in candidates if candidate.choice in choices])
     if not eligible:
@@ -234,7 +234,8 @@ def _judge(
 
 
 def _may_be_restored(candidate: Candidate, photos: int) -> bool:
-    """Return whether int8 failed for its answers, and there are enough images for another try."""
+    """Return whether it is OpenVINO's int8, not restored before, with enough images to judge it
+    again."""
     int8 = candidate.choice == Choice(OPENVINO, "int8")
     return int8 and not candidate.remark and not too_few(photos)
 
@@ -247,7 +248,7 @@ def _restored(
     seed: int,
     reference: torch.Tensor,
 ) -> bool:
-    """Return whether accuracy control gave it another engine."""
+    """Try accuracy control, and return whether it gave the candidate another engine."""
     order = torch.randperm(len(reference), generator=torch.Generator().manual_seed(seed))
     indices = order[: accuracy_control.MOST_PHOTOS].sort().values
     return accuracy_control.restore_accuracy(
@@ -294,7 +295,7 @@ def _predictions(
 
 
 def _photos(data: PhotoData, split: str, indices: Iterable[int]) -> torch.Tensor:
-    """Some images of a split (n, 3, side, side) as the endpoint sees them, whatever training does
-    to them."""
+    """Return some images of a split (n, 3, side, side) as the endpoint sees them, whatever training
+    does to them."""
     dataset = data.dataset(split)
     return torch.stack([dataset[0, index][0] for index in indices])

@@ -56,7 +56,7 @@ MODULE = Choice(EAGER, "fp32")
 
 
 class Engine(Protocol):
-    """Computes scores; safe to call from several threads.
+    """What computes scores; safe to call from several threads.
 
     Attributes:
         choice: What it is.
@@ -65,18 +65,18 @@ class Engine(Protocol):
     choice: Choice
 
     def scores(self, photos: torch.Tensor) -> torch.Tensor:
-        """Float32 logits (n, classes) on the CPU of uint8 images (n, 3, side, side), computed on
-        all cores."""
+        """Return float32 logits (n, classes) on the CPU of uint8 images (n, 3, side, side),
+        computed on all cores; if the archive detects unknown images, their features follow."""
         ...
 
     def split(self) -> list[Compute]:
-        """As `scores`, on a part of the cores each: one for each part, for one call at a time; may
-        be none."""
+        """Return one function like `scores` for each part of the cores, for one call at a time; may
+        be empty."""
         ...
 
 
 def mirrored(compute: Compute) -> Compute:
-    """Return what averages the scores of images and of their mirror images
+    """Return a function that averages the scores of images and of their mirror images
     (`serving.flip_tta`)."""
     return lambda images: (compute(images) + compute(images.flip(-1))) / 2
 
@@ -130,7 +130,7 @@ class Eager:
 
 
 class OpenVino:
-    """OpenVINO on the CPU, on threads of its own, as many as torch would take.
+    """OpenVINO on the CPU, on its own threads, as many as torch would take.
 
     Args:
         file: The graph, an .xml with its .bin next to it.
@@ -154,7 +154,7 @@ class OpenVino:
             (self._request,) = self._requests(1)
         except ImportError as error:
             raise Unusable("openvino is not installed") from error
-        except Exception as error:  # OpenVINO raises bare RuntimeErrors, whatever is wrong
+        except Exception as error:  # OpenVINO raises bare RuntimeErrors for any fault
             raise Unusable(f"OpenVINO does not take it ({_first_line(error)})") from error
         self._lock = threading.Lock()
 
@@ -175,8 +175,8 @@ class OpenVino:
 
 
 def _refuse_huge_layers(graph: Any) -> None:
-    """Raise ValueError if a layer gives more numbers for one image than any network's: a graph of a
-    kilobyte may."""
+    """Raise ValueError if a layer gives more numbers for one image than any network's: even a graph
+    of a kilobyte could."""
     for node in graph.get_ordered_ops():
         for output in node.outputs():
             shape = output.get_partial_shape()
@@ -212,8 +212,8 @@ def load_engine(
         folder: The archive's content.
         recorded: `engine` of its model.json; None means the module as it is.
         network: The module, on the device.
-        device: A GPU is PyTorch's, whatever the archive says of the CPU.
-        wanted: `eager` or `openvino` to have that one and nothing else.
+        device: On a GPU, PyTorch answers unless `wanted` is `openvino`.
+        wanted: `eager` or `openvino` to get that one and no other.
         width: How many numbers it returns per image; by default as many as the exported scores of
             the probe.
 

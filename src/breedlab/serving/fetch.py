@@ -1,12 +1,10 @@
-"""Images by their address, without becoming anyone's door into the network that the server stands
-in.
+"""Fetch images by their URL, without giving anyone a way into the network that the server is in.
 
-A request names the address, so it is hostile until shown otherwise: what may be asked is narrow
+A request names the URL, so it is hostile until shown otherwise: what may be asked is narrow
 (RFC 3986 host names, two ports), every address that the name resolves to has to be a public one,
-and the connection goes to the very address that was checked, so that a name which resolves
-differently the second time gains nothing. The standard library does the
-talking: its HTTP client knows of no proxies, cookies, redirects or compression, all of which would
-need guarding.
+and the connection goes to exactly the address that was checked, so that a name that resolves
+differently the second time gains nothing. The connection uses the standard library, whose HTTP
+client knows of no proxies, cookies, redirects or compression, all of which would need guarding.
 """
 
 from __future__ import annotations
@@ -50,8 +48,8 @@ _PORTS = {"http": 80, "https": 443}
 _PHOTO_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
 _CHUNK = 65_536
 _LOOK_UPS = threading.BoundedSemaphore(32)
-"""A look-up cannot be broken off: one that hangs continues in its thread, and there are only so
-many of them."""
+"""A look-up cannot be canceled: one that hangs continues in its thread, so their number is
+limited."""
 
 
 class NotFetched(ServingError):
@@ -78,7 +76,7 @@ def resolve(host: str, port: int) -> list[str]:
 
 
 def connect(address: str, port: int, seconds: float) -> socket.socket:
-    """Connect to that address, unless it is this machine itself."""
+    """Connect to that address; raise ConnectionRefusedError if it leads back to this machine."""
     connection = socket.create_connection((address, port), timeout=seconds)
     if connection.getsockname()[0] == connection.getpeername()[0]:
         connection.close()
@@ -87,12 +85,12 @@ def connect(address: str, port: int, seconds: float) -> socket.socket:
 
 
 class Fetcher:
-    """Fetches images under the rules of `serving.allow_urls`. Safe to call from many threads.
+    """A fetcher of images under the rules of `serving.allow_urls`. Safe to call from many threads.
 
     Args:
         allowed: Which hosts may be asked. `public` and names alike: only on public addresses.
         max_bytes: Of an image.
-        seconds: For everything together.
+        seconds: For everything together, redirects included.
         resolve: How names become addresses.
         connect: How connections are made.
     """
@@ -119,8 +117,8 @@ class Fetcher:
         """Fetch the image at a URL without decoding it.
 
         Raises:
-            NotFetched: 403 for what must not be asked, 400 for what is no such URL or did not
-                answer with an image, 413 for an image that is too large.
+            NotFetched: 403 for a URL that must not be asked, 400 for one that is not valid or did
+                not answer with an image in time, 413 for an image that is too large.
         """
         if not self.is_open:
             raise NotFetched(400, "this model fetches no URLs; send the image's bytes")
@@ -147,7 +145,7 @@ class Fetcher:
         raise NotFetched(400, f"its host redirects more than {REDIRECTS} times")
 
     def _ask(self, url: str, deadline: float) -> bytes | str:
-        """One exchange: the image, or where it is instead."""
+        """Return the image from one exchange, or the URL that it redirects to."""
         scheme, host, port, target = self._target(url)
         address = self._checked(host, port, deadline)
         bracketed = f"[{host}]" if ":" in host else host
@@ -209,7 +207,7 @@ class Fetcher:
             raise OSError("no address")
         if not all(map(is_public, addresses)):
             raise NotFetched(403, "its host is not on the public internet")
-        # IPv4 first: many a network has only that, and a connection is tried once.
+        # IPv4 first: many networks have only that, and a connection is tried once.
         return min(addresses, key=lambda address: ":" in address)
 
     def _look_up(self, host: str, port: int, deadline: float) -> Iterable[str]:
@@ -237,14 +235,14 @@ class Fetcher:
     def _connection(
         self, scheme: str, host: str, address: str, port: int, deadline: float
     ) -> Iterator[tuple[http.client.HTTPConnection, threading.Event]]:
-        """Open an HTTP connection over a socket that is closed at the deadline, however slowly
-        bytes arrive."""
+        """Open an HTTP connection over a socket that is shut down at the deadline, even while bytes
+        trickle in; the event tells whether it was."""
         seconds = deadline - time.monotonic()
         if seconds <= 0:
             raise TimeoutError
         plain, cut = self._connect(address, port, seconds), threading.Event()
-        # The very file stays the same when TLS is laid over it; only the object that holds it
-        # changes.
+        # TLS wraps the socket in another object, but the file below, which the duplicate shares,
+        # stays the same.
         watched = plain.dup()
 
         def end() -> None:
@@ -297,7 +295,7 @@ def _percent_encoded(character: str) -> str:
 
 @functools.cache
 def _trust() -> ssl.SSLContext:
-    """Return the system's certificate authorities, read once."""
+    """Return a TLS context with the system's certificate authorities, read once."""
     return ssl.create_default_context()
 
 
@@ -320,7 +318,7 @@ def _host(parts: SplitResult) -> str:
         raise wrong from error
     if not HOST.fullmatch(host):
         raise wrong
-    # Whoever ends in a number means an address: 127.1, 0x7f.1, 017700000001 and 2130706433 are all
+    # A host that ends in a number is an address: 127.1, 0x7f.1, 017700000001 and 2130706433 are all
     # loopback.
     if re.fullmatch(r"\d+|0x[0-9a-f]*", host.rsplit(".", 1)[-1]):
         try:

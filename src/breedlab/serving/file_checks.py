@@ -1,5 +1,5 @@
-"""What an image from a client must not be: looked at before it is decoded, at a cost that pixels do
-not raise."""
+"""Refuse files from clients that must not be decoded, at a cost that does not grow with their
+pixels."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _CHECKS = {
 
 
 def format_of(photo: bytes) -> str:
-    """Return the format that the first bytes announce, or nothing."""
+    """Return the format that the first bytes announce, or an empty text."""
     if photo[:4] == b"RIFF" and photo[8:12] == b"WEBP":
         return "WebP"
     kind = formats.kind_by_brand(photo)
@@ -62,8 +62,8 @@ def format_of(photo: bytes) -> str:
 
 
 def contradiction(photo: bytes, content_type: str) -> str:
-    """Return the format that an image has instead of the one that its content type names; nothing
-    if they agree."""
+    """Return the format that an image has instead of the one that its content type names; an empty
+    text if they agree."""
     kind = format_of(photo)
     return kind if kind and kind != _TYPES.get(content_type, kind) else ""
 

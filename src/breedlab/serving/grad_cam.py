@@ -1,8 +1,8 @@
 """What a model looked at: Grad-CAM, and where its map is on the image as a person sees it.
 
-Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391) weighs the channels of the last map that still
-has places by how much the class's score rises with them. Convolutional networks keep such a map to
-the end; transformers keep one token a patch, which laid out in rows is the same thing.
+Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391) weighs the channels of the last spatial map by
+how much the class's score rises with them. Convolutional networks keep such a map to the end;
+transformers keep one token per patch, which laid out in rows is the same thing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class NotExplainable(ServingError):
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle on an upright image, in fractions of its width and height; parts may lie outside
+    """A rectangle on an upright image, in fractions of its width and height; parts may be outside
     the image."""
 
     x: float
@@ -69,14 +69,14 @@ class Explainer:
     """Grad-CAM for one network. Safe to call from several threads, one at a time computes.
 
     Args:
-        network: Shares its weights with the explainer, which hooks only modules of its own.
+        network: Shares its weights with the explainer, which hooks only its own modules.
         transform: What prepares images for the network.
 
     Attributes:
         layer: The name of the module whose output is the map.
 
     Raises:
-        NotExplainable: If the network keeps no map with places.
+        NotExplainable: If the network keeps no spatial map.
     """
 
     def __init__(self, network: Classifier, transform: EvalTransform) -> None:
@@ -149,11 +149,12 @@ def grad_cam(activations: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
 
 
 def last_map(backbone: nn.Module, side: int) -> str:
-    """Return the last module with a spatial output that reaches the features.
+    """Return the name of the last module whose output is spatial and reaches the features, found in
+    one forward pass.
 
-    Candidates are taken from the last backwards until one has a gradient at its places: after a
-    vision transformer's last attention only the class token is read on, so its last patch tokens
-    mean nothing.
+    Candidates are tried from the last backwards until one has a gradient at its places: after a
+    vision transformer's last attention only the class token is used, so its last patch tokens mean
+    nothing.
 
     Args:
         backbone: From (n, 3, side, side) to (n, features), in evaluation mode.

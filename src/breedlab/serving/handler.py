@@ -32,7 +32,7 @@ def input_fn(
 
     Args:
         body: An image, JSON (`{"image": <base64>}`, `{"url": ...}` or a list of those), or a form;
-            gzipped or not. None of a form under TorchServe, which takes it apart and hands on no
+            gzipped or not. None for a form under TorchServe, which parses it and passes on no
             body.
         content_type: The request's Content-Type.
         context: The container's; not used.
@@ -52,10 +52,10 @@ def input_fn(
 
 
 def predict_fn(photos: Sequence[Photo], model: Model, context: Any = None) -> Answer:
-    """Scores, one row per image.
+    """Return the answer: scores, one row per image.
 
     Raises:
-        BadRequest: 4xx if not one of them is a usable image; it says why the first is none.
+        BadRequest: 4xx if not one of them is a usable image; it says why the first is not.
     """
     prepared = [_prepared(photo, model, index, len(photos)) for index, photo in enumerate(photos)]
     usable = [one for one in prepared if isinstance(one, torch.Tensor)]
@@ -85,13 +85,13 @@ def output_fn(
     Args:
         answer: From `predict_fn`.
         accept: The request's Accept: JSON (a plain array of rows; with `verbose=1` names and
-            probabilities too) or npy. Of those that are written, the one with the highest `q` wins,
-            of several the first.
+            probabilities too) or npy. Of the supported types, the one with the highest `q` wins,
+            of ties the first.
         context: The container's; not used.
         verbose: Whether JSON is to be verbose whatever `accept` says.
 
     Raises:
-        BadRequest: 406 if none of them is written. 400 if one of several images has no scores and
-            npy is asked for, which has no place to say so.
+        BadRequest: 406 if none of them is supported. 400 if one of several images has no scores and
+            npy is asked for, which cannot express that.
     """
     return answer.written(accept, verbose)

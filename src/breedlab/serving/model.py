@@ -47,7 +47,7 @@ def _weights(file: Path, architecture: Architecture) -> dict[str, torch.Tensor]:
         weights = load_file(str(file))
     except FileNotFoundError as error:
         raise ServingError(f"{file.name}: is missing; export the model again") from error
-    # Of a damaged file safetensors raises its own kinds, and OSError, ValueError, KeyError.
+    # For a damaged file safetensors raises its own errors, and OSError, ValueError, KeyError.
     except Exception as error:
         reason = " ".join(str(error).split())[:120]
         raise ServingError(

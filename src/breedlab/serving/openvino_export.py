@@ -28,8 +28,8 @@ def quantise(graph: Any, photos: Sequence[torch.Tensor], progress: Progress) -> 
 
     Args:
         graph: From `convert`.
-        photos: uint8 (3, side, side) each; what the model will be asked about, and not what tests
-            it.
+        photos: uint8 (3, side, side) each; like those that the model will be asked about, but not
+            those that test it.
         progress: Called with how many have been run.
     """
 
@@ -46,7 +46,8 @@ def quantise(graph: Any, photos: Sequence[torch.Tensor], progress: Progress) -> 
 
 @contextmanager
 def quantizing() -> Iterator[Any]:
-    """Give NNCF, kept quiet; it compiles by a Core of its own, whose threads take no signal."""
+    """Yield NNCF, kept quiet; it compiles with its own Core, which may replace the thread's signal
+    stack (`signals.same_stack`)."""
     with quiet(), signals.same_stack():
         import nncf
 

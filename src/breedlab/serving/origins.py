@@ -24,10 +24,10 @@ def allowed_hosts(address: str, words: str | None) -> frozenset[str] | None:
 
     Args:
         address: The IP address that it listens on.
-        words: `--allowed-hosts`: names divided by commas, or `*`; None if it was not given.
+        words: `--allowed-hosts`: names separated by commas, or `*`; None if it was not given.
 
     Raises:
-        ValueError: If one of the names is none.
+        ValueError: If one of the names is not a host's name.
     """
     if words == "*":
         return None
@@ -43,7 +43,7 @@ def allowed_hosts(address: str, words: str | None) -> frozenset[str] | None:
 def refusal(
     headers: Headers, hosts: frozenset[str] | None, allowed: frozenset[str] = frozenset()
 ) -> tuple[int, str] | None:
-    """Return the status and the words with which a request is refused, or None if it is not.
+    """Return the status and the message with which a request is refused, or None if it is not.
 
     Args:
         headers: The request's.

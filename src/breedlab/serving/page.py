@@ -130,7 +130,7 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
             async with reader.body(request) as body:
                 photo = _single(body, request.headers.get("content-type", ""), reader.max_bytes)
                 index = _index(request.query_params.get("class"), len(model.classes))
-                # counted once it is all here: half a request holds no place
+                # counted once all of it is here: half a request takes no slot
                 if waiting >= _WAITING:
                     message = "too many explanations at once; try again in a second"
                     return _refusal(503, message, {"Retry-After": "1"})

@@ -111,8 +111,8 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Keep the connection open: a client may close its half after its request and still gets
-        the answer."""
+        """Keep the connection open until the answer is sent: a client may close its half after its
+        request. Refuse a request that ends before it is complete."""
         if self._in_head or (
             self.busy and self.cycle.more_body and not self.cycle.response_complete
         ):

@@ -17,8 +17,8 @@ _SPECIAL = (
     "2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20",
 )  # fmt: skip
 _CLOSED = tuple(map(ipaddress.ip_network, _SPECIAL))
-# What stands for an IPv4 address, which is then what counts: ::ffff:a.b.c.d, and NAT64 of networks
-# without IPv4.
+# IPv6 addresses that contain an IPv4 address, which is then the one that counts: ::ffff:a.b.c.d,
+# and NAT64 of networks without IPv4.
 _CARRIERS = (ipaddress.ip_network("::ffff:0:0/96"), ipaddress.ip_network("64:ff9b::/96"))
 
 

@@ -1,5 +1,4 @@
-"""What comes in, within limits: bodies of requests, images by their address, and images being
-decoded."""
+"""What comes in, within limits: bodies of requests, images by their URL, images being decoded."""
 
 from __future__ import annotations
 
@@ -41,12 +40,12 @@ class Overloaded(Exception):
 
 
 class BodyReader:
-    """Reads the bodies of requests.
+    """A reader of requests' bodies, within limits.
 
     Args:
         max_bytes: Of a body.
-        max_held: Bytes of all that is held at once.
-        seconds: In which a body has to come in.
+        max_held: Bytes of all bodies that are held at once.
+        seconds: The time in which a body has to come in.
     """
 
     def __init__(
@@ -188,7 +187,7 @@ class Preprocessor:
         """Wait until there is room to decode an image next to the large ones.
 
         Raises:
-            ImageError: If it is none that should be decoded.
+            ImageError: If it is not an image that should be decoded.
         """
         loop = asyncio.get_running_loop()
         pixels = await loop.run_in_executor(self._decoding, file_checks.inspect, photo)
@@ -260,8 +259,8 @@ def decoders(count: int, name: str) -> ThreadPoolExecutor:
 
 
 class _Gate:
-    """Lets through as many as weigh at most `limit` together, in the order in which they
-    came."""
+    """A gate that lets through as many as weigh at most `limit` together, in the order in which
+    they came."""
 
     def __init__(self, limit: int) -> None:
         self._free, self._limit = limit, limit

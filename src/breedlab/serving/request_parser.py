@@ -187,8 +187,8 @@ def _tree(body: bytes | str) -> Any:
 
 
 def _photo(item: Any, index: int, count: int) -> Photo:
-    """Return one image of a JSON body, in breedlab's form or another server's; one bad image of
-    several spoils none of the others."""
+    """Return one image of a JSON body, in breedlab's form or another server's; a bad one becomes a
+    `BadImage`, so that it does not affect the others."""
     match item:
         case {"url": str(url), **others} if not others:
             return _addressed(url, index, count)
@@ -210,7 +210,7 @@ def _addressed(url: str, index: int, count: int) -> Photo:
 
 def _from_text(text: str, index: int = 0, count: int = 1) -> bytes | BadImage:
     """Decode base64, with or without line breaks, in either alphabet, padded or not, or from a data
-    URI."""
+    URI; return a `BadImage` if it is not base64."""
     if match := _DATA_URI.match(text[:300]):
         if not match[1].lower().rstrip().endswith(";base64"):
             return BadImage(index, "is a data URI that is not base64", count)
@@ -271,8 +271,8 @@ def _from_form(body: bytes, content_type: str) -> list[Photo]:
 
 
 def _field(part: bytes) -> tuple[str, bytes | str] | None:
-    """Return a form's field if it is an image: its name and bytes, or its text if it is called
-    `image` or `url`."""
+    """Return a form's field as name and value: `photo` and bytes for an image or a file, name and
+    text for a field called `image` or `url`; None for any other."""
     head, _, content = part.partition(b"\r\n\r\n")
     if len(head) > _MAX_PART_HEAD:
         raise BadRequest(

@@ -54,16 +54,16 @@ class Answer:
         return unknown.scores(self.scores, self.distances)
 
     def rows(self) -> list[Any]:
-        """Each image's scores, or `{"error": ...}` in their place: an argmax over that fails, as it
-        should."""
+        """Return each image's scores, or `{"error": ...}` in their place: an argmax over that
+        fails, as it should."""
         rows: list[Any] = self.all_scores().tolist()
         for number, error in self.errors.items():
             rows[number] = {"error": str(error)}
         return rows
 
     def verbose(self) -> dict[str, Any]:
-        """Scores, probabilities and the most likely classes by name, where the model comes from,
-        what computed."""
+        """Return scores, probabilities and the most likely classes by name, where the model comes
+        from, and which engine computed them."""
         classes, answers = self.model.classes, self.model.answers
         predictions: list[dict[str, Any]] = []
         rows = zip(self.scores, answers.probabilities(self.scores), strict=True)
@@ -133,7 +133,7 @@ def answered(results: Sequence[np.ndarray[Any, Any] | BadImage], model: Model) -
         model: Whose engine it is.
 
     Raises:
-        BadRequest: The first one's, if all of them are.
+        BadRequest: If all of them are unusable; that of the first one.
     """
     errors = {number: one for number, one in enumerate(results) if isinstance(one, BadImage)}
     if len(errors) == len(results):

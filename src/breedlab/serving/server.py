@@ -106,7 +106,8 @@ class App:
         self._metrics.record("refused", "other", status, 0.0)
 
     def _refused(self, scope: Scope) -> tuple[int, str, dict[str, str]] | None:
-        """Return the status, message, and headers of a request refused before its body is read."""
+        """Return the status, message, and headers with which a request is refused before its body
+        is read; None if it is not."""
         allowed_origins = self._access.origins
         if (refusal := origins.refusal(scope["headers"], self._hosts, allowed_origins)) is not None:
             return *refusal, {}
@@ -155,7 +156,7 @@ class App:
             )
             if not status:
                 await _refusal(500, "the server failed; its log says more")(scope, receive, timed)
-        # Not the path that the client typed: each of those would be a series of its own.
+        # Not the path that the client typed: each of those would become a separate time series.
         path = (
             INVOCATIONS
             if scope["path"] == INVOCATIONS
@@ -261,7 +262,8 @@ def make_app(
 
 
 def _plain(request: Request, body: bytes) -> bytes:
-    """Return the decoded body; gzip is detected whatever the header says."""
+    """Return the body as it is; refuse an encoding that is not read. Gzip is detected later by the
+    first bytes, whatever the header says."""
     coding = request.headers.get("content-encoding", "").strip().lower()
     if coding not in ("", "identity", "gzip", "x-gzip"):
         raise BadRequest(

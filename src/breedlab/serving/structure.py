@@ -29,7 +29,7 @@ MAX_ENTRIES = 500
 MAX_VALUES = 200_000
 """Numbers in one entry of a directory."""
 MAX_STRIPS = 20_000
-"""Strips or tiles of a TIFF: each is a step of its own."""
+"""Strips or tiles of a TIFF: each is a separate step."""
 MAX_TILE = 200_000_000
 """Pixels of one tile of a TIFF, which is laid out in memory whole."""
 
@@ -233,8 +233,7 @@ def check_tiff(photo: bytes) -> None:
 def _check_jpeg_strips(photo: bytes, strips: int, values: dict[int, int]) -> None:
     """Raise ImageError if the JPEGs in a TIFF's strips or tiles would be passed over too often.
 
-    One strip may hold all scans that there are: each, but for one a strip, counts as a pass over
-    the largest.
+    All scans may be in one strip: each, beyond one per strip, counts as a pass over the largest.
     """
     tile = values.get(_TILE_WIDTH, 0) * values.get(_TILE_LENGTH, 0)
     rows = min(values.get(_ROWS_PER_STRIP, values.get(_LENGTH, 0)), values.get(_LENGTH, 0))
@@ -245,8 +244,8 @@ def _check_jpeg_strips(photo: bytes, strips: int, values: dict[int, int]) -> Non
 
 
 class _Directory:
-    """What the first directory says: by tag how many values there are, and which, where it is one
-    that stands inline; and where the next directory is."""
+    """The first directory: by tag, the number of values, the value if it is a single inline one,
+    and where integers are; and the offset of the next directory."""
 
     def __init__(self) -> None:
         self.counts: dict[int, int] = {}
@@ -269,7 +268,7 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
 
     Args:
         data: From the byte order on.
-        chained: Whether to continue to the one that stands after the first.
+        chained: Whether to follow those after the first, too.
 
     Raises:
         ImageError: If one has too many entries, or entries that claim more bytes than there are:

@@ -29,7 +29,7 @@ _IN_MEMORY = 500_000_000
 """Bytes of all views up to which they are read whole; above, they stay on disk and batches are
 gathered from maps."""
 _MOST_IN_A_BATCH, _BATCH_BYTES = 4096, 64_000_000
-"""Of validation, whichever is less."""
+"""Images, and bytes, of a validation batch: the smaller limit counts."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +37,10 @@ class Activations:
     """What the trainable part learns from.
 
     Attributes:
-        train: One (n, ...) tensor a view, in the order of the training images.
+        train: One (n, ...) tensor per view, in the order of the training images.
         valid: (m, ...).
         labels: int64 (n,) of train, or float (n, classes) with `data.multi_label`.
-        valid_labels: int64 (m,), likewise.
+        valid_labels: int64 (m,), or float (m, classes) likewise.
     """
 
     train: tuple[torch.Tensor, ...]

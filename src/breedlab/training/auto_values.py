@@ -1,5 +1,5 @@
-"""What `auto` stands for: the transform that the weights were trained with, the machine's
-accelerator and precision."""
+"""What `auto` means: the transform that the weights were trained with, the machine's accelerator
+and precision."""
 
 from __future__ import annotations
 

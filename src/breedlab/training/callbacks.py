@@ -19,8 +19,8 @@ from breedlab.training.optimization import set_rates
 
 
 class SeededEpochs(lightning.Callback):
-    """Makes each epoch a function of the seed and its number, so that a resumed run equals an
-    unbroken one."""
+    """Make each epoch a function of the seed and its number, so that a resumed run equals an
+    uninterrupted one."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -32,8 +32,8 @@ class SeededEpochs(lightning.Callback):
 
 
 class ScheduledRates(lightning.Callback):
-    """Begins at the rate that the schedule has, which more epochs make another one than the
-    checkpoint's."""
+    """Start at the schedule's rate, which differs from the checkpoint's if the run was given more
+    epochs."""
 
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
@@ -43,12 +43,12 @@ class ScheduledRates(lightning.Callback):
 
 
 class Patience(EarlyStopping):
-    """Lightning's early stopping, which begins to count anew where a run is given more epochs.
+    """Lightning's early stopping, which starts counting anew when a run is given more epochs.
 
     Args:
         monitor: `monitor`.
         patience: How many epochs without a better value end training.
-        anew: Whether to forget how many there were before.
+        anew: Whether to forget those before.
     """
 
     def __init__(self, monitor: Monitor, patience: int, anew: bool) -> None:
@@ -111,11 +111,11 @@ class MovableCheckpoint(ModelCheckpoint):
 
 
 class BestCheckpoint(MovableCheckpoint):
-    """Keeps the epoch that is best by `objective.rank`: of those that tie in the metric, the one of
-    the lowest loss.
+    """Keep the best epoch by `objective.rank`: of those that tie in the metric, the one with the
+    lowest loss.
 
     Attributes:
-        tied: How many other epochs reached the metric of the one that is kept.
+        tied: How many other epochs reached the metric of the kept one.
         loss: Its validation loss.
     """
 

@@ -19,7 +19,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
 
     Args:
         path: The file.
-        mmap: Whether its tensors may stay on the disk: for anyone who wants little of it.
+        mmap: Whether its tensors may stay on disk, for callers that read little of it.
 
     Raises:
         DamagedFile: If it is not a checkpoint, or is cut off.
@@ -57,14 +57,14 @@ def of_classifier(state: Mapping[str, torch.Tensor], part: str = "") -> dict[str
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes next to the target and renames.
+    """Checkpoint files that are written next to the target and then renamed.
 
-    Lightning's own writes to the temporary folder and moves; across file systems that is a copy,
-    which a full disk or a kill leaves in half.
+    Lightning writes to the temporary folder and moves the file; across file systems that is a copy,
+    which a full disk or a kill leaves half written.
     """
 
     def load_checkpoint(self, path: str | Path, *how: Any, **named: Any) -> dict[str, Any]:
-        """Rank 0 reads it for all: the other hosts of a run need not have its directory."""
+        """Read the checkpoint on rank 0 for all: other hosts may not have the run's directory."""
         return distributed.rank_zero_only(lambda: read_checkpoint(Path(path)))
 
     def save_checkpoint(

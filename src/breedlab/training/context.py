@@ -1,5 +1,5 @@
-"""What stands between a config and its first training step: images checked, network built,
-activations at hand."""
+"""What is needed between a config and its first training step: checked images, the network, and
+its activations."""
 
 from __future__ import annotations
 
@@ -149,12 +149,13 @@ class TrainingContext:
         self._activations.clear()
 
     def classifier(self, config: Config, synced: bool = False) -> Classifier:
-        """Return a fresh network for a config: pretrained backbone, seeded head.
+        """Return a fresh network for a config: pretrained backbone, and the head of the starting
+        weights if it fits, else a seeded one.
 
         Args:
             config: The experiment's, or a trial's.
-            synced: BatchNorm that trains sees the whole batch, whichever process has its images; on
-                GPUs only.
+            synced: Whether trained BatchNorm layers normalize over the whole batch, across
+                processes; on GPUs only.
         """
         torch.manual_seed(config.seed)
         # a frozen backbone never changes, so all may share it
@@ -307,7 +308,7 @@ class TrainingContext:
             classifier: With such a head.
             config: The experiment's, or a trial's.
             on: The activations, instead of the config's.
-            c: The penalty, instead of the config's.
+            c: The inverse strength of the penalty, instead of the config's.
 
         Raises:
             TrainingError: If there are no cached features to solve it on.
@@ -341,8 +342,8 @@ def prepare(config: Config, report: Report) -> TrainingContext:
     """Build the network and resolve what the config leaves open.
 
     Raises:
-        ConfigError: If the backbone, its weights, the frozen stage or the accelerator are not to be
-            had.
+        ConfigError: If the backbone, its weights, the frozen stage or the accelerator are not
+            available.
     """
     start_checks.refuse_constant_monitor(config, len(report.photos.classes))
     accelerator = choose_accelerator(config.trainer.accelerator)

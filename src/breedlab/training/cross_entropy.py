@@ -72,7 +72,7 @@ class BinaryCrossEntropyLoss(nn.BCEWithLogitsLoss):
     """The mean binary cross-entropy of all labels of all images (`data.multi_label`).
 
     Args:
-        weight: What an image of each class weighs against one that is not of it, (classes,), or
+        weight: The weight of an image with each label relative to one without it, (classes,), or
             None.
         label_smoothing: The share of each target that is spread evenly over yes and no, so that 1
             becomes 1 - share/2 and 0 becomes share/2.

@@ -20,15 +20,15 @@ def decay_at(step: int, decay: float) -> float:
 
     Args:
         step: Counted from 1.
-        decay: The one that is aimed for.
+        decay: The final decay.
     """
     since = step - 1
     return min(decay, 1 - (1 + since) ** (-2 / 3)) if since > 0 else 0.0
 
 
 class MovingAverage:
-    """Averages what trains of a classifier: parameters, and buffers such as BatchNorm's. Nothing
-    that is frozen.
+    """The moving average of what trains in a classifier: parameters, and buffers such as
+    BatchNorm's. Nothing that is frozen.
 
     Attributes:
         steps: Updates so far.
@@ -94,12 +94,12 @@ class MovingAverage:
 
 
 class KeepAverage(lightning.Callback):
-    """Validates and saves the averaged weights while the current ones train.
+    """Validate and save the averaged weights while the current ones train.
 
-    A checkpoint holds the average as its `state_dict`, what trains in `current_model_state` and the
-    number of updates in `averaging_state`: the format of Lightning's WeightAveraging, which older
-    runs were saved by. That one copies the whole module before it is on its device, and averages
-    every frozen weight with it.
+    A checkpoint has the average as its `state_dict`, the training weights in `current_model_state`
+    and the number of updates in `averaging_state`: the format of Lightning's WeightAveraging, with
+    which older runs were saved. That class copies the whole module before it is on its device, and
+    averages every frozen weight, too.
     """
 
     def __init__(self, decay: float) -> None:

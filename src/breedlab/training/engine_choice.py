@@ -98,8 +98,8 @@ class FeatureEngines:
         atomic_write_json(run / _RECORD, {})
 
     def resume(self, run: Path) -> None:
-        """Use the choices of a run; one that has no record was begun by a breedlab that had PyTorch
-        alone."""
+        """Use the choices of a run; one without a record was begun by a version that only had
+        PyTorch."""
         self.run = run
 
     def recorded(self, boundary: str) -> Choice | None:
@@ -134,7 +134,8 @@ class FeatureEngines:
             and (own := self._own_choice(classifier.freeze)) is not None
             and own.engine != candidate
         ):
-            # what was no faster for the run's own network is not measured again for each other one
+            # an engine that was no faster for the run's own network is not measured again for the
+            # others
             return Choice()
         if candidate is None:
             return Choice()
@@ -225,7 +226,7 @@ class FeatureEngines:
         try:
             engine = self.engine(classifier, candidate)
             cosine, readout = agreement(reference, engine(images).float().cpu())
-        except Exception as error:  # what a compiler does not know, it says in errors of its own
+        except Exception as error:  # compilers raise their own errors for unknown operations
             note(f"{candidate} cannot compute the frozen part ({_reason(error)}); PyTorch does")
             return Choice()
         least_cosine, least_readout = LEAST_ALIKE[self._precision]

@@ -34,18 +34,17 @@ class Evaluation:
 
     Attributes:
         photos: How many were looked at.
-        metrics: loss (nats), top1, top5, f1 (macro), ece: fractions.
-        per_class: By class name: images, top1 (recall), precision.
-        confusion: How many images there are by (true label, predicted label); what is not there is
-            0.
+        metrics: By name: loss (nats), top1, top5, f1 (macro), ece, the others as fractions.
+        per_class: By class name: `photos`, how many there are, `top1` (recall), `precision`.
+        confusion: How many images there are by (true label, predicted label); missing pairs are 0.
         worst: The most frequent confusions, most frequent first.
         predictions: For each image the predicted label and its probability, in the order given.
         calibration: `temperature`, and `ece_before` and `loss_before`: what the scores come to
             without it. Empty if they are taken as they are.
         intervals: By metric, where the true value is with 95% confidence; of metrics of plugins
             there is none.
-        most_frequent_class: In training: anyone who knows nothing else guesses it. None if that is
-            not known.
+        most_frequent_class: Of the training images, which is the best guess without a model. None
+            if it is not known.
     """
 
     photos: int

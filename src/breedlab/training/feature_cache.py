@@ -1,4 +1,4 @@
-"""The files of the feature cache: written so that a full disk is an error, and known for ours
+"""The files of the feature cache: written so that a full disk is an error, and recognized as ours
 before they are deleted.
 
 `<name>.npy` holds one view of one split, `<name>` being a hash of all that it depends on.
@@ -131,9 +131,9 @@ class FeatureFile:
 
 
 class FeatureWriter:
-    """Writes a file from its first missing image on.
+    """Write a file from its first missing image on.
 
-    By ordinary writes, since the memory map of a file on a full disk ends the process with SIGBUS.
+    It uses ordinary writes, since a memory-mapped file on a full disk ends the process with SIGBUS.
 
     Raises:
         DiskFull: If the disk, or the user's quota of it, is full; what was written before is kept.

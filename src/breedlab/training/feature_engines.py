@@ -20,12 +20,13 @@ _MOST_STREAMS = 4
 
 
 class Engine(Protocol):
-    """Computes the activations at the boundary of uint8 images (n, 3, side, side)."""
+    """What computes the boundary's activations of uint8 images (n, 3, side, side)."""
 
     def __call__(self, images: torch.Tensor) -> torch.Tensor: ...
 
     def stream(self, batches: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
-        """Those of one batch after another, in their order; several may be computed at once."""
+        """Yield the activations of one batch after another, in order; several batches may be
+        computed at once."""
         ...
 
 

@@ -27,7 +27,7 @@ class LiveFeed:
 
 
 class CachedFeed:
-    """Activations, a batch a read."""
+    """Cached activations, read one batch at a time."""
 
     def __init__(self, activations: Activations, config: Config) -> None:
         self._activations, self._config = activations, config

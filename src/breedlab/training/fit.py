@@ -125,8 +125,8 @@ def fit(
     extended_after: int | None = None,
     callbacks: Sequence[lightning.Callback] = (),
 ) -> Fitted:
-    """Trains, or continues where `run/checkpoints/last.ckpt` stands, or returns at once if training
-    had ended.
+    """Train, or continue from `run/checkpoints/last.ckpt`, or return at once if training had
+    ended.
 
     Args:
         learner: With the network.
@@ -134,8 +134,8 @@ def fit(
         config: The experiment.
         run: The run directory.
         accelerator, precision: In Lightning's terms and ours.
-        extended_after: How many epochs there were when the run was given more: there early stopping
-            counts anew.
+        extended_after: How many epochs there were when the run was given more: from there, early
+            stopping counts anew.
         callbacks: What else watches the training: the debugger's hook, the profiler, a program's
             own.
 
@@ -197,15 +197,15 @@ def refit(
     accelerator: str,
     precision: str,
 ) -> None:
-    """Train for a number of epochs without validation, or continue where `folder/last.ckpt` exists;
-    it has the weights.
+    """Train for a number of epochs without validation, or continue from `folder/last.ckpt` if it
+    exists; in the end, that file has the weights.
 
     Args:
         learner, data, accelerator, precision: As for `fit`.
         config: The experiment; its schedule is that of `trainer.max_epochs`, as when those epochs
             were found.
         folder: Where checkpoints are.
-        epochs: Of `trainer.max_epochs`, how many.
+        epochs: How many of `trainer.max_epochs`.
     """
     if distributed.world() > 1:
         data.shard = distributed.shard()
@@ -236,7 +236,8 @@ def refit(
 
 
 def _refuse_too_few(config: Config, data: PhotoData | ActivationData) -> None:
-    """Every process needs an image of each whole batch, and of the validation split."""
+    """Raise ConfigError if a whole batch, or the validation split, has fewer images than there are
+    processes: each needs one."""
     photos = (data.photos if isinstance(data, ActivationData) else data).photos
     for path, count in (
         ("data.batch_size", config.data.batch_size),
@@ -268,7 +269,7 @@ def _ended(trainer: lightning.Trainer, run: Path) -> Fitted:
 
 def _ended_before(run: Path, config: Config) -> Fitted:
     """Return how a finished training ended: from `trained.json`, or if that is damaged, from the
-    checkpoints."""
+    checkpoints, and write it anew."""
     recorded = read_json_if_whole(run / "trained.json", needs=REQUIRED)
     if recorded is not None:
         return Fitted(**recorded)

@@ -53,7 +53,8 @@ def fold_numbers(
 
 
 def _labels_of_each(targets: torch.Tensor) -> list[list[int]]:
-    """Return the labels of images of several classes; those of none have one of their own."""
+    """Return the labels of multi-label images; those without any get an additional label, so that
+    they are spread evenly, too."""
     classes = targets.shape[1]
     return [row.nonzero().flatten().tolist() or [classes] for row in targets]
 

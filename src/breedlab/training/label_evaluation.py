@@ -25,10 +25,10 @@ class LabelEvaluation:
 
     Attributes:
         photos: How many were looked at.
-        metrics: loss (nats), map, f1 (macro), micro_f1, exact.
+        metrics: By name: loss (nats), map, f1 (macro), micro_f1, exact.
         intervals: By metric, where the true value is with 95% confidence.
-        per_class: By class name: images, threshold, ap with its interval (None without images),
-            given, right, precision, recall, f1.
+        per_class: By class name: `photos`, how many there are, `threshold`, `ap` and `ap_interval`
+            (None without images), `given`, `right`, `precision`, `recall`, `f1`.
         probabilities: Of each image, (n, classes).
         given: Which labels each image was given, (n, classes).
         calibration: Empty: scores are taken as they are.

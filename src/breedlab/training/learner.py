@@ -25,7 +25,7 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class Learner(lightning.LightningModule):
-    """Trains a classifier on images, or only what is after its frozen boundary on cached
+    """A trainer of a classifier on images, or of only what is after its frozen boundary on cached
     activations.
 
     Args:
@@ -156,17 +156,17 @@ class Learner(lightning.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if (states := checkpoint.get("optimizer_states")) and not self._is_solved:
             refuse_other_groups(self.classifier, self.config.optim, states[0])
-        # a one-cycle schedule's, which may continue to more epochs than it had
+        # of a one-cycle schedule, since the run may now have more epochs
         for state in checkpoint["lr_schedulers"]:
             for name in ("total_steps", "_schedule_phases"):
                 state.pop(name, None)
-        if self.trainer.is_global_zero:  # which keeps them for all
+        if self.trainer.is_global_zero:  # rank 0 keeps the sums for all
             self._sums.copy_(checkpoint["epoch_sums"])
 
     def on_validation_epoch_start(self) -> None:
         if self.trainer.world_size > 1 and self.classifier.freeze != "backbone":
-            # BatchNorm's averages, which on CPUs each process has of its own images: those of the
-            # checkpoint are meant.
+            # On CPUs, each process has BatchNorm's averages of its own images: use those of rank 0,
+            # which the checkpoint has.
             for buffer in self.classifier.buffers():
                 torch.distributed.broadcast(buffer, src=0)
 
@@ -174,7 +174,7 @@ class Learner(lightning.LightningModule):
         inputs, labels = batch
         logits = self(inputs)
         self.validation.update(logits, labels)
-        # the training's loss, for anyone who watches
+        # with the training's loss, for callbacks
         loss: torch.Tensor = self.criterion(logits, labels)
         return loss
 

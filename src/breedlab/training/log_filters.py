@@ -1,4 +1,4 @@
-"""What Lightning says besides."""
+"""What else Lightning says."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class LoggerKind(Section):
             run_id: What `begin` returned when the run was started; empty then.
 
         Raises:
-            LoggerError: If it cannot be reached, or knows no one here.
+            LoggerError: If it cannot be reached, or no one is logged in.
         """
         return run_id
 

@@ -19,8 +19,8 @@ KEPT = "logger.json"
 
 
 def begin(config: Config, run: Path) -> None:
-    """Begin, or find again, a run at its logger, so that one that cannot be reached is reported
-    before anything is computed.
+    """Begin a run at its logger, or find it again, so that a logger that cannot be reached is
+    reported before anything is computed.
 
     Raises:
         LoggerError: If it cannot be reached, or no one is logged in.

@@ -59,7 +59,7 @@ class Loss(Section):
         and ones.
 
         Args:
-            class_weights: What an image of each class weighs against one that is not of it,
+            class_weights: The weight of an image with each label relative to one without it,
                 (classes,), or None.
             label_smoothing: As for `build`.
         """

@@ -54,13 +54,13 @@ def images_that_fit(
     Args:
         prepared: Of the config's network and input.
         config: Of the training.
-        images: That the batch would have, in all processes together.
+        images: How many the batch would have, in all processes together.
         precision: What the network computes in.
         at_once: Trainings that run side by side.
     """
     of_weights, of_an_image = step_bytes(prepared, config, precision)
     if prepared.accelerator == "gpu":
-        steps = at_once  # each process has a GPU of its own
+        steps = at_once  # each process has its own GPU
         free, _ = torch.cuda.mem_get_info()
     else:
         steps = at_once * distributed.local_world()

@@ -1,5 +1,5 @@
-"""A checkpoint in the middle of an epoch: written when the run is asked to stop, continued from at
-the next start."""
+"""A checkpoint in the middle of an epoch: written when the run is asked to stop, from which the
+next start continues."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from breedlab.training.loop import seed_epoch
 
 
 class MidEpochCheckpoint(Checkpoint):
-    """Saves `last.ckpt` after the step in which a signal stopped the run, and ends the run.
+    """Save `last.ckpt` after the step in which a signal stopped the run, and end the run.
 
-    What Lightning's checkpoint lacks in the middle of an epoch is added: the generators that
-    dropout and mixup draw from. The loader's position and the sums of the epoch's figures add
-    themselves. A `Checkpoint` by name only: Lightning calls those last, when the moving average has
-    taken the step's weights in.
+    It adds what Lightning's checkpoint lacks in the middle of an epoch: the generators that dropout
+    and mixup draw from. The loader's position and the sums of the epoch's metrics add themselves. A
+    `Checkpoint` by name only: Lightning calls those last, when the moving average includes the
+    step's weights.
     """
 
     def __init__(self, path: Path, stop: StopRequest) -> None:
@@ -34,13 +34,12 @@ class MidEpochCheckpoint(Checkpoint):
     def on_train_start(
         self, trainer: lightning.Trainer, pl_module: lightning.LightningModule
     ) -> None:
-        # an epoch that is begun, not continued with, seeds them anew
+        # an epoch that starts from its beginning seeds them itself
         if self._generators is not None:
             if len(self._generators) == distributed.world():
                 _set_generators(self._generators[distributed.rank()], pl_module.device)
             else:
-                # Gone on with by more processes, or fewer: what each has left to draw is not the
-                # same anyhow.
+                # Continued by more processes, or fewer: each draws different numbers anyway.
                 seed_epoch(trainer.global_step, trainer.current_epoch, distributed.rank())
             self._generators = None
         self._stop.defer()
@@ -53,8 +52,7 @@ class MidEpochCheckpoint(Checkpoint):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        # After an epoch's last step comes validation, where it is saved as one that has only that
-        # before it.
+        # After an epoch's last step, validation saves it, so that only validation is left to do.
         if self._is_told() and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
             self._save(trainer)
 

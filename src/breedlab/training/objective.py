@@ -29,7 +29,7 @@ included."""
 
 
 def objective_line(metric: str, best: float) -> str:
-    """Return the line printed each epoch.
+    """Return the end of each epoch's line, from which SageMaker reads the objective.
 
     Args:
         metric: The monitored metric, such as `valid/top1`.
@@ -62,7 +62,8 @@ def objective_regex(metric: str) -> str:
 
 
 def figure_regex(metric: str) -> str:
-    """Find a metric besides the objective in an epoch's line, such as `train/loss 0.1234`."""
+    """Return a regex for another metric than the objective in an epoch's line, such as
+    `train/loss 0.1234`; its only group is the value."""
     return f"{re.escape(metric)} {_NUMBER}"
 
 
@@ -94,8 +95,8 @@ def rank(value: float, loss: float | None, mode: str) -> tuple[float, float]:
 
 
 def best_epoch(epochs: Sequence[Mapping[str, float]], metric: str, mode: str) -> int:
-    """Return the index of the best of these epochs, the earliest of those that are equal in metric
-    and loss.
+    """Return the index of the best of these epochs, the earliest of those with equal metric and
+    loss.
 
     Args:
         epochs: The metrics of each by name, at least one.

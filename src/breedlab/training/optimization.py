@@ -30,7 +30,7 @@ def parameter_groups(classifier: Classifier, optim: Optim) -> list[dict[str, Any
     if optim.param_groups == "legacy":
         return _legacy_groups(classifier, optim)
     backbone, name = classifier.backbone, classifier.architecture.name
-    # One rate for all needs no depths, and a network that no one has listed has none.
+    # One rate for all needs no depths, and a network that is not listed has none.
     depth = depths(backbone, name) if optim.layer_decay != 1 else {}
     decayed = is_decayed(backbone, name)
     grouped: dict[tuple[int, bool], list[nn.Parameter]] = {}
@@ -109,8 +109,8 @@ def make_schedule(
 def set_rates(schedule: LRScheduler) -> None:
     """Have each group learn at the rate that its schedule has at this step.
 
-    That is the rate a checkpoint brings, but for a run that continues to more epochs: its schedule
-    is another one.
+    That is the rate in the checkpoint, except in a run that continues to more epochs, whose
+    schedule has changed.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PyTorch asks for the rates of the last step

@@ -35,7 +35,7 @@ Progress = Callable[[str], Any]
 
 
 class MappedImages:
-    """Images of a file, one after the other, each of its own size.
+    """The images of one file, one after the other, each with its own size.
 
     Args:
         path: A .npy of bytes.
@@ -134,8 +134,8 @@ class _Store:
         kind: `evaluated` or `decoded`.
         photos: Of the split, in their order.
         sizes: (n, 2), the heights and widths that `make` returns.
-        original: (n, 2), those of the files, where they matter.
-        make: What is kept of an image.
+        original: (n, 2), those of the image files, where they matter.
+        make: Returns what is kept of an image.
     """
 
     def __init__(

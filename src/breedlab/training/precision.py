@@ -1,7 +1,7 @@
 """One precision for every forward pass of a run: trials, probe, feature pass, final training,
 validation and test.
 
-But for small heads on a CPU, see `auto_values.training_precision`.
+Small heads on a CPU are an exception: see `auto_values.training_precision`.
 Lightning's Trainer and Fabric cast by a plugin, which we name here; what runs outside of them takes
 `autocast`.
 """

@@ -8,18 +8,18 @@ from pathlib import Path
 from breedlab.files import read_json_if_whole
 
 REQUIRED = ("epochs", "reason", "best_epoch", "best")
-"""What `trained.json` has to say; one that lacks it is damaged."""
+"""The keys that `trained.json` must have; a file without them is damaged."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a run has behind it.
+    """What a run has done so far.
 
     Attributes:
-        trials: Trials of the search that ended; one that was cut off runs again.
+        trials: Trials of the search that ended; an interrupted one runs again.
         begun: Whether training has a checkpoint to continue from.
         epochs: Whole epochs of the training.
-        midway: Whether the checkpoint stands within the epoch after them.
+        midway: Whether the checkpoint is from the middle of the epoch after them.
         trained: Whether training ended; test and export are still to come.
         complete: Whether there is nothing left to do.
     """

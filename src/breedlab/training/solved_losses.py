@@ -1,5 +1,4 @@
-"""What a head that is solved minimizes besides its penalty: of one class an image, or of
-several."""
+"""What a solved head minimizes besides its penalty: with one class per image, or with several."""
 
 from __future__ import annotations
 
@@ -37,7 +36,7 @@ class Loss(ABC):
 
 
 class CrossEntropy(Loss):
-    """Cross-entropy of one class an image, the mean over images that weigh by their class."""
+    """Cross-entropy with one class per image: the mean over images, weighted by their class."""
 
     def shares(self, targets: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         if self.class_weights is None:

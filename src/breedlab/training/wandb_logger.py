@@ -14,7 +14,7 @@ from breedlab.training.log_filters import quiet_lightning
 
 
 def wandb_logger(config: Config, run: Path, run_id: str) -> WandbLogger:
-    """Return the logger of a run, which continues where there is one of its id."""
+    """Return the logger of a run, which continues the run with its id if there is one."""
     return WandbLogger(
         name=run.name,
         project=config.logger.experiment or config.name,
@@ -36,7 +36,8 @@ def finish(config: Config, run: Path, run_id: str, metrics: Mapping[str, float])
 
 
 def refuse_without_login(config: Config) -> None:
-    """Raise if Weights & Biases would ask who this is, which in a job no one answers."""
+    """Raise LoggerError if Weights & Biases would ask for a login, which in a job no one
+    answers."""
     if config.logger.offline or os.environ.get("WANDB_MODE") in ("offline", "disabled"):
         return
     import wandb

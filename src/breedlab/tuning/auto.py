@@ -46,9 +46,9 @@ def candidate(
     Args:
         space: Choices only.
         before: The trials so far, in order.
-        seconds: Seconds.
-        reserved: Trials that are to run after the last candidate.
-        first_pass: Seconds of a pass that was over before the first trial.
+        seconds: How many are left.
+        reserved: How many trials are to run after the last candidate.
+        first_pass: Seconds of a pass over the images that ended before the first trial.
     """
     tries = [*heads(space)]
     first = tries[0]

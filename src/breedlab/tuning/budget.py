@@ -9,10 +9,10 @@ from breedlab.errors import OutOfTime
 
 
 class Budget:
-    """Counts a search's time, that of the process before a resume included.
+    """A search's time, including that before a resume.
 
     Args:
-        minutes: How many there are; None for as many as it takes.
+        minutes: How many there are; None for no limit.
         spent: Seconds that were spent before.
         clock: Returns seconds.
     """

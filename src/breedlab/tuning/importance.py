@@ -9,10 +9,11 @@ from breedlab.tuning.storage import storage_url
 
 
 def importances(run: Path) -> dict[str, float]:
-    """Return each path's importance for a trial being among the better ones, as shares:
+    """Return each path's importance for a trial being among the better ones, as shares, by Optuna's
+    PED-ANOVA.
 
-    Empty where there are too few trials to tell. Source: Watanabe et al., "PED-ANOVA", arXiv
-    2304.10255.
+    Empty without a study, or where it has too few trials to tell. Source: Watanabe et al.,
+    "PED-ANOVA", arXiv 2304.10255.
 
     Args:
         run: A run directory with its `study.db`.

@@ -86,8 +86,8 @@ def encoded(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def visible(config: Config, count: int) -> int:
-    """Return how many of the trials before this one have results that count, whichever have ended
-    by now.
+    """Return how many of the trials before this one have results that count, no matter which have
+    ended by now.
 
     Args:
         config: With a search space.
@@ -98,8 +98,8 @@ def visible(config: Config, count: int) -> int:
         and config.tuner.strategy == "bayesian"
         and pruner(config.tuner) is None
     ):
-        # Which trials have ended by now is chance. These have to have, so that the same is proposed
-        # every time.
+        # Which trials have ended by now is chance. These must have ended, so that the same values
+        # are proposed every time.
         return max(0, count - config.tuner.parallel + 1)
     return count
 

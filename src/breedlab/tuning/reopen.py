@@ -161,14 +161,14 @@ def _report_epochs(trial: optuna.Trial, outcome: Outcome, config: Config) -> Non
 
 
 def _restored(config: Config, run: Path, study: optuna.Study) -> optuna.Study:
-    """Return the study without trials that look as if they were running: no one runs them any
-    more."""
+    """Return the study without trials that look as if they were running, since no process runs them
+    any more: those with a recorded outcome have ended, the others run again."""
     rerun = {trial.user_attrs.get("rerun_of") for trial in study.trials}
     cut_off = [t for t in study.trials if was_cut_off(t) and t.number not in rerun]
     if not cut_off and all(trial.state != TrialState.RUNNING for trial in study.trials):
         return study
-    # Optuna takes no trial back. So its file is written anew, each trial under its number, and put
-    # in the old one's place as a whole.
+    # Optuna cannot remove a trial. So a new file is written, each trial under its number, and
+    # replaces the old one as a whole.
     scratch = run / f".study.{os.getpid()}.tmp"
     scratch.unlink(missing_ok=True)
     anew = create_study(config, file_url(scratch))

@@ -269,7 +269,7 @@ class _Trials:
 
 
 class _Here:
-    """Runs a trial in this process, when its end is asked for."""
+    """A runner in this process, which runs a trial when asked for the ended ones."""
 
     def __init__(self, prepared: TrainingContext, stop_early: workers.StopEarly) -> None:
         self._prepared, self._stop_early = prepared, stop_early

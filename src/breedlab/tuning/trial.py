@@ -58,16 +58,17 @@ def run_trial(
     try:
         return _trained(prepared, values, stop_early)
     finally:
-        # Fabric ties network and optimizer into cycles. Python looks for such among so many objects
-        # so rarely that the networks of dozens of trials lay in memory, a GPU's too.
+        # Fabric ties network and optimizer into reference cycles. With this many objects, Python
+        # collects them so rarely that the networks of dozens of trials stayed in memory, also on a
+        # GPU.
         gc.collect()
 
 
 @contextmanager
 def quickly_collected() -> Iterator[None]:
-    """Inside, `gc.collect` looks only at what has come since, which takes no time.
+    """Have `gc.collect` look only at objects created inside, which takes no time.
 
-    What the process had frozen before, such as all that it imported, stays frozen.
+    What the process had frozen before, such as everything it imported, stays frozen.
     """
     was_frozen = gc.get_freeze_count() > 0
     gc.freeze()

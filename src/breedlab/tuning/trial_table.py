@@ -26,7 +26,7 @@ _SHOWN = 25
 
 
 class TrialTable:
-    """Shows what each trial tries, how far it is, and its result."""
+    """A table of what each trial tries, its progress, and its result."""
 
     def __init__(self, config: Config, paths: list[str]) -> None:
         self._metric, self._mode = config.monitor.metric, config.monitor.mode
@@ -52,7 +52,7 @@ class TrialTable:
         return self._live is not None
 
     def head(self, title: str) -> None:
-        """Print the table's title."""
+        """Set the table's title."""
         self._title = title
         self._refresh()
 

@@ -1,7 +1,7 @@
 """Trials in processes next to the main one (`tuner.parallel`), each at the end of a pipe.
 
-The main process alone proposes, prunes and records. A worker trains what it is sent, and ends when
-no one is left at the other end of its pipe, be it by `kill -9`.
+Only the main process proposes, prunes and records. A worker trains what it is sent, and ends when
+the other end of its pipe is gone, even after `kill -9`.
 """
 
 from __future__ import annotations
