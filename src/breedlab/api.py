@@ -92,7 +92,8 @@ class Prediction:
         label: The most likely class.
         probability: Of that class, 0 to 1.
         probabilities: Of every class by name, the most likely first.
-        unknown: Whether the image is unlike those of all classes; None if the model does not tell.
+        unknown: Whether the image is unlike those of all classes; None if the model has no measure
+            of that.
         label_set: The classes that include the true one with the model's coverage, 90%; empty if it
             has no sets.
         labels: The labels that the image is given, the most probable first, which may be none; None

@@ -20,9 +20,9 @@ from breedlab.names import printable
 
 _GZIP = zlib.MAX_WBITS | 16
 _MAX_RATIO = 50
-"""Unpacked bytes for each of the archive; weights are numbers, which hardly get smaller."""
+"""Unpacked bytes per byte of the archive; weights are numbers, which are hardly compressible."""
 _MAX_SMALL = 200_000_000
-"""Unpacked bytes that any archive may have besides."""
+"""Unpacked bytes that any archive may have in addition."""
 _MAX_READ = 1 << 20
 _MAX_MEMBERS = 10_000
 
@@ -44,7 +44,7 @@ def write_archive(path: Path, folder: Path) -> None:
 
 
 class _Zipped:
-    """What is written, as a gzip file without name and time.
+    """A writer of a gzip file without name and time.
 
     Weights repeat themselves in no way that deflate's search for matches finds: run lengths alone
     make them as small, in less than half of the time that the fastest level takes.

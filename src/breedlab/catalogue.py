@@ -1,8 +1,8 @@
 """torchvision's classifiers as data, so that a typo is found and a plan is made without importing
 torch.
 
-`python -m breedlab.models.measure_catalogue` writes catalogue.json anew from the torchvision that
-is installed.
+`python -m breedlab.models.measure_catalogue` rewrites catalogue.json from the torchvision that is
+installed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Entry:
 
 @cache
 def catalogue() -> dict[str, Entry]:
-    """Every torchvision classifier by name."""
+    """Return every torchvision classifier by name."""
     read = json.loads(FILE.read_text("utf-8"))
     return {
         name: Entry(e["parameters"], e["features"], tuple(e["weights"])) for name, e in read.items()

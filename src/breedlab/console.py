@@ -88,8 +88,8 @@ def progress(title: str, aside: bool = False) -> Iterator[Report]:
     """Show a progress bar on a terminal, which goes when it is done; elsewhere lines.
 
     Until its `Report` is called a bar shows that something is being done. In a pipe or a log the
-    first line comes after two seconds and others every thirty, so that a feature pass of half an
-    hour can be told from one that hangs.
+    first line comes after two seconds and others every thirty, so that users can see that a feature
+    pass of half an hour does not hang.
 
     Args:
         title: What is being done.

@@ -1,5 +1,5 @@
-"""The processes of one run, started by torchrun or whatever sets its variables. Elsewhere a run is
-one process.
+"""The processes of one run, started by torchrun or anything that sets its variables. Elsewhere a
+run is one process.
 
 Rank 0 speaks, searches, tests, exports and writes; all ranks train, each on its part of every
 batch.
@@ -130,7 +130,7 @@ def _leave() -> None:
 
 
 def wait() -> None:
-    """Until all processes are here; signals are heard meanwhile."""
+    """Wait until all processes are here; signals are handled meanwhile."""
     if world() > 1:
         AsyncFlag(0).result()
 

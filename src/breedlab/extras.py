@@ -21,14 +21,14 @@ EXTRAS = {
 
 @cache
 def has(extra: str) -> bool:
-    """Return whether all that an extra brings is installed."""
+    """Return whether all packages of an extra are installed."""
     specs = [find_spec(module) for module in EXTRAS[extra]]
     # A folder of that name, such as a run's `tensorboard`, has no origin.
     return all(spec is not None and spec.origin is not None for spec in specs)
 
 
 def install(extra: str) -> str:
-    """Return the words that install an extra."""
+    """Return the command that installs an extra."""
     return f"pip install 'breedlab[{extra}]'"
 
 

@@ -58,7 +58,7 @@ def free_memory() -> int:
 def in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_Out]:
     """Yield what `work` returns for each item, in order, computed by a thread a core.
 
-    Only so many items are taken ahead: Ctrl-C waits for a few, and few results are in memory.
+    Only a few items are taken ahead: Ctrl-C waits for a few, and few results are in memory.
     """
     with ThreadPoolExecutor(available()) as pool:
         queue = iter(items)

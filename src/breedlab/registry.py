@@ -1,8 +1,8 @@
-"""The kinds of component that people add, each by one class that is registered under its name.
+"""The kinds of components that users add, each by one class that is registered under its name.
 
 A component is a `Section` of the config: its fields are its settings, with their types, ranges and
 defaults, and the docstrings under them are the settings' documentation. Its `build` makes what the
-settings describe, and imports there whatever is heavy, so that help, a typo and a dry run answer
+settings describe, and imports heavy packages there, so that help, a typo and a dry run answer
 without torch.
 
     @AUGMENTATIONS.register("blank")

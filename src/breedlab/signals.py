@@ -53,13 +53,13 @@ class StopRequest:
 
     @contextmanager
     def deferrable(self) -> Iterator[None]:
-        """From `defer` to the end of this, only note a request to stop; a second one ends it at
-        once."""
+        """After a call of `defer` inside the block, only note a request to stop until the block
+        ends; a second request stops at once."""
         before = {number: signal.getsignal(number) for number in (*_ENDING, signal.SIGINT)}
         try:
             yield
         except Exception:
-            # the failure may well come of it: what tells a whole group to stop ends its helpers
+            # the stop may be the cause: a signal to the whole group ends its helpers, too
             if self.is_pending():
                 self.heed()
             raise
@@ -149,7 +149,7 @@ def same_stack() -> Iterator[None]:
 
 
 def _in_main_thread() -> bool:
-    """Python lets no other thread set a handler."""
+    """Return whether this is the main thread; Python lets no other set a signal handler."""
     return threading.current_thread() is threading.main_thread()
 
 

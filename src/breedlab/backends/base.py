@@ -69,7 +69,7 @@ class Handle(ABC):
         """Return its status, in a few words.
 
         Raises:
-            BackendError: If no one can tell.
+            BackendError: If it cannot be found out.
         """
 
     @abstractmethod
@@ -105,7 +105,7 @@ class Handle(ABC):
         return self.results()
 
     def resume(self) -> Mapping[str, Any]:
-        """Start what is still to come of an experiment that broke off, then return the results."""
+        """Start the remaining jobs of an interrupted experiment, then return the results."""
         raise BackendError(
             f"{self.name}: has nothing left to start; follow it with:"
             f" {command('jobs', 'fetch', self.name)}"
@@ -186,7 +186,7 @@ class Backend(ABC):
 
         Args:
             config: Of a new experiment.
-            overrides: The user's words: what they name stays on.
+            overrides: The user's overrides; the settings that they name are kept.
         """
         return config, overrides
 
@@ -210,11 +210,11 @@ class Backend(ABC):
         resume: Path | None,
         callbacks: Sequence[lightning.Callback] = (),
     ) -> Mapping[str, Any]:
-        """Submit an experiment and, if `backend.wait` says so, follow it to its end.
+        """Submit an experiment, and follow it to its end if `backend.wait` is set.
 
         Args:
             config, overrides, resume: As for `submit`.
-            callbacks: What else watches the final training, where that runs in this process.
+            callbacks: Lightning callbacks for the final training, where that runs in this process.
 
         Returns:
             What a grid's table shows of it.
@@ -263,7 +263,7 @@ class Backend(ABC):
 
     def everyones(self, where: str | None) -> tuple[str, list[ListedJob]] | None:
         """Return where it looked, and every job there that breedlab launched, the newest first;
-        None where this backend cannot tell."""
+        None where this backend does not know."""
         return None
 
     def store(self, address: str, where: str | None, key: str | None) -> Store:

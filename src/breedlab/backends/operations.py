@@ -1,7 +1,7 @@
 """What a backend may offer besides experiments: endpoints, batch jobs, and policies of its account.
 
 `breedlab deploy`, `batch`, and `account` know nothing else of a backend. `Backend` returns None for
-what it does not offer, and `offered` words the refusal.
+what it does not offer, and `offered` has the error message.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ _REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR
 
 
 def main() -> None:
-    """`breedlab COMMAND ...`."""
+    """Run `breedlab COMMAND ...`."""
     degrade_terminal()
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):

@@ -121,5 +121,5 @@ def _config(overrides: list[str]) -> Config:
     if not any(word.startswith("backend=") for word in words):
         name = next(iter(offering(lambda backend: backend.account())))
         words.append(f"backend={name}")
-    # As a dry run: neither images nor an account are needed to tell what would have to be allowed.
+    # As a dry run: neither images nor an account are needed to know what would have to be allowed.
     return validate(load([*words, "dry_run=true"]))

@@ -1,6 +1,6 @@
 """`breedlab completion`: a script that has a shell complete commands, flags, settings and runs.
 
-All names stand in the script, so that a press of TAB starts no Python; only run directories are
+All names are in the script, so that a press of TAB starts no Python; only run directories are
 looked up, by the shell, where the user is.
 """
 

@@ -20,7 +20,7 @@ _REPEATED = {
 
 _PAIRS = ("tags", "environment")
 _SPECIAL = re.compile(r"[^\w./@+-]")
-"""What Hydra takes for part of a name only behind a backslash."""
+"""What Hydra accepts in a name only after a backslash."""
 _TEXT = re.compile(r"[A-Za-z/~][\w./:@+-]*")
 """What Hydra reads as a text without quotes, `true`, `null` and the like aside."""
 

@@ -235,7 +235,7 @@ def configure(*overrides: str) -> Config:
 
 
 def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """One new experiment: validated, then planned (dry run) or run.
+    """Validate one new experiment, then plan it (dry run) or run it.
 
     Returns:
         What the table of a grid shows of it.
@@ -280,7 +280,7 @@ def _with_weights_of_a_run(config: Config, overrides: list[str]) -> tuple[Config
 def resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
     """Return the recorded config of the run to continue, with what a continued run may change.
 
-    Only what the words say is compared: a default that is another one today contradicts nothing.
+    Only what the overrides say is compared: a default that has changed since contradicts nothing.
     """
     from breedlab.pipeline.extension import refuse_fewer
     from breedlab.pipeline.rundir import recorded_config, recorded_overrides
@@ -314,8 +314,8 @@ be the same."""
 
 
 def _as_run(config: Config, images: int | None) -> Config:
-    """Return a config as a run on so many images corrects it: what it was begun with, however often
-    it is retyped."""
+    """Return a config with its batch sizes capped as in a run on this number of images, to compare
+    it with the recorded one."""
     from breedlab.pipeline.suitability import cap_batch_sizes
 
     return config if images is None else cap_batch_sizes(config, images)[0]
@@ -346,8 +346,8 @@ def _given(recorded: list[str], words: list[str], images: int | None) -> dict[st
 
 
 def _refuse_unknown_flags(argv: list[str]) -> None:
-    """`--lr 0.1` is how other tools are written to; Hydra's parser would answer with a screen of
-    usage."""
+    """Refuse flags such as `--lr 0.1`, which other tools take; Hydra's parser would print a screen
+    of usage."""
     from hydra._internal.utils import get_args_parser
 
     flags = get_args_parser()._option_string_actions

@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
         self._paths = list(paths)
 
     def add_subparsers(self, **options: Any) -> Any:
-        """Add commands of the command, each with a parser that says its errors alike."""
+        """Add subcommands, each with a parser whose errors look the same."""
         return super().add_subparsers(**{"parser_class": _SubParser, "prog": self.prog, **options})
 
     def error(self, message: str) -> NoReturn:

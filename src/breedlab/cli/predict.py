@@ -182,7 +182,7 @@ def _expand(word: str, scratch: Path) -> list[Path]:
             f"{word}: {what}; expected an image, a folder of images or a pattern such as"
             " 'photos/*.jpg'"
         )
-    # A FIFO, a device or a link to nothing has an answer of its own, which says so.
+    # A FIFO, a device or a dangling link gets an answer of its own, with that error.
     return [file for file in paths if not file.is_dir()]
 
 
@@ -328,7 +328,7 @@ def _show(answers: list[dict[str, Any]]) -> None:
     has_truths = any("truth" in answer for answer in answers)
     columns = ["image", "class", "probability", *(["true class"] if has_truths else [])]
     grid = table("", columns, [row[: len(columns)] for row in rows])
-    # Names tell the images apart: what an error says gives way to them, and what has no room is
+    # Names identify the images: errors get the space that these leave, and what has no room is
     # folded, never cut.
     longest = max((len(answer["photo"]) for answer in answers), default=0)
     truths = max((len(answer.get("truth", "")) for answer in answers), default=0)

@@ -12,7 +12,7 @@ from breedlab.registry import HEADS
 
 HEAD = "model.head_type"
 PASSES_WITH_HEADS = 2
-"""Of the passes over the images, so many, the best ones, get all heads."""
+"""This number of the best passes over the images get all heads."""
 
 Values = dict[str, Any]
 

@@ -1,5 +1,5 @@
-"""Rules of the SageMaker backend that the config alone can tell, so that they are reported with all
-the others."""
+"""Rules of the SageMaker backend that need only the config, so that they are reported with all the
+others."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from breedlab.backends.kinds import BackendKind
 
 _BUCKET = re.compile(r"[a-zA-Z0-9._-]{1,255}")
-"""What boto3 takes for a bucket's name, old ones with capitals among them."""
+"""What boto3 accepts as a bucket's name, including old ones with capitals."""
 
 MOST_CHOICES = 30
 """What a categorical range of SageMaker may hold."""
@@ -183,7 +183,7 @@ def pipeline_has_what_it_needs(backend: Backend) -> Iterator[Problem]:
 
 
 def isolation_needs_nothing(backend: Backend, model: Model) -> Iterator[Problem]:
-    """Behind network isolation nothing is downloaded: neither packages nor weights."""
+    """Refuse what a job would download under network isolation: packages and weights."""
     if not kind_of(backend).aws or not backend.network_isolation:
         return
     if "/" not in backend.image and not backend.vendor:

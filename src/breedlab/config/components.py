@@ -59,7 +59,7 @@ def extended(base: type[BaseModel]) -> type[BaseModel]:
     """Return a schema with a section for each registered component that it has none for.
 
     Args:
-        base: The schema as it is written down.
+        base: The schema as it is in the code.
 
     Raises:
         ConfigError: If a component has the name of a setting that is something else.

@@ -1,4 +1,4 @@
-"""What Hydra composes, and what it refuses, in the same words as everything else."""
+"""Compose a config with Hydra, and report what it refuses like any other problem."""
 
 from __future__ import annotations
 

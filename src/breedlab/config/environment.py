@@ -86,7 +86,7 @@ def _plain(tree: Any) -> Tree:
 
 @contextmanager
 def _variables_by_name() -> Iterator[None]:
-    """Inside, OmegaConf puts a variable's text where it would put its value."""
+    """Let OmegaConf insert a variable's text instead of its value inside the block."""
     from omegaconf import OmegaConf
     from omegaconf.resolvers import oc
 
@@ -105,7 +105,8 @@ def _as_text(name: str, *default: Any) -> str:
 
 
 def _escaped(texts: Any) -> Any:
-    """Return texts as records have them: what only looks like a variable, behind a backslash."""
+    """Return texts as records have them, with a backslash before what only looks like a
+    variable."""
     if isinstance(texts, dict):
         return {key: _escaped(each) for key, each in texts.items()}
     if isinstance(texts, list):

@@ -1,5 +1,5 @@
-"""Packages of one's own, named in `plugins` of the config, whose components are registered when
-they are imported."""
+"""Packages of the user's own, named in `plugins` of the config, whose components are registered
+when they are imported."""
 
 from __future__ import annotations
 

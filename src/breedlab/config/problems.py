@@ -28,7 +28,7 @@ Rule = Callable[..., Iterator[Problem]]
 def error_from(
     problems: Iterable[Problem], source: str = "config", code: str = ConfigError.code
 ) -> ConfigError:
-    """All problems as one error, each on a line of its own.
+    """Return all problems as one error, each on a line of its own.
 
     Args:
         problems: At least one.
@@ -98,7 +98,7 @@ SYNONYMS = {
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """`; did you mean ...?` where some valid name is close, else nothing."""
+    """Return `; did you mean ...?` where some valid name is close, else nothing."""
     valid = list(names)
     leaf = _leaf(name)
     alike = [other for other in valid if _leaf(other) == leaf]
@@ -137,7 +137,7 @@ def _likeness(name: str, other: str) -> tuple[float, int]:
 
 
 def paths_of(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Every config path in a tree, branches and leaves."""
+    """Return every config path in a tree, branches and leaves."""
     paths = []
     for key, value in tree.items():
         paths.append(f"{prefix}{key}")
@@ -147,7 +147,7 @@ def paths_of(tree: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def reword(errors: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[Problem]:
-    """Pydantic's error records as problems, one a config path.
+    """Return Pydantic's error records as problems, one per config path.
 
     Args:
         errors: `ValidationError.errors()`. A field that may be one of several types has one record
@@ -183,8 +183,8 @@ def _message(path: str, records: list[Mapping[str, Any]], names: list[str]) -> s
 
 
 def _is_union_branch(part: str) -> bool:
-    """Pydantic adds the branch of a union to the location, such as `literal['auto']` or
-    `constrained-int`."""
+    """Return whether a part of a location is the branch of a union, which Pydantic adds, such as
+    `literal['auto']` or `constrained-int`."""
     return part in {"int", "float", "str", "bool"} or any(mark in part for mark in "[('-")
 
 

@@ -27,7 +27,8 @@ from breedlab.weight_files import file_of, names_file, problem
 
 
 def backbone_is_known(model: Model) -> Iterator[Problem]:
-    """torchvision's names are data here; timm's are found out where timm is imported."""
+    """Refuse unknown names of torchvision's networks and weights; timm's are checked where timm is
+    imported."""
     names_of_torchvision = catalogue()
     names = names_of_torchvision[model.name].weights if model.name in names_of_torchvision else ()
     path = Path(file_of(model.weights))
@@ -79,7 +80,7 @@ def probe_has_something_to_unfreeze(model: Model, trainer: Trainer) -> Iterator[
 
 
 def balanced_once(data: Data, optim: Optim) -> Iterator[Problem]:
-    """Each of these makes rare classes count as much as common ones; two would overdo it."""
+    """Refuse two settings that each make rare classes count as much as common ones."""
     balanced = [
         text
         for text, is_given in (
@@ -157,8 +158,8 @@ def engine_computes_precision(serving: Serving) -> Iterator[Problem]:
 
 
 def engine_is_installed(serving: Serving, backend: Backend) -> Iterator[Problem]:
-    """Told before hours of training, not after; elsewhere than here the machine that trains
-    tells."""
+    """Refuse an engine that is not installed, before hours of training and not after; for another
+    machine, that machine checks it."""
     needs_openvino = serving.engine == "openvino" or (
         serving.engine == "auto" and serving.precision == "int8"
     )

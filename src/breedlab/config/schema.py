@@ -1,4 +1,4 @@
-"""The typed config as a whole, and how it is written down: with the text of what comes from the
+"""The typed config as a whole, and how it is recorded: with the text of what comes from the
 environment."""
 
 from __future__ import annotations
@@ -85,8 +85,7 @@ class Config(Section):
         return tree
 
     def recorded(self) -> dict[str, Any]:
-        """Return the config as it is written down: with the text of what comes from the
-        environment.
+        """Return the config as it is recorded: with the text of what comes from the environment.
 
         What the record itself is read by stays a value: the experiment's name, which names its
         folder, too, the network, and every number and choice.

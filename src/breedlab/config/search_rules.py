@@ -12,7 +12,8 @@ from breedlab.config.space import PAIRED, Choices, SpaceError, leaves, read_dime
 
 
 def warmup_fits_trials(optim: Optim, tuner: Tuner) -> Iterator[Problem]:
-    """On SageMaker a trial is a training of its own, and would be refused there."""
+    """Refuse a warm-up that takes a whole trial or longer: on SageMaker a trial is a training of
+    its own, and would be refused there."""
     if (
         tuner.strategy != "none"
         and optim.schedule != "one_cycle"

@@ -64,7 +64,8 @@ class SpaceError(ValueError):
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every (config path, description) in `tuner.space`, whether its keys are nested or dotted."""
+    """Yield every (config path, description) in `tuner.space`, whether its keys are nested or
+    dotted."""
     for key, value in tree.items():
         path = f"{prefix}{key}"
         if isinstance(value, Mapping) and not (value.keys() & _LEAF_KEYS):
@@ -140,7 +141,7 @@ def _as_field(kinds: set[type], number: int | float) -> int | float:
     """Return a number of the type that its field has: `mixup` from 0 to 1 takes 0.5, too."""
     if float in kinds:
         return float(number)
-    # One that is not whole stays as it is: the field refuses it in its own words.
+    # One that is not whole stays as it is: the field refuses it with its own message.
     return int(number) if int in kinds and float(number).is_integer() else number
 
 
@@ -164,7 +165,8 @@ def _flat(annotation: Any) -> Iterator[type]:
 
 
 def grid_points(space: Space) -> list[dict[str, Any]]:
-    """Every combination of a space that consists of choices only, the last path varying fastest."""
+    """Return every combination of a space that consists of choices only, the last path varying
+    fastest."""
     axes = [dimension.values for dimension in space.values() if isinstance(dimension, Choices)]
     assert len(axes) == len(space), "a grid has choices only; the rules refuse anything else"
     return [dict(zip(space, values, strict=True)) for values in product(*axes)]

@@ -227,7 +227,7 @@ def _errors(tree: Tree) -> list[Any]:
 
 
 def leaf_values(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Every leaf with its config path."""
+    """Yield every leaf with its config path."""
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from leaf_values(value, f"{prefix}{key}.")
@@ -356,7 +356,7 @@ def _partner(tree: Tree, path: str) -> dict[str, list[Any]]:
 
 
 def known_paths() -> list[str]:
-    """Every config path that the schema has, branches and leaves."""
+    """Return every config path that the schema has, branches and leaves."""
 
     def of(model: type[BaseModel]) -> Tree:
         tree: Tree = {}

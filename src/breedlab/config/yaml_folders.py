@@ -1,4 +1,4 @@
-"""Where the YAML files of the config are: in conf/, and in folders of one's own."""
+"""Where the YAML files of the config are: in conf/, and in the user's own folders."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def parsed(text: str) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Quoted strings of Hydra's grammar as strings."""
+    """Return a value with quoted strings of Hydra's grammar as strings."""
     if isinstance(value, dict):
         return {str(plain(key)): plain(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -169,7 +169,7 @@ def _save(book: Path, entries: dict[str, list[object]]) -> None:
 def _stamp(path: Path) -> str:
     try:
         status = path.stat()
-    except OSError:  # a dangling link, or gone since the scan: reading it will say so
+    except OSError:  # a dangling link, or deleted since the scan: reading it will report that
         return ""
     readable = "h" * formats.reads_heic() + "a" * formats.reads_avif()
     return f"{_VERSION}{readable}/{status.st_size}/{status.st_mtime_ns}"

@@ -34,7 +34,7 @@ resized."""
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _KEPT_BYTES = 32 * 2**20
-"""The largest that every glibc takes for M_MMAP_THRESHOLD."""
+"""The largest M_MMAP_THRESHOLD that every glibc accepts."""
 KEPT_BY_TRAINING = 2**30
 """Bytes; newer ones take as much, which holds the activations of a batch."""
 _STRIP = 1_000_000
@@ -92,7 +92,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray[Any, np.dtyp
 
 
 def size(data: bytes) -> tuple[int, int]:
-    """Return (height, width) of what `decode` makes of a file, from its first bytes.
+    """Return (height, width) of what `decode` returns for a file, from its first bytes.
 
     Raises:
         ImageError: If they do not say.
@@ -146,7 +146,8 @@ def keep_memory(largest: int = _KEPT_BYTES) -> None:
 
 
 def _decode_plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray[Any, Any] | None:
-    """simplejpeg's fast path, None for what it cannot read as a person would see it."""
+    """Decode with simplejpeg, which is fast; None if it cannot, or not as a viewer would show the
+    image."""
     try:
         import simplejpeg
     except ImportError:  # AWS's inference image may lack it; Pillow reads the same pixels, slower

@@ -147,7 +147,7 @@ def _download(archive: Archive, part: Path, report: Progress) -> None:
             try:
                 _receive(pool, archive, part, report)
             except (ProtocolError, TimeoutError, SSLError) as error:
-                # The body broke off, which urllib3 leaves to its caller.
+                # The body was cut off, which urllib3 leaves to its caller.
                 cause = error
             except HTTPError as error:
                 raise _unreachable(archive, part, _reason(error)) from error

@@ -257,7 +257,7 @@ def _labelled_by(
     ignore: Sequence[str],
     multi: bool,
 ) -> PhotoSet:
-    """Return the images that label files name, with a cut of what splits they do not tell."""
+    """Return the images that label files name, cutting the splits that they do not name."""
     label_file = table.files[0]
     by_split: dict[str, dict[str, list[Path]]] = {}
     images: dict[str, multi_label.Labelled] = {}

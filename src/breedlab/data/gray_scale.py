@@ -48,7 +48,7 @@ class Scale:
 
 
 def scale_of(image: Image.Image) -> Scale | None:
-    """Return how an image of many gray values is brought to 8 bits; None for one of 8 bits.
+    """Return how an image of many gray values is scaled to 8 bits; None for one of 8 bits.
 
     Unsigned numbers of up to 16 bits have a full scale, and a dark image stays dark: 65535 is
     white. Signed numbers, those of 32 bits and floats have none that all programs share: the

@@ -57,8 +57,8 @@ _LITTER = {
     "site-packages",
     "wandb",
 }
-"""What systems and programs leave among people's files, in small letters; whatever is hidden
-(`.DS_Store`) is passed over, too."""
+"""What systems and programs leave among users' files, in lowercase; hidden files (`.DS_Store`) are
+skipped, too."""
 
 _SIGNS_OF_TOOLS = ("pyvenv.cfg", "conda-meta/history", "latest/config.yaml")
 """What is in folders that people name as they like: environments of Python (`venv`, `my-env`) and

@@ -48,10 +48,10 @@ class Pixels(Protocol):
 
 @dataclass(frozen=True)
 class KeptImages:
-    """What is kept of a split's images, so that no file has to be decoded again.
+    """The cached images of a split, so that no file has to be decoded again.
 
     Attributes:
-        evaluated: What the evaluation transform makes of them.
+        evaluated: The results of the evaluation transform.
         decoded: What training crops are cut from.
     """
 
@@ -128,7 +128,7 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, Target]]):
 
 
 class _Splits(Dataset[tuple[torch.Tensor, Target]]):
-    """Several splits behind one loader. Keys are (split, view, index)."""
+    """Several splits for one loader. Keys are (split, view, index)."""
 
     def __init__(self, datasets: dict[str, PhotoDataset]) -> None:
         self.datasets = datasets
@@ -346,9 +346,9 @@ class PhotoData(lightning.LightningDataModule):
 
 
 def start_worker(_worker: int) -> None:
-    """One thread a worker, a process group of its own, and memory that it keeps."""
+    """Give a worker one thread, a process group of its own, and memory that it keeps."""
     torch.set_num_threads(1)
     if os.name == "posix":
-        # what tells the whole group to stop must not take the batches from the step that is saved
+        # a signal to the whole group must not end the workers before the current step is saved
         os.setpgid(0, 0)
     keep_memory()

@@ -37,7 +37,7 @@ def merged_copies(files: Mapping[str, Sequence[Path]]) -> Labelled:
 
 
 def _size(path: Path) -> int:
-    """Return a file's size; -1 if it cannot be read, which the check tells."""
+    """Return a file's size; -1 if it cannot be read, which the check reports."""
     try:
         return path.stat().st_size
     except OSError:

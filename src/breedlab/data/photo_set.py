@@ -1,4 +1,4 @@
-"""The images of a data set, by split: what readers of folders and label files make of them."""
+"""The images of a data set, by split: the result of reading folders and label files."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class PhotoSet:
         cut: Which splits had no folder and were cut from train.
         flaws: What has to be fixed before the images can be used, though those that are there can
             be read.
-        notes: What was made of the folders that a user may want to know: how they were read,
-            litter passed over.
+        notes: What users may want to know about the folders: how they were read, litter passed
+            over.
         left_out: What was not read that may have been meant to be: files by their endings, images
             outside classes.
         label_files: The files that hold the labels, where class folders do not.
@@ -62,6 +62,6 @@ class PhotoSet:
     multi_label: bool = False
 
     def counts(self, split: str) -> list[int]:
-        """Number of images of each class in a split."""
+        """Return the number of images of each class in a split."""
         images = Counter(label for photo in self.splits[split] for label in photo.classes)
         return [images[label] for label in range(len(self.classes))]

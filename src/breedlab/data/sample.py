@@ -95,7 +95,7 @@ _FIRST: list[tuple[str, str, str]] = [
 
 @functools.lru_cache(maxsize=1)
 def _catalogue() -> list[tuple[str, str, str]]:
-    """Every color, pattern and build, each combination once, neighbors unlike each other."""
+    """Return every color, pattern and build, each combination once, neighbors unlike each other."""
     every = list(itertools.product(_COLOURS, _PATTERNS, _BUILDS))
     # 331 shares no factor with the count, so the walk meets every combination.
     walk = (every[i * 331 % len(every)] for i in range(len(every)))

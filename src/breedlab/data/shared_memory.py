@@ -42,7 +42,7 @@ def free_bytes() -> int | None:
 
 
 def fitting(workers: int, batch_bytes: int, free: int | None) -> Loading:
-    """Return the loading that comes nearest to what is wanted and whose batches fit into the shared
+    """Return the loading that is closest to the requested one and whose batches fit into the shared
     memory.
 
     A batch that does not fit ends the process that writes it with a bus error.
@@ -61,8 +61,8 @@ def fitting(workers: int, batch_bytes: int, free: int | None) -> Loading:
 
 
 def note(needed: int, batch_bytes: int) -> str:
-    """Return what a user should know of a shared memory that is too small for what is wanted;
-    nothing if it is not."""
+    """Return what a user should know of a shared memory that is too small for the requested
+    loading; nothing if it is not."""
     free = free_bytes()
     workers = fitting(needed, batch_bytes, free)
     if workers == Loading(needed) or free is None:

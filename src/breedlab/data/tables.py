@@ -69,7 +69,7 @@ class Table:
 
 @dataclass(frozen=True)
 class _Sheet:
-    """A label file, with its columns in the roles that they play."""
+    """A label file, with its columns by role."""
 
     file: Path
     records: list[dict[str, str]]

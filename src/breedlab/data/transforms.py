@@ -116,7 +116,7 @@ def shrunk(pixels: np.ndarray[Any, Any], side: int, interpolation: str) -> np.nd
 
 
 def shrunk_size(height: int, width: int, side: int) -> tuple[int, int]:
-    """Return the (height, width) that `shrunk` makes of an image of these."""
+    """Return the (height, width) of the result of `shrunk` for an image of these."""
     if min(height, width) <= side:
         return height, width
     long = round(side * max(height, width) / min(height, width))

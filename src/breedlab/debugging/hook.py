@@ -52,7 +52,7 @@ class RunHook(Hook):  # type: ignore[misc]
         # ends.
         atexit.unregister(self._cleanup)
 
-    # What smdebug would do behind our back.
+    # What smdebug would do unasked.
 
     def has_default_configuration(self) -> bool:
         return False  # then it would swallow errors, print their traces and switch itself off
@@ -217,7 +217,7 @@ class RunHook(Hook):  # type: ignore[misc]
             self._pending.append((name, [("update", False)], ratio.view(1)))
         self._before = []
 
-    # What is written.
+    # What smdebug writes.
 
     def _log_params(self, module: nn.Module) -> None:
         for name, parameter in _trained(module):

@@ -197,7 +197,7 @@ class EvalPass:
     Attributes:
         at: Steps of training that came before its end.
         last: smdebug's global step of its last batch.
-        loss: The mean over its images; over its batches where a recording does not tell how many
+        loss: The mean over its images; over its batches where a recording does not have how many
             images they held.
         steps: smdebug's global steps of its batches.
     """
@@ -240,7 +240,7 @@ class TensorLog:
         return str(self.trial.mode(step).name)
 
     def steps(self, mode: str) -> list[int]:
-        """smdebug's global steps of a mode at which anything was saved."""
+        """Return smdebug's global steps of a mode at which anything was saved."""
         return [step for step in sorted(self.trial._global_to_mode) if self.mode(step) == mode]
 
     def names(self, collection: str) -> list[str]:
@@ -253,7 +253,7 @@ class TensorLog:
         )
 
     def saved(self, collection: str, mode: str) -> dict[int, list[str]]:
-        """By smdebug's global step of a mode the tensors of a collection that were saved."""
+        """Return the saved tensors of a collection, by smdebug's global step of a mode."""
         if (collection, mode) not in self._saved:
             members, by_step = (
                 set(self.names(collection)),

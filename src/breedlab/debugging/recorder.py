@@ -156,8 +156,7 @@ class Recorder(lightning.Callback):
                 )
 
     def _alone(self, trainer: lightning.Trainer, pl_module: Any) -> None:
-        """Without a step of training before them, validation, test and prediction are recorded
-        too."""
+        """Register the hook for validation, test or prediction without training before, too."""
         if self.hook is None:
             self._begin(trainer, pl_module)
 

@@ -21,7 +21,7 @@ OWN = ("update", "zeros", "dead", "saturated")
 Kind = tuple[str, bool]
 """smdebug's key of a reduction: its name, and whether of absolute values."""
 
-# Where a bounded activation's slope is all but gone, below and above.
+# Where a bounded activation's slope is almost zero, below and above.
 BOUNDS: dict[type[nn.Module], tuple[float, float]] = {
     nn.Tanh: (-0.99, 0.99),
     nn.Sigmoid: (0.01, 0.99),
@@ -43,8 +43,8 @@ def bounds_of(module: nn.Module) -> tuple[float, float] | None:
 
 
 def parse(name: str) -> Kind:
-    """From a config's name, which is smdebug's JSON name, to smdebug's key: `abs_l2_norm` to (`l2`,
-    True)."""
+    """Convert a config's name, which is smdebug's JSON name, to smdebug's key: `abs_l2_norm` to
+    (`l2`, True)."""
     absolute = name.startswith("abs_")
     return name.removeprefix("abs_").removesuffix("_norm"), absolute
 
@@ -65,8 +65,8 @@ def reduce(
 
 
 def own_of(values: npt.NDArray[Any], name: str) -> npt.NDArray[Any] | None:
-    """One of our reductions of a tensor that was saved whole; None where that takes more than the
-    tensor."""
+    """Return one of our reductions of a tensor that was saved whole; None where the tensor is not
+    enough for it."""
     if name == "zeros":
         return np.asarray((values == 0).mean())
     if name == "dead":

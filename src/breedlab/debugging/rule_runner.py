@@ -12,7 +12,7 @@ from breedlab.verdicts import TRIGGERED, Verdict, triggered, write_verdicts
 
 
 def judge(tape: TensorLog, limits: DebuggerRules, classes: Sequence[str] = ()) -> list[Verdict]:
-    """Every rule's verdict, the built-in ones first.
+    """Return every rule's verdict, the built-in ones first.
 
     Args:
         tape: The recording.

@@ -20,7 +20,7 @@ FIGURES = {
     "relu_activations": ("dead", "dead channels of rectifiers"),
     "bounded_activations": ("saturated", "saturated share of bounded activations"),
 }
-"""By smdebug's collection the reduction that is drawn, and its name for people."""
+"""The reduction that is drawn for each of smdebug's collections, and its name in the chart."""
 
 _TENSORS = 24
 _STEPS = 60
@@ -92,7 +92,7 @@ def _series(pairs: list[list[Any]]) -> Series:
 
 
 def _extent(run: Path) -> dict[str, int]:
-    """By registration, how many steps it has saved."""
+    """Return how many steps each registration has saved."""
     from breedlab.debugging.reader import registrations
 
     return {
@@ -140,7 +140,7 @@ def _figures(tape: Any, collection: str, names: list[str], steps: list[int]) -> 
 
 
 def _spread(items: list[Any], most: int) -> list[Any]:
-    """At most so many, the first and the last among them."""
+    """Return at most this many items, evenly spread, including the first and the last."""
     if len(items) <= most:
         return items
     return [items[round(index * (len(items) - 1) / (most - 1))] for index in range(most)]

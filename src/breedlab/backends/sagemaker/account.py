@@ -1,4 +1,4 @@
-"""What an AWS account has to allow and hold for an experiment, behind the seam."""
+"""What an AWS account has to allow and contain for an experiment, for the `Backend` interface."""
 
 from __future__ import annotations
 

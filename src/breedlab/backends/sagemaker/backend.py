@@ -1,4 +1,4 @@
-"""Amazon SageMaker behind the seam."""
+"""The `Backend` of Amazon SageMaker."""
 
 from __future__ import annotations
 

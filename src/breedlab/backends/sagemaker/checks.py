@@ -213,7 +213,7 @@ def model_problems(
     documentation.
 
     Args:
-        request: What is to be sent.
+        request: The request to send.
         set_by: What a user sets a field by.
         before: The requests that are sent before it.
     """

@@ -32,7 +32,7 @@ class Limit:
     Attributes:
         name: For tests and messages of tests.
         source: Where it is stated.
-        says: The words there.
+        says: The documentation's text.
         check: Yields what a call has against it, given the calls before it.
     """
 
@@ -284,7 +284,7 @@ LIMITS = (
 
 
 def notices(call: Call, enough: Collection[str] = ()) -> list[str]:
-    """Return what a call may run into that no one can tell from here, with the way to make sure.
+    """Return what may make a call fail but cannot be checked from here, with the way to make sure.
 
     Args:
         call: The call.

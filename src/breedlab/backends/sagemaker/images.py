@@ -164,8 +164,8 @@ def _uri_problems(backend: Backend, region: str) -> list[str]:
 
 
 def _chosen(image: str, region: str) -> tuple[str, str] | None:
-    """Framework and full version of what `backend.image` names; None if the SDK knows no such
-    version."""
+    """Return the framework and full version of what `backend.image` names; None if the SDK knows no
+    such version."""
     if image == "auto":
         latest = str(_list(_FRAMEWORKS[0])["version_aliases"]["latest"])
         if _is_in(region, _FRAMEWORKS[0], latest):
@@ -181,7 +181,8 @@ def _chosen(image: str, region: str) -> tuple[str, str] | None:
 
 
 def _newest(region: str) -> tuple[str, str] | None:
-    """Framework and version of the newest usable image in a region; None if there is none."""
+    """Return the framework and version of the newest usable image in a region; None if there is
+    none."""
     there = [
         (framework, version)
         for framework in _FRAMEWORKS

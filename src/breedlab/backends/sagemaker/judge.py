@@ -1,5 +1,5 @@
-"""All that AWS is known to refuse of a call: by its API's model, by its documentation, and inside
-the definition of a pipeline."""
+"""Everything that AWS is known to refuse in a call: by its API's model, by its documentation, and
+inside the definition of a pipeline."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ def is_arm(instance_type: str) -> bool:
 
 
 def unusable(instance_type: str) -> str | None:
-    """Return why neither AWS's images nor breedlab can use what a type is paid for; None if they
+    """Return why neither AWS's images nor breedlab can use the accelerators of a type; None if they
     can."""
     for family, has in _ACCELERATORS.items():
         if instance_type.startswith(f"ml.{family}"):

@@ -28,7 +28,7 @@ _LONGEST_RUN = "Longest run time for a training job"
 
 @dataclass
 class Findings:
-    """What a look at the account came to.
+    """The results of checking the account.
 
     Attributes:
         problems: What AWS would refuse.

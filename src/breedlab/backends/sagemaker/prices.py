@@ -168,7 +168,8 @@ def bill_problems(
 
 
 def price_per_hour(backend: Priced, region: str) -> tuple[float | None, str]:
-    """USD for one instance and hour, and where that comes from; None if it is not known."""
+    """Return USD for one instance and hour, None if it is not known, and where that comes from, or
+    why it is not known."""
     if backend.price_per_hour is not None:
         return backend.price_per_hour, "backend.price_per_hour"
     table, proviso = _table(), ""

@@ -77,7 +77,7 @@ def is_there_already(error: Any) -> bool:
 
 
 def is_denied(error: BaseException | None) -> bool:
-    """Return whether the caller's own missing permission is behind an error."""
+    """Return whether an error comes from a permission that the caller lacks."""
     from botocore.exceptions import ClientError
 
     while error is not None:

@@ -227,7 +227,7 @@ _PARTITIONS = {
     "us-isof-": "aws-iso-f",
     "eusc-": "aws-eusc",
 }
-"""By how the names of its regions begin; the others are of `aws`."""
+"""Partitions by the prefix of their regions' names; other regions are in `aws`."""
 
 
 def partition_of(region: str) -> str:
@@ -363,7 +363,7 @@ def _location(s3: Any, bucket: str) -> str:
 
 
 def split_uri(uri: str) -> tuple[str, str]:
-    """Bucket and key of `s3://bucket/key`; the key has no slash at its ends."""
+    """Return bucket and key of `s3://bucket/key`; the key has no slash at its ends."""
     match = re.fullmatch(r"s3://([^/]+)/?(.*?)/*", uri)
     assert match, f"{uri} is not an s3:// address; user input is checked where it is read"
     return match[1], match[2]

@@ -172,7 +172,7 @@ def upload_files(
         kms_key: Encrypts what is uploaded.
         title: For the progress bar.
         newer: Whether a file that was changed after its upload goes again, for keys that do not
-            tell the content.
+            depend on the content.
 
     Returns:
         How many were uploaded.
@@ -204,7 +204,8 @@ def upload_files(
 
 
 def upload_archive(session: boto3.Session, archive: Path, uri: str, kms_key: str | None) -> None:
-    """Upload a model's archive, unless one of its size is there: its address tells its content."""
+    """Upload a model's archive, unless one of its size is there: its address depends on its
+    content."""
     from botocore.exceptions import ClientError
 
     s3 = client(session, "s3")
@@ -236,7 +237,7 @@ def put(s3: Any, bucket: str, key: str, content: bytes, kms_key: str | None) -> 
 
 
 def stored(s3: Any, bucket: str, prefix: str) -> dict[str, tuple[int, float]]:
-    """Size and time of every object under a prefix, by key."""
+    """Return size and time of every object under a prefix, by key."""
     pages = s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix)
     return {
         entry["Key"]: (entry["Size"], entry["LastModified"].timestamp())

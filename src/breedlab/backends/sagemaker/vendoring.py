@@ -61,7 +61,7 @@ def collect(
     machine: str = "x86_64",
     asked_by: str = "backend.vendor",
 ) -> None:
-    """Fill a source's folder of wheels with all that its requirements files need.
+    """Fill a source's folder of wheels with everything that its requirements files need.
 
     Args:
         folder: The source.
@@ -151,7 +151,7 @@ def _download(target: Path, pins: Sequence[str], python: str, machine: str, aske
 
 
 def _pip(*words: str) -> str | None:
-    """Run pip; return what it has to complain of, None if nothing."""
+    """Run pip; return its error output, None if it succeeds."""
     done = subprocess.run(
         [sys.executable, "-m", "pip", words[0], "-q", "--disable-pip-version-check", *words[1:]],
         capture_output=True,

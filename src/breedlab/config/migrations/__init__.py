@@ -7,8 +7,8 @@ Four things outlive the version that wrote them: a run directory (its `config.ya
 A new field needs no migration: it has a default. Where that is not what older versions did,
 `FORMER` has what a recorded config means that lacks the field. What needs a migration is a change
 of meaning. To make one, raise `SCHEMA_VERSION`, and register here, under the version that it starts
-from, a function that returns the tree in the next version's terms. Every release's files stand in
-`tests/assets/` and are read in CI for ever.
+from, a function that returns the tree in the next version's terms. Every release's files stay in
+`tests/assets/` and are read in CI.
 """
 
 from __future__ import annotations

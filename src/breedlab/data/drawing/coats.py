@@ -36,8 +36,8 @@ def _patch(
 def _scatter(
     place: Place, count: int, low: float, high: float, rng: np.random.Generator, rough: float = 0.18
 ) -> list[Points]:
-    """``count`` roundish (or rough) spots, evenly strewn, of radii between ``low`` and ``high`` dog
-    units."""
+    """Return ``count`` roundish (or rough) spots, evenly scattered, of radii between ``low`` and
+    ``high`` dog units."""
     order = np.arange(count, dtype=np.float64)
     along = (order + rng.uniform(0.0, 1.0, count)) / max(count, 1)
     # The golden ratio spreads them across without the clumps that plain chance would leave.
@@ -49,7 +49,7 @@ def _scatter(
 
 
 def _stripes(place: Place, count: int, rng: np.random.Generator) -> list[Points]:
-    """Wavy stripes from the back down, thinning out toward the belly."""
+    """Return wavy stripes from the back down, thinning out toward the belly."""
     down = np.linspace(0.0, 1.0, 5)
     middle = (np.arange(count)[:, None] + rng.uniform(0.25, 0.75, (count, 1))) / count
     across = 1.1 - down * rng.uniform(1.2, 2.1, (count, 1))
@@ -63,7 +63,7 @@ def _stripes(place: Place, count: int, rng: np.random.Generator) -> list[Points]
 def zone_coat(
     zone: str, place: Place, coat: Coat, rng: np.random.Generator
 ) -> tuple[Colour, list[Mark]]:
-    """Ground color of one zone of a dog and the marks on it."""
+    """Return the ground color of one zone of a dog and the marks on it."""
     base, accent, light = coat.base, coat.accent, coat.light
     count = _MARKS.get(zone, 0)
     # Ears are a shade deeper, else they would be lost against the cheek.

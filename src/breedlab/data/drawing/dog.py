@@ -109,7 +109,7 @@ class Dog:
         self._head()
 
     def extent(self, head_only: bool = False) -> tuple[Points, Points]:
-        """Lowest and highest x and y of the dog or of its head."""
+        """Return the lowest and highest x and y of the dog or of its head."""
         parts = self.parts[self.body_parts :] if head_only else self.parts
         everything = np.concatenate([outline for part in parts for outline in part.outlines])
         return everything.min(0), everything.max(0)
@@ -241,7 +241,8 @@ class Dog:
         )
 
         def view(points: Sequence[Sequence[float]] | Points) -> Points:
-            """(forward, up, sideways) around the skull, seen by the camera, in dog units."""
+            """Return points, (forward, up, sideways) around the skull, as seen by the camera, in
+            dog units."""
             f, u, s = np.asarray(points, dtype=np.float64).T
             depth = f * math.cos(yaw) + s * math.sin(yaw)
             across = f * math.sin(yaw) - s * math.cos(yaw)

@@ -21,7 +21,7 @@ DARK: Colour = (34, 26, 28)
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """``first`` with ``share`` (0 to 1) of ``second`` stirred in."""
+    """Return ``first`` mixed with ``share`` (0 to 1) of ``second``."""
     r, g, b = (round(a + (c - a) * share) for a, c in zip(first, second, strict=True))
     return r, g, b
 
@@ -35,7 +35,7 @@ def _basis(steps: int) -> Points:
 
 @functools.lru_cache(maxsize=64)
 def _around(n: int, ring: bool) -> NDArray[np.int64]:
-    """For each stretch of a curve the four control points that shape it."""
+    """Return the indices of the four control points that shape each stretch of a curve."""
     rows = np.arange(n if ring else n - 1)[:, None] + np.arange(-1, 3)
     return rows % n if ring else rows.clip(0, n - 1)
 
@@ -129,7 +129,8 @@ def tube_through(control: Sequence[Sequence[float]] | Points, fluff: float = 0.0
 def joint(
     start: Points, end: Points, upper: float, lower: float, bend: float
 ) -> tuple[Points, Points]:
-    """Knee and foot of a two-bone leg from ``start`` toward ``end``; ``bend`` is +1 or -1."""
+    """Return the knee and foot of a two-bone leg from ``start`` toward ``end``; ``bend`` is +1 or
+    -1."""
     reach = end - start
     far = math.hypot(reach[0], reach[1])
     d = min(max(far, abs(upper - lower) + 1e-3), (upper + lower) * 0.999)

@@ -71,7 +71,7 @@ class RunRule(Rule):  # type: ignore[misc]
 
     @abstractmethod
     def steps_to_check(self) -> Iterable[int]:
-        """smdebug's global steps at which to ask, in order."""
+        """Return smdebug's global steps at which to check the rule, in order."""
 
     @abstractmethod
     def invoke_at_step(self, step: int) -> bool:
@@ -171,7 +171,7 @@ class TensorRule(RunRule):
 
 
 def _rounded(figures: dict[str, Any]) -> dict[str, Any]:
-    """Six digits; what JSON has no number for, in words."""
+    """Round to six digits; numbers that JSON does not have become text."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, float):

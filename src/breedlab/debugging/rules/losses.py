@@ -93,7 +93,8 @@ class Overfit(_PassRule):
             valid[-1] > valid[best] * (1 + self.limits.rise)
             and valid[-1] - valid[best] > self.limits.margin
         )
-        # Without training losses of its own (not saved so often) the validation's rise has to do.
+        # Without training losses of its own (not saved so often) only the rise of the validation
+        # loss is used.
         learning = len(train) != len(valid) or (train[-1] < valid[-1] and train[-1] <= train[best])
         self._rising = self._rising + 1 if risen and learning else 0
         self.figures = {

@@ -166,7 +166,8 @@ class _UpdateRule(TensorRule):
         self._last: int | None = None
 
     def ratios(self, step: int) -> dict[str, float]:
-        """By weight the norm of its update over its own."""
+        """Return the norm of each weight's update over its own, by name; call it once per step, in
+        order."""
         before, self._last = self._last, step
         by_name = {name: self._ratio(name, step, before) for name in self.tensors(step)}
         return {name: ratio for name, ratio in by_name.items() if not math.isnan(ratio)}

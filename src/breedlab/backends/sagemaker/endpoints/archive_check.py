@@ -139,8 +139,8 @@ def _ask_handler(folder: Path, photo: bytes) -> tuple[int, bytes]:
 
 
 def _run(folder: Path, *photo: str) -> subprocess.CompletedProcess[str]:
-    """In a Python that sees neither this checkout, nor what the user's environment adds, nor the
-    user's keys."""
+    """Run the archive's code in a Python process that sees neither this checkout, nor what the
+    user's environment adds, nor the user's keys."""
     command = hidden_home.hiding([sys.executable, "-I", _PROBE, folder.resolve(), *photo])
     with tempfile.TemporaryDirectory(prefix="breedlab-probe-") as home:
         words: dict[str, Any] = {

@@ -70,7 +70,8 @@ def scaling_requests(deployment: Deployment) -> list[Request]:
 
 
 def alarm_name(endpoint: str) -> str:
-    """Of what wakes it, and of the policy that this calls."""
+    """Return the name of the alarm that wakes an endpoint, and of the scaling policy that the alarm
+    triggers."""
     return f"{endpoint}-wake"
 
 
@@ -135,7 +136,7 @@ class Scaled:
         name: The endpoint's.
         targets: What scales, and between which numbers, as AWS describes it; empty where nothing
             does.
-        policies: By what, likewise.
+        policies: Its scaling policies, as AWS describes them.
         tags: Of the targets, by their resource.
     """
 
@@ -146,7 +147,7 @@ class Scaled:
 
     @classmethod
     def of(cls, account: boto3.Session, deployment: Deployment) -> Scaled:
-        """Of a deployment's endpoint, in its variant."""
+        """Return the autoscaling of a deployment's endpoint, as it is in the account."""
         scaling = client(account, "application-autoscaling")
         where = {"ServiceNamespace": "sagemaker"}
         targets = scaling.describe_scalable_targets(**where, ResourceIds=[deployment.resource])[

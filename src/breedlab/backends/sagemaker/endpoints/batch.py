@@ -1,4 +1,4 @@
-"""SageMaker's batch jobs behind the seam, as `breedlab batch` starts and follows them."""
+"""SageMaker's batch jobs, as `breedlab batch` starts and follows them."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def cost_of(
     """Return what a deployment's endpoint costs.
 
     Args:
-        deployment: What is wanted.
+        deployment: The endpoint's target state.
         price: USD an hour that the user gave, for an instance or for a unit of provisioned
             concurrency.
         account: Where AWS's own price list is asked for, if anywhere.

@@ -46,7 +46,7 @@ class Creation:
 
     Args:
         account: The session.
-        deployment: What is wanted.
+        deployment: The endpoint's target state.
     """
 
     def __init__(self, account: boto3.Session, deployment: Deployment) -> None:
@@ -64,7 +64,7 @@ class Creation:
         }
 
     def adopt(self) -> None:
-        """Take what an earlier call of the same command created for this one's own."""
+        """Adopt what an earlier call of the same command created."""
         self._made = list(self.resources().values())
 
     def send(self, request: Request) -> None:

@@ -42,7 +42,7 @@ from breedlab.console import console, note, stage, warn
 
 
 def delete(name: str, region: str | None) -> None:
-    """Delete an endpoint with all that was made for it; files in S3 stay.
+    """Delete an endpoint with everything that was created for it; files in S3 stay.
 
     Raises:
         BackendError: If there is none, or breedlab did not make it.

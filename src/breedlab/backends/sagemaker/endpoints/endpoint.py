@@ -77,7 +77,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Deployment:
-    """All that an endpoint is made of.
+    """Everything that defines an endpoint.
 
     Attributes:
         name: The endpoint's.
@@ -165,9 +165,9 @@ def requests(deployment: Deployment, *, exists: bool, retain: bool = False) -> l
     """Return the requests in the order in which they are sent.
 
     Args:
-        deployment: What is wanted.
+        deployment: The endpoint's target state.
         exists: Whether the endpoint is there and is updated in place.
-        retain: Whether it keeps the number of instances that its autoscaling has come to.
+        retain: Whether it keeps the number of instances that its autoscaling has reached.
     """
     planned = [_model(deployment), _config(deployment)]
     planned.append(_update(deployment, retain) if exists else _create(deployment))

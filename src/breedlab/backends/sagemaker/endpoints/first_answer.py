@@ -11,8 +11,8 @@ from breedlab.console import note
 from breedlab.errors import BackendError
 
 PATIENCE_S = 180.0
-"""A TorchServe that has just started answers 503, or lets the first requests time out, behind a
-healthy /ping."""
+"""A TorchServe that has just started answers 503, or lets the first requests time out, while /ping
+is healthy."""
 _PAUSE_S = 5.0
 
 

@@ -51,7 +51,7 @@ def inference_image(instance_type: str, region: str) -> str:
 
 
 def python_of(image: str) -> str:
-    """Return the Python version of one of AWS's images, which its tag tells.
+    """Return the Python version of one of AWS's images, from its tag.
 
     Raises:
         BackendError: If the tag does not.

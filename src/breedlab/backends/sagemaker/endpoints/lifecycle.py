@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 POLL_S = 10.0
 _LOOKS = 3
-"""At an endpoint that is not yet what was asked for, before that is taken for what AWS made of
-it."""
+"""How often to look again at an endpoint that is not yet what was asked for, before that counts as
+the outcome."""
 MOVING = ("Creating", "Updating", "SystemUpdating", "RollingBack", "Deleting")
 """Statuses of an endpoint that AWS is still changing."""
 

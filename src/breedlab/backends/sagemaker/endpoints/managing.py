@@ -1,4 +1,4 @@
-"""SageMaker's endpoints behind the seam, as `breedlab deploy` manages them."""
+"""SageMaker's endpoints, as `breedlab deploy` manages them."""
 
 from __future__ import annotations
 

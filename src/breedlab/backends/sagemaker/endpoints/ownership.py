@@ -24,8 +24,8 @@ KINDS = {
     "endpoint_config": ("EndpointConfigName", "EndpointConfigs"),
     "model": ("ModelName", "Models"),
 }
-"""What an endpoint is made of, with the field of its name and that of a list of them; first what
-uses the second."""
+"""What an endpoint consists of, with the fields of its name and of a list of them; each before what
+it uses."""
 
 
 @dataclass
@@ -60,7 +60,8 @@ def refuse_foreign(sagemaker: Any, described: dict[str, Any], allowed: str | Non
 
 
 def delete(account: boto3.Session, name: str) -> Deleted:
-    """Delete an endpoint with all that `breedlab deploy` made for it; the files in S3 stay.
+    """Delete an endpoint with everything that `breedlab deploy` created for it; the files in S3
+    stay.
 
     Raises:
         BackendError: If there is nothing of this name that is ours, or AWS refuses.
@@ -100,7 +101,7 @@ def delete(account: boto3.Session, name: str) -> Deleted:
 
 
 def remove(sagemaker: Any, kind: str, parameters: dict[str, str]) -> None:
-    """Delete a model or an endpoint config; one that is gone already is as good."""
+    """Delete a model or an endpoint config; one that does not exist any more is no error."""
     from botocore.exceptions import ClientError
 
     try:
@@ -159,7 +160,7 @@ def _in_use(sagemaker: Any) -> dict[tuple[str, str], str]:
 def _configs_of(sagemaker: Any, endpoint: str) -> Iterator[str]:
     """Yield the config that an endpoint has, and the one that it is being updated to."""
     described = describe(sagemaker, endpoint)
-    if described is None:  # gone since it was listed
+    if described is None:  # deleted since it was listed
         return
     yield described["EndpointConfigName"]
     if pending := described.get("PendingDeploymentSummary", {}).get("EndpointConfigName"):

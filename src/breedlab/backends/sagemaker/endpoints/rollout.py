@@ -71,8 +71,8 @@ class Rollout:
 
     Args:
         account: The session.
-        deployment: What is wanted.
-        classes: What the model tells apart.
+        deployment: The endpoint's target state.
+        classes: The model's classes.
         photo: Bytes of the image that decides.
         replaces: The endpoint that may be updated no matter who made it.
     """
@@ -101,7 +101,7 @@ class Rollout:
         """Return the endpoint's status, None if there is none.
 
         Raises:
-            BackendError: If it is another's, or in no state to be updated.
+            BackendError: If it belongs to someone else, or its state does not allow an update.
         """
         with aws_errors(f"endpoint {self.deployment.name}"):
             described = describe(self.sagemaker, self.deployment.name)
@@ -303,7 +303,7 @@ class Rollout:
             before.scaled.remove(self.account)
 
     def _undo(self, before: Before | None) -> str:
-        """Roll back, and say how that ended."""
+        """Roll back, and return how that ended, as text."""
         name = self.deployment.name
         try:
             with aws_errors(name):

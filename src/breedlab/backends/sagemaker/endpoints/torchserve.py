@@ -107,7 +107,7 @@ class Stack:
     ) -> None:
         """Wait until a worker has loaded the model.
 
-        `/ping` cannot tell: it is healthy while a worker fails to load, again and again.
+        `/ping` does not show it: it is healthy while a worker fails to load, again and again.
 
         Args:
             timeout: Seconds.
@@ -154,7 +154,7 @@ class Stack:
                 return
 
     def log(self) -> str:
-        """All that it printed."""
+        """Return everything that it printed."""
         return self._log.read_text(errors="replace")
 
     def trouble(self) -> str:
@@ -231,7 +231,7 @@ def find_environment(path: str | None = None) -> tuple[Path | None, str]:
 def ask(
     url: str, body: bytes, kind: str, accept: str, timeout: float = 60.0
 ) -> urllib3.BaseHTTPResponse:
-    """One POST to `/invocations`.
+    """Send one POST to `/invocations`, and return its response.
 
     Raises:
         BackendError: If there is no answer.

@@ -45,8 +45,8 @@ def find_ours(account: boto3.Session) -> list[ListedJob]:
 
 
 def stop(account: boto3.Session, name: str) -> str:
-    """Stop a job of the account, be it one whose record is lost, or a trial, and say what became
-    of it.
+    """Stop a job of the account, even one whose record is lost, or a trial, and return the outcome
+    as text.
 
     Raises:
         BackendError: If there is no such job, or it is not ours.
@@ -82,7 +82,7 @@ def stop(account: boto3.Session, name: str) -> str:
 
 
 def stop_job(account: boto3.Session, name: str, arn: str, *, training: bool) -> None:
-    """Stop a running job, and leave word on it of who did."""
+    """Stop a running job, and tag it with who did."""
     sagemaker = client(account, "sagemaker")
     with aws_errors(name):
         if training:
@@ -93,7 +93,7 @@ def stop_job(account: boto3.Session, name: str, arn: str, *, training: bool) -> 
 
 
 def stop_pipeline(account: boto3.Session, name: str, execution: str) -> None:
-    """Stop an execution and the job that it is at, and leave word on its pipeline of who did."""
+    """Stop an execution and its current job, and tag its pipeline with who did."""
     with aws_errors(name):
         client(account, "sagemaker").stop_pipeline_execution(
             PipelineExecutionArn=execution,

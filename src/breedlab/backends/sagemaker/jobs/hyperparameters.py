@@ -32,7 +32,7 @@ _WORDS = {"true": True, "false": False, "none": None, "null": None}
 
 
 def sagemaker_name(path: str) -> str:
-    """SageMaker's name of a config path.
+    """Return SageMaker's name of a config path.
 
     Raises:
         ConfigError: If the name could not be turned back, or SageMaker would not take it.
@@ -122,7 +122,7 @@ def _value_model_in(config: type[Config], path: str) -> type[Section] | None:
 
 
 def _section(section: type[BaseModel], name: str) -> type[BaseModel] | None:
-    """Return the section that a field holds, be it optional."""
+    """Return the section that a field holds, optional or not."""
     field = section.model_fields.get(name)
     return None if field is None else section_of(field.annotation)
 

@@ -208,8 +208,8 @@ def _finished_files(run: Path) -> Iterator[str]:
 
 
 def _stamp(path: Path) -> _Stamp | None:
-    """Return when a file changed and what tells it from others of that moment; None if there is
-    none."""
+    """Return when a file changed, with its inode and size for changes within the clock's
+    resolution; None if there is none."""
     try:
         status = path.stat()
     except FileNotFoundError:

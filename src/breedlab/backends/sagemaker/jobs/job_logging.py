@@ -1,4 +1,5 @@
-"""What a job's logger needs besides the config: MLflow's address, and who is asked there."""
+"""What a job's logger needs besides the config: MLflow's address in its environment, and access to
+its server."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _NAMES = re.compile(
 _ARN = re.compile(
     r"(arn:aws[a-z-]*:secretsmanager:([a-z0-9-]+):\d{12}:secret:[^:]+)(?::([^:]*).*)?"
 )
-"""A secret's address; behind it, as ECS has it, the key of a JSON secret."""
+"""A secret's address; after it, as in ECS, the key of a JSON secret."""
 
 
 _SHELL = re.compile(r"\$\{oc\.env:(\w+)\}")
@@ -31,8 +31,8 @@ _SHELL = re.compile(r"\$\{oc\.env:(\w+)\}")
 
 
 def is_secret(name: str, value: str) -> bool:
-    """Return whether a variable's value must not be kept. The name or the address of a secret tells
-    nothing."""
+    """Return whether a variable's value must not be kept. The name or the address of a secret is
+    not secret."""
     if _ARN.fullmatch(value) or _SHELL.fullmatch(value):
         return False
     return bool(_NAMES.search(name)) or holds_password(value)

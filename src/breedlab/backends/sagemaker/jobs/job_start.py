@@ -31,11 +31,11 @@ class LostAnswer(BackendError):
 def send(account: boto3.Session, request: Request) -> None:
     """Start a job.
 
-    A request that broke off is sent again by boto3, and AWS refuses the second for the first's
-    sake; so a job of the name that reads our own source is the one that was asked for.
+    boto3 sends an interrupted request again, and AWS refuses the second because of the first; so a
+    job of this name that reads our own source is the one that was asked for.
 
     Raises:
-        LostAnswer: If no one can tell whether the job was started.
+        LostAnswer: If it is not known whether the job was started.
         BackendError: If AWS refuses it; then there is no job.
     """
     request = with_secrets(request)

@@ -43,7 +43,7 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
     """Start an experiment's first job.
 
     Raises:
-        BreedlabError: Before anything is uploaded, naming all that AWS would refuse.
+        BreedlabError: Before anything is uploaded, naming everything that AWS would refuse.
     """
     stage("Checking")
     account, place, problems = session.inspect(config.backend)

@@ -48,7 +48,7 @@ def requests(
         experiment: What its jobs are made of.
         git: The commit that it is launched from.
         change: What is done to a job's request before it becomes a step.
-        started: When it was launched, which tells this launch from others of its name.
+        started: When it was launched, which distinguishes this launch from others of its name.
     """
     config, name = experiment.config, experiment.name
     steps = [_step(name, change(request)) for name, request in _jobs(experiment).items()]

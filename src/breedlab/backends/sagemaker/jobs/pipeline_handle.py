@@ -97,7 +97,8 @@ class PipelineExperiment(SageMakerExperiment):
         return self.results()
 
     def resume(self) -> Mapping[str, Any]:
-        """Start the pipeline, if its launch broke off, or what of it failed or was stopped.
+        """Start the pipeline, if its launch was interrupted, or the steps that failed or were
+        stopped.
 
         Raises:
             BackendError: If what is still to be paid for is above `backend.max_bill`.

@@ -98,10 +98,10 @@ def _patiently(name: str, call: Callable[[], Any], new: bool = False) -> Any:
         name: The pipeline's.
         call: Its token makes a second one do nothing new.
         new: Whether the pipeline was just made: its tags, by which the caller may be allowed to
-            start it, arrive after it (the SDK retries AccessDeniedException for their sake).
+            start it, arrive after it (the SDK retries AccessDeniedException for the same reason).
 
     Raises:
-        LostAnswer: If no one can tell whether the call arrived.
+        LostAnswer: If it is not known whether the call arrived.
         BackendError: If AWS refuses.
     """
     for pause in (*job_start.PAUSES, None):

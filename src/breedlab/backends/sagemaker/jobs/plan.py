@@ -37,7 +37,7 @@ def plan(config: Config) -> str:
     """Return the plan as text.
 
     Raises:
-        ConfigError: For what AWS would refuse, as far as it can be told from here.
+        ConfigError: For what AWS would refuse, as far as that is known without asking it.
         DataError: If the data folder is there and cannot be used.
     """
     require_extra()

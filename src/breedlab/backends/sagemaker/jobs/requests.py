@@ -108,7 +108,7 @@ def new_name(config: Config, now: datetime) -> str:
 
 
 def requests(experiment: Experiment, best: Mapping[str, str] | None = None) -> list[Request]:
-    """Every request of an experiment, in the order in which they are sent.
+    """Return every request of an experiment, in the order in which they are sent.
 
     Args:
         experiment: What jobs are made of.
@@ -324,7 +324,7 @@ def _shared(experiment: Experiment, stage: str) -> dict[str, Any]:
 
 
 def _expected_gpus(instance_type: str) -> dict[str, str]:
-    """Return what tells a job that its container has to see a GPU."""
+    """Return the variable by which a job knows that its container has to see GPUs."""
     return {"BREEDLAB_GPUS": str(count)} if (count := gpus(instance_type)) else {}
 
 
