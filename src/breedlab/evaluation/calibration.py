@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 FEWEST_IMAGES = 20
-"""Validation images without which no temperature is fitted: of fewer, chance decides it."""
+"""Validation images below which no temperature is fitted: with fewer, chance decides it."""
 LOWEST, HIGHEST = 0.02, 50.0
-"""What temperatures may be: beyond them softmax no longer changes to speak of, or overflows."""
+"""The range of temperatures: beyond it, softmax hardly changes, or overflows."""
 
 _SIGNIFICANT = 3.841
 """Twice the gain in log-likelihood above which one parameter is no chance: the 95% quantile of

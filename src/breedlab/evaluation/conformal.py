@@ -9,7 +9,7 @@ import torch
 
 COVERAGE = 0.9
 FEWEST_IMAGES = 20
-"""Validation images without which there are no sets."""
+"""Validation images below which there are no sets."""
 
 
 def least_probability(
@@ -36,7 +36,8 @@ def sets_measured(
     """Return how often the sets of these images hold the true class, and how many classes they have
     on average."""
     inside = probabilities >= least
-    inside.scatter_(1, probabilities.argmax(1, keepdim=True), True)  # the likeliest is always in it
+    # the most likely class is always in it
+    inside.scatter_(1, probabilities.argmax(1, keepdim=True), True)
     return {
         "images": len(labels),
         "coverage": float(inside.gather(1, labels[:, None]).float().mean()),

@@ -11,7 +11,7 @@ from breedlab.evaluation.statistics import wilson
 from breedlab.registry import METRICS
 
 _FEWEST_CLASSES_OF_TOP5 = 20
-"""Of fewer, five guesses are a quarter of the classes or more, and top-5 says little."""
+"""With fewer classes, five guesses cover a quarter of them or more, and top-5 says little."""
 
 
 def shown_metrics(test: Mapping[str, Any]) -> dict[str, str]:

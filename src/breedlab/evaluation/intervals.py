@@ -23,7 +23,7 @@ from breedlab.evaluation.statistics import (
 
 RESAMPLES = 1000
 _MOST_DRAWN = 20_000_000
-"""Images of all resamples together: of very many images, fewer resamples do."""
+"""Images of all resamples together: with very many images, fewer resamples are enough."""
 _AT_ONCE = 100_000
 """Images of those resamples that are computed together."""
 _TAILS = (0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2)

@@ -18,7 +18,8 @@ from breedlab.evaluation.statistics import Array, wilson
 
 Span = tuple[float, float]
 _FEWEST, _MOST_DRAWN = 200, 20_000_000
-"""Resamples at least; and labels of all of them together, up to which there are more."""
+"""The fewest resamples; and the number of labels in all of them together up to which there are
+more."""
 
 
 @dataclass(frozen=True)

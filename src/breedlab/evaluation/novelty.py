@@ -14,7 +14,7 @@ from breedlab.serving.novelty import MAHALANOBIS, METHODS, NEAREST, Novelty
 FALSE_ALARMS = 0.05
 """The share of images of the classes that may be called unknown."""
 FEWEST_IMAGES = 20
-"""Validation images that the threshold is found on; of fewer it would be chance's."""
+"""Validation images that the threshold needs; with fewer, chance would decide it."""
 MOST_IMAGES = 4000
 """Training images whose features are kept."""
 _WIDEST = 2048

@@ -196,7 +196,7 @@ def _torchvision_weights_in(file: Path, entries: Sequence[Any]) -> tuple[Any, st
         stem = Path(weights.url).stem
         if file.name.startswith(stem) or digest.startswith(stem.rpartition("-")[2]):
             return weights, f"those of {weights.name}, which this file is"
-    # Not DEFAULT's: a newer recipe of torchvision's says nothing of a file that is not
+    # Not DEFAULT's: a newer recipe of torchvision's says nothing about a file that is not
     # torchvision's.
     return entries[0], f"those of {entries[0].name}, since {file.name} does not say its own"
 
@@ -230,7 +230,7 @@ def import_timm() -> Any:
 
 
 def _build_timm(name: str, weights: str, tag: str) -> Backbone:
-    network: Any  # timm adds methods of its own to nn.Module
+    network: Any  # timm adds its own methods to nn.Module
     try:
         timm = import_timm()
     except ImportError as error:

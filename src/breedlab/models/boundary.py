@@ -133,7 +133,8 @@ def _defaults(network: nn.Module) -> dict[str, Any]:
 def _after(network: nn.Module, stage: str) -> fx.GraphModule:
     try:
         graph = _StageTracer(stage).trace(network, _defaults(network))
-    except Exception as error:  # tracing fails in as many ways as forward methods can be written
+    # tracing can fail in as many ways as there are ways to write a forward method
+    except Exception as error:
         raise NotSeparable(f"the network cannot be traced ({type(error).__name__})") from error
     calls = [node for node in graph.nodes if node.op == "call_module" and node.target == stage]
     if len(calls) != 1:

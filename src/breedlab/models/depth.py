@@ -69,8 +69,8 @@ _UNDECAYED = (
     "logit_scale",
     "cpb_mlp",
 )
-"""What timm's counterparts of torchvision's transformers name in `no_weight_decay`, or hold in one
-dimension."""
+"""What timm's versions of torchvision's transformers name in `no_weight_decay`, or keep
+one-dimensional."""
 
 
 def depths(network: nn.Module, name: str) -> dict[str, int]:
@@ -97,7 +97,7 @@ def is_decayed(network: nn.Module, name: str) -> dict[str, bool]:
         network: A backbone without its last layer.
         name: The backbone's, as in the config.
     """
-    model: Any = network  # timm adds methods of its own to nn.Module
+    model: Any = network  # timm adds its own methods to nn.Module
     if name.startswith(TIMM):
         exempt = tuple(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else ()
     else:

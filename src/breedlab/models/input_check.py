@@ -14,7 +14,7 @@ USUAL: dict[str, Normalization] = {
     "values from 0 to 1": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "values from 0 to 255": ((0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)),
 }
-"""What published weights were trained with, nearly all of them."""
+"""The normalizations of nearly all published weights."""
 
 
 _TOO_MUCH, _TOO_LITTLE = 2.2, 0.33
@@ -47,7 +47,7 @@ def spread(network: nn.Module, images: Tensor) -> float | None:
         assert isinstance(running, Tensor)
         x = inputs[0].float()
         variance = x.var(dim=[d for d in range(x.ndim) if d != 1])
-        alive = running > 1e-6 * running.max()  # a dead filter varies by nothing, then and now
+        alive = running > 1e-6 * running.max()  # a dead filter does not vary, then or now
         ratios.append(float((variance[alive] / running[alive]).median()))
         raise _Reached
 

@@ -20,9 +20,9 @@ def core() -> Any:
 
     with signals.same_stack():
         core = openvino.Core()
-        # a graph's file may be gone before what was compiled of it
+        # a graph's file may be deleted before the model that was compiled from it
         core.set_property({"ENABLE_MMAP": False})
-        core.get_versions("CPU")  # loads the plugin, which is what gets the stack
+        core.get_versions("CPU")  # loads the plugin, which replaces the signal stack
     return core
 
 

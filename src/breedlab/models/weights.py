@@ -23,8 +23,8 @@ CARD = "breedlab"
 """The key in a checkpoint of ours for what `model.json` says in an archive."""
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "network", "net")
-"""What training scripts call the state dict besides optimizer and epoch; the first that is there is
-taken."""
+"""Keys under which training scripts save the state dict, next to optimizer and epoch; the first one
+found is used."""
 _COUNTER = "num_batches_tracked"  # older files lack it, and no result depends on it
 
 
@@ -83,7 +83,7 @@ def read(path: Path) -> StoredWeights:
             " loaded; save the weights by themselves: torch.save(model.state_dict(),"
             " 'weights.pth')"
         ) from error
-    except Exception as error:  # torch has no error of its own for a damaged file
+    except Exception as error:  # torch raises no specific error for a damaged file
         raise BackboneError(
             f"model.weights: {path} cannot be read ({_one_line(error)}); expected a state dict that"
             " torch.save wrote, a .safetensors file, or a model.tar.gz"
@@ -155,7 +155,7 @@ def _read_safetensors(path: Path) -> StoredWeights:
 
     try:
         tensors = load_file(path)
-    except Exception as error:  # safetensors has one error for all, and OSError comes besides
+    except Exception as error:  # safetensors raises a single error, and OSError occurs, too
         raise BackboneError(
             f"model.weights: {path} is not a whole safetensors file ({_one_line(error)})"
         ) from error

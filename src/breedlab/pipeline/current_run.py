@@ -19,7 +19,7 @@ from breedlab.config import Config
 from breedlab.errors import RunInUse, remember_run
 
 _LOCK_WAIT_S = 10.0
-"""A killed process's helpers hold its lock until they notice, which takes them five seconds."""
+"""The helpers of a killed process hold its lock until they notice, which takes five seconds."""
 
 
 class CurrentRun:
@@ -72,7 +72,8 @@ class CurrentRun:
         """Lock a run's config.yaml until the run is left or this process ends, however it ends."""
         if fcntl is None:
             return
-        self._lock = (run / "config.yaml").open("r+")  # for writing, or NFS locks nothing
+        # opened for writing, since NFS locks nothing else
+        self._lock = (run / "config.yaml").open("r+")
         deadline = time.monotonic() + _LOCK_WAIT_S
         while True:
             try:

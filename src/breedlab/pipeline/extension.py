@@ -22,7 +22,7 @@ EPOCHS, TRIALS = "trainer.max_epochs", "tuner.trials"
 PATHS = (EPOCHS, TRIALS)
 
 SUPERSEDED = "superseded"
-"""The folder of what a run had, and has anew: `superseded/1/`, `superseded/2/` and so on."""
+"""The folder for what a run replaces: `superseded/1/`, `superseded/2/` and so on."""
 
 _TRAINED = "training.json"
 """Which values of a search the checkpoints belong to."""

@@ -45,11 +45,11 @@ _ENOUGH = 0.6
 _FEWEST = 2
 """Epochs. Half of the first warms up: after it alone, the network is worse than with its head."""
 _FROZEN_SHARE = 2 / 3
-"""Of the layers, where there is no time for all."""
+"""The share of the layers to freeze if there is no time to train all."""
 _CROP_SHARE = 0.8
-"""The training crop's side in that of validation's images."""
+"""The side of the training crop relative to validation's images."""
 _SMALLEST_BATCH = 4
-"""Images; gradients of fewer say too little."""
+"""Images; with fewer, gradients say too little."""
 _SMALLEST_SHRUNK = 128
 """Pixels; smaller images have no detail to spare."""
 
@@ -123,7 +123,7 @@ def fine_tune(
             accelerator=prepared.accelerator,
             precision=plan.precision,
         )
-    except TrainingError as error:  # the head is there, and worth its test and export
+    except TrainingError as error:  # the head exists, and is worth its test and export
         warn(f"{error}: fine_tune.lr here; the frozen backbone stays")
         none = _Plan(0, plan.precision, plan.freeze)
         distributed.rank_zero_only(lambda: _record(folder, none, before))
@@ -158,7 +158,7 @@ def settings(prepared: TrainingContext, config: Config, freeze: str) -> Config:
     """
     values: dict[str, Any] = {
         "model.freeze": freeze,
-        # so that training begins as the head left the network, which saw features with them
+        # so that training begins with the network as the head saw it
         "model.batch_norm": "frozen",
         "cache.views": 1 if freeze == "none" else 0,  # each epoch has other crops
         "cache.mode": "off",
@@ -178,7 +178,7 @@ def settings(prepared: TrainingContext, config: Config, freeze: str) -> Config:
         "trainer.ema": config.fine_tune.ema,
         "trainer.patience": None,
         "trainer.gradient_clip": 1.0,
-        # what records and profiles a run does so for the training that was asked for
+        # recording and profiling are only for the training that was asked for
         "debugger.level": "none",
         "profiler.level": "none",
         "logger.name": "tensorboard" if config.logger.name == "tensorboard" else "none",

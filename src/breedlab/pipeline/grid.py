@@ -38,7 +38,7 @@ class GridSummary(Callback):
         if all(row.keys() == {"overrides"} for row in self._rows):
             (folder / "multirun.yaml").unlink(missing_ok=True)
             for place in self._new:
-                with suppress(OSError):  # something else came into it meanwhile
+                with suppress(OSError):  # something else was written to it meanwhile
                     place.rmdir()
         if not any("run" in row or "error" in row for row in self._rows):
             return

@@ -24,7 +24,7 @@ def observers(
     """
     watching: list[lightning.Callback] = []
     if records(config):
-        # On every rank, though only rank 0's records: all have to agree on whether a rule ends the
+        # On every rank, although only rank 0 records: all have to agree on whether a rule ends the
         # training.
         watching.append(Recorder(config.debugger, run))
     if not distributed.is_main():

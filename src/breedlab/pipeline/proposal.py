@@ -21,16 +21,16 @@ from breedlab.names import printable
 ENOUGH_TO_FINE_TUNE = 1000
 """Training images from which on every layer is trained, where a GPU makes that quick."""
 ENOUGH_TO_SEARCH = 30
-"""Validation images below which trials differ by chance alone, so that a search would choose by
-it."""
+"""Validation images below which trials differ only by chance, so that a search would follow
+chance."""
 _IMBALANCE = 10
 _START_SECONDS, _EXPORT_SECONDS = 15.0, 25.0
-"""What every run takes: loading libraries; timing engines, converting, the report. Measured on two
-cores."""
+"""Seconds that every run takes: loading libraries, timing engines, converting, the report. Measured
+on two cores."""
 _HEAD_STEP_SECONDS = 0.004
-"""A training step of a head on cached activations, with its share of validation."""
+"""For a training step of a head on cached activations, with its share of validation."""
 _BACKWARD = 3
-"""A training step of all layers takes so many times its forward pass."""
+"""A training step of all layers takes this many times its forward pass."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def propose(root: Path, report: Report, *, gpu: bool) -> Proposal:
         words.append("data.class_weights=balanced")
         reasons.append("imbalanced classes: the loss weights rare ones higher")
         if not photos.multi_label:
-            # By accuracy, always guessing the most frequent class is nearly as good as it gets.
+            # By accuracy, always predicting the most frequent class is almost the best.
             words.append("monitor.metric=valid/f1")
             reasons.append("the best model is chosen by macro F1, which counts all classes equally")
     return Proposal(tuple(words), tuple(reasons))
@@ -155,7 +155,7 @@ def estimate(config: Config, report: Report, *, gpu: bool) -> float:
     loading, forward = _seconds_of_an_image(config, report, gpu)
     view = max(loading / hardware.available(), forward)
     seconds = _START_SECONDS + _EXPORT_SECONDS
-    # Validation images are asked again by each engine that the export times.
+    # Each engine that the export times predicts the validation images again.
     seconds += view * (2 * counts["valid"] + counts["test"])
     epochs = config.trainer.max_epochs + trial_count(config) * config.tuner.max_epochs
     if config.model.freeze == "none":
@@ -193,7 +193,7 @@ def _seconds_of_an_image(config: Config, report: Report, gpu: bool) -> tuple[flo
     )
     best = float("inf")
     with torch.no_grad():
-        for _ in range(3):  # the first is slower: libraries choose their ways
+        for _ in range(3):  # the first is slower: libraries choose their algorithms
             started = time.perf_counter()
             network(images).sum().item()
             best = min(best, time.perf_counter() - started)

@@ -24,7 +24,7 @@ def _verdict(rule: ProfilerRule, recording: Recording) -> Verdict:
         finding = rule.check(recording)
     except NotEnough as missing:
         return Verdict(rule.title, NOT_ENOUGH, {}, str(missing))
-    except Exception as error:  # whatever a plugin's rule does, the others are judged
+    except Exception as error:  # whatever a plugin's rule does, the others still run
         return Verdict(rule.title, NOT_ENOUGH, {}, f"the rule failed ({named(error)})")
     if not finding.fired:
         return Verdict(rule.title, PASSED, finding.metrics, rule.ok_message)

@@ -23,7 +23,7 @@ import psutil
 
 _GB, _MB = 1e9, 1e6
 _LOOK_AROUND = 10
-"""The run's child processes are looked up every so many samples: that reads all of /proc."""
+"""The run's child processes are looked up once in this many samples: that reads all of /proc."""
 
 
 class Gpus:
@@ -78,7 +78,7 @@ class Machine:
         self.before = (now, disk, net)
 
         def rate(new: Any, old: Any, name: str) -> Any:
-            if new is None or old is None:  # a container without disks or network of its own
+            if new is None or old is None:  # a container without its own disks or network
                 return 0.0
             return round((getattr(new, name) - getattr(old, name)) / _MB / max(now - then, 1e-3), 3)
 
@@ -114,7 +114,7 @@ class Machine:
 
 def main() -> None:
     process, interval, started = int(sys.argv[1]), int(sys.argv[2]) / 1000, float(sys.argv[3])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the run's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the run responds to Ctrl-C
     commands: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(commands,), daemon=True).start()
     machine, stage, lines, file, offset = Machine(process), "", list[dict[str, Any]](), None, 0.0

@@ -30,10 +30,10 @@ CONTENTS = {
 }
 
 NOT_FINISHED = "not finished"
-"""What is said of a run instead of what it has not come to."""
+"""What is shown for a run that has not reached a result."""
 
 SIGNIFICANT = 0.05
-"""The p-value below which a difference is called one."""
+"""The p-value below which a difference counts as one."""
 
 
 def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict[str, Any]:

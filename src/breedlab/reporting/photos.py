@@ -100,7 +100,7 @@ def suspects(run: RunRecord, why: str = LABEL) -> list[dict[str, Any]]:
         return []
     pictures = []
     for row in rows:
-        try:  # people edit this file, and spreadsheets write it their own way
+        try:  # people edit this file, and spreadsheets change its format
             file, share = row["file"], f"{float(row['confidence']):.0%}"
         except (KeyError, TypeError, ValueError):
             return []

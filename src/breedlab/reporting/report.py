@@ -46,7 +46,7 @@ _CONTENTS = {
     "debug": ("Debugger", diagnosis_sections.debug),
     "model": ("Model", sections.model),
 }
-"""By the id of a section its title, and what gives its content."""
+"""By the id of a section, its title and the function that returns its content."""
 _OF_ONE_CLASS = ("confusion", "calibration", "classes")
 """Sections that do not apply to multi-label runs; a section on labels replaces them."""
 
@@ -210,6 +210,6 @@ def _made_bundle() -> str:
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # as its own help has it
-    # What would end the script element early stands in no bundle so far; in a string it may be
-    # written thus.
+    # No bundle so far contains text that would end the script element early; in a string, it can be
+    # written like this.
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")

@@ -195,8 +195,8 @@ def search(run: RunRecord) -> Section:
         "rows": rows,
         "paths": paths,
         "strategy": asked(run, "tuner", "strategy"),
-        # Only what comes after the search tells that it has ended: the epochs of training the best,
-        # or the figures.
+        # Only what follows the search shows that it has ended: the epochs of training the best, or
+        # the metrics.
         "unfinished": bool(rows) and not run.metrics and not run.curves,
         "trials": asked(run, "tuner", "trials"),
         "metric": metric,

@@ -99,7 +99,7 @@ class Access:
         if not self.origins:
             return []
         origin = dict(headers).get(b"origin", b"")
-        vary = [(b"vary", b"Origin")]  # for caches: another origin's answer is another one
+        vary = [(b"vary", b"Origin")]  # for caches: the answer depends on the origin
         if origin.decode("latin-1").strip().lower() not in self.origins:
             return vary
         return [

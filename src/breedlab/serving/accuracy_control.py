@@ -21,11 +21,11 @@ from breedlab.serving.engine_gate import most_differing
 from breedlab.serving.engines import OpenVino
 
 MOST_PHOTOS = 300
-"""Validation images that it is controlled on: each is answered once for every layer."""
+"""Validation images that are used for control: each is answered once for every layer."""
 _RANKED_BY = 100
 """Images that layers are ranked by."""
 _MOST_LAYERS = 20
-"""That are set back; a network that needs more has little left to win."""
+"""The most layers to set back; a network that needs more has little left to gain."""
 
 
 def restore_accuracy(

@@ -28,7 +28,7 @@ from breedlab.serving.fetch import Allowed
 from breedlab.version import PACKAGE
 
 OLDEST_FORMAT = 1
-"""Formats of an archive, by what its scores are."""
+"""Formats of an archive; they differ in what its scores are."""
 _CODE = (
     "__init__.py",
     "errors.py",

@@ -15,12 +15,12 @@ from breedlab.serving.engines import Compute
 from breedlab.serving.model import Model
 
 Scores = asyncio.Future[np.ndarray[Any, Any]]
-"""Will hold an image's logits (classes,)."""
+"""A future of an image's logits (classes,)."""
 Answer = np.ndarray[Any, Any] | Exception
 
 _MOST_APART = 4
-"""Images in one batch of a part of the cores; more are no faster there, and all of them wait for
-the last."""
+"""Images in one batch of a part of the cores; more are no faster there, and all wait for the
+last."""
 
 
 class Batcher:
@@ -93,7 +93,7 @@ class Batcher:
         with self._changed:
             self._coming -= 1
             self._queue.append((photo, scores))
-            if not self._parts:  # torch has but one thread here
+            if not self._parts:  # torch has only one thread here
                 return self._wake()
         self._run_all()
 
@@ -148,10 +148,10 @@ class Batcher:
 
 def _answer(photos: list[torch.Tensor], compute: Compute) -> Answer:
     try:
-        # By numpy: for copying so little, torch would wake threads that then burn the cores of
-        # others.
+        # With numpy: to copy so little, torch would wake threads that then keep the cores of others
+        # busy.
         return compute(torch.from_numpy(np.stack([photo.numpy() for photo in photos]))).numpy()
-    except Exception as error:  # each of them is told, and the next batch may fare better
+    except Exception as error:  # each request gets the error, and the next batch may succeed
         return error
 
 

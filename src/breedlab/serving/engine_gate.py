@@ -7,7 +7,7 @@ from breedlab.serving.engine_candidates import Candidate
 from breedlab.serving.engines import MODULE, OPENVINO, Choice
 
 FEWEST_PHOTOS = 100
-"""Validation images without which int8 is not taken: of fewer, no agreement says enough."""
+"""Validation images below which int8 is not taken: with fewer, no agreement is convincing."""
 LEAST_CERTAIN_AGREEMENT = 0.95
 """What the true agreement of int8 has to exceed with 95% confidence: the lower end of its Wilson
 interval."""

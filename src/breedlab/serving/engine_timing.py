@@ -15,9 +15,9 @@ from breedlab.serving.engines import EAGER
 BATCHES = (1, 8, 32)
 """How many images are timed at a time."""
 _FEWEST_ROUNDS, _MOST_ROUNDS, _BUDGET_S = 4, 10, 4.0
-"""Of timing; after so many seconds no other round is begun."""
+"""Seconds of timing after which no other round starts."""
 _PATIENCE = 3
-"""By how much of both more, where the rounds differ so much that other work must be running."""
+"""The factor for both limits if the rounds differ so much that other work must be running."""
 _SAFEST_FIRST = ("fp32", "bf16", "int8")
 
 

@@ -25,7 +25,8 @@ from breedlab.models import openvino_core
 Compute = Callable[[torch.Tensor], torch.Tensor]
 EAGER, OPENVINO = "eager", "openvino"
 _MOST_APART = 8
-"""Each of them holds the activations of a batch; where there are more cores, each takes several."""
+"""Each part holds the activations of a batch; on machines with more cores, each part takes
+several."""
 _LARGEST_LAYER = 500_000_000
 """Numbers of one layer's output for one image; the first convolution of a ResNet has 67 million at
 2,048 pixels."""
@@ -126,7 +127,7 @@ class Eager:
         return logits.float().cpu()
 
     def split(self) -> list[Compute]:
-        return []  # torch's threads are the caller's: where many call, each has one
+        return []  # torch's threads belong to the caller: if many call, each has one
 
 
 class OpenVino:

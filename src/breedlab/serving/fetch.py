@@ -39,12 +39,12 @@ MAX_URL = 2048
 Allowed = str | tuple[str, ...]
 """`none`, `public`, or names of hosts, each perhaps with a port: `images.example.com:8443`."""
 Resolve = Callable[[str, int], Iterable[str]]
-"""From a host's name and a port to its IP addresses; raises OSError."""
+"""Returns the IP addresses of a host's name and a port; raises OSError."""
 Connect = Callable[[str, int, float], socket.socket]
-"""A TCP connection to an IP address, a port, within that many seconds; raises OSError."""
+"""Opens a TCP connection to an IP address and a port within that many seconds; raises OSError."""
 
 _PORTS = {"http": 80, "https": 443}
-# the last is what S3 says by default
+# the last is S3's default
 _PHOTO_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
 _CHUNK = 65_536
 _LOOK_UPS = threading.BoundedSemaphore(32)
@@ -167,7 +167,7 @@ class Fetcher:
             ):
                 return urljoin(url, place.encode("latin-1").decode("utf-8", "replace"))
             photo = self._read(answer)
-            if cut.is_set():  # a body without a length looks whole wherever it ends
+            if cut.is_set():  # a body without a length looks complete wherever it ends
                 raise TimeoutError
             return photo
 

@@ -12,8 +12,8 @@ from breedlab.data.decode import ImageError, formats_of_pillow, reason_of
 from breedlab.serving import structure
 
 MAX_PIXELS = 50_000_000
-"""Of a served image. A phone's largest have as many; they take 150 MB each as RGB, half a second to
-decode."""
+"""Of a served image. The largest of phones have as many; they take 150 MB each as RGB, half a
+second to decode."""
 _USUAL_SCANS = 10
 """Of a progressive JPEG; one with more weighs as if it had more pixels."""
 _TAIL = 65_557
@@ -30,8 +30,8 @@ _TYPES = {
 }
 _TYPES |= {"image/webp": "WebP", "image/gif": "GIF", "image/bmp": "BMP", "image/tiff": "TIFF"}
 _TYPES |= {"image/avif": "AVIF", "image/heic": "HEIC", "image/heif": "HEIC"}
-# What other programs would take the file for. The first kilobyte is where readers of PDF and web
-# pages look.
+# What other programs would read the file as. Readers of PDF and web pages look in the first
+# kilobyte.
 _OTHERS_AT_THE_START = {
     b"%pdf-": "PDF",
     b"<html": "HTML",
@@ -102,7 +102,7 @@ def _refuse_other_kinds(photo: bytes, name: str) -> None:
     tail = max(0, len(photo) - _TAIL)
     if photo.rfind(_ZIP, tail) >= 0:
         kinds.append("ZIP")
-    # Behind a JPEG, phones append films and their own notes; programs and pages they do not.
+    # Phones append videos and their own notes to a JPEG; they append no programs or pages.
     end = max(tail, photo.rfind(b"\xff\xd9")) if name == "JPEG" else len(photo)
     if photo.find(_RAR, end if name == "JPEG" else tail) >= 0:
         kinds.append("RAR")
@@ -120,24 +120,24 @@ def _size(photo: bytes, name: str) -> tuple[int, int]:
             height, width, *_ = simplejpeg.decode_jpeg_header(photo)
             return width, height
         except (ImportError, ValueError):
-            pass  # Pillow reads more of them
+            pass  # Pillow reads more formats
     try:
         with Image.open(
             io.BytesIO(photo),
             formats=formats_of_pillow(photo) if name in _BY_BRAND else (name.upper(),),
         ) as image:
-            # Of a TIFF and a GIF this would read every page; `structure` has looked for a second
+            # For a TIFF and a GIF this would read every page; `structure` has looked for a second
             # one.
             frames = getattr(image, "n_frames", 1) if name in ("PNG", "WebP", *_BY_BRAND) else 1
             width, height = image.size
-            # of the others, EXIF is a part of the structure
+            # in the other formats, EXIF is a part of the structure
             if name == "WebP" or name in _BY_BRAND:
                 structure.check_directories(image.info.get("exif") or b"")
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
         raise ImageError("is absurdly large") from error
-    except Exception as error:  # of hostile bytes Pillow raises nearly anything
+    except Exception as error:  # for hostile bytes, Pillow raises nearly anything
         kind = f"{name}, " if name in _BY_BRAND else ""
         raise ImageError(f"is truncated or corrupt ({kind}{reason_of(error)})") from error
     if frames > 1:

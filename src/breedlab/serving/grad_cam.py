@@ -24,7 +24,7 @@ from breedlab.errors import ServingError
 from breedlab.models.classifier import Classifier
 
 _MOST_PREFIX_TOKENS = 8
-"""Class, distillation and register tokens that stand before the patches'; no known network has
+"""The most class, distillation and register tokens before the patches'; no known network has
 more."""
 
 
@@ -112,7 +112,8 @@ class Explainer:
             outputs.append(
                 output.detach().requires_grad_()
             )  # nothing before the map needs a gradient
-            return outputs[0].clone()  # what follows may work in place, which a leaf does not allow
+            # what follows may work in place, which a leaf tensor does not allow
+            return outputs[0].clone()
 
         handle = self._network.backbone.get_submodule(self.layer).register_forward_hook(keep)
         try:
@@ -194,7 +195,8 @@ def last_map(backbone: nn.Module, side: int) -> str:
         stream = next((len(output[0, 0]) for _, output in reversed(once) if output.ndim == 3), 0)
         for (name, output), gradient in reversed(list(zip(once, gradients, strict=True))):
             if output.ndim == 3 and len(output[0, 0]) != stream:
-                continue  # queries, keys and values side by side, not what runs through the blocks
+                # queries, keys and values next to each other, not the stream through the blocks
+                continue
             if gradient is not None and _places(gradient).count_nonzero():
                 return name
     raise NotExplainable("this model's network keeps no spatial map, so Grad-CAM cannot explain it")

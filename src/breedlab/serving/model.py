@@ -22,17 +22,17 @@ from breedlab.serving.fetch import Fetcher, allowed_from
 from breedlab.serving.novelty import WithFeatures, read_novelty
 
 _LAST_LAYER = 100_000_000
-"""Parameters that a network may have in the layers that are cut off: ImageNet-22k's classes, of the
-widest features."""
+"""The most parameters of the layers that are cut off: ImageNet-22k's classes, with the widest
+features."""
 _PUBLIC = ("experiment", "run", "started", "git", "test", "test_intervals")
-"""Of the lineage, what a stranger is told. A run is named by its time, not by its path."""
+"""The public part of the lineage. A run is named by its time, not by its path."""
 
 
 def _architecture(shape: dict[str, Any]) -> Architecture:
     try:
         return Architecture(**shape)
     except TypeError as error:
-        # A field that changes what the network answers must not be passed over
+        # A field that changes what the network answers must not be ignored
         names = {one.name for one in fields(Architecture)}
         more = ", ".join(sorted(set(shape) - names)) or str(error)
         raise ServingError(

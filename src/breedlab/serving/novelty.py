@@ -87,7 +87,7 @@ def read_novelty(folder: Path, method: str, width: int) -> Novelty:
     """
     try:
         arrays = load_file(str(folder / FILE))
-    # Of a damaged file safetensors raises its own kinds, and OSError, ValueError, KeyError.
+    # For a damaged file safetensors raises its own errors, and OSError, ValueError, KeyError.
     except Exception as error:
         reason = " ".join(str(error).split())[:120]
         raise ServingError(

@@ -69,7 +69,8 @@ def write_graph(graph: Any, file: Path, *, halves: bool) -> None:
     """
     import openvino
 
-    # Names hold running numbers of the process, and the rest says which program wrote it and how.
+    # Names contain the process's running numbers, and the rest says which program wrote the file
+    # and how.
     for number, node in enumerate(graph.get_ordered_ops()):
         node.set_friendly_name(f"{node.get_type_name()}_{number}")
         for port in node.outputs():

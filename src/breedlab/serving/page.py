@@ -61,8 +61,8 @@ _FETCH = {
     }
 }
 _WAITING = 4
-"""Explanations computed or waited for at once; one takes about as long as an answer, and answers
-come first."""
+"""Explanations that are computed or waiting at once; one takes about as long as an answer, and
+answers come first."""
 
 
 def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> APIRouter:

@@ -26,7 +26,7 @@ from breedlab.version import __version__
 
 OPSET = 18
 _FAR = 1e-4
-"""The largest difference of two logits, as a share of the largest logit, that is taken."""
+"""The largest accepted difference of two logits, as a share of the largest logit."""
 _LIMIT = 2_000_000_000
 """Bytes of a protobuf message, which an ONNX file is."""
 
@@ -106,7 +106,7 @@ def write_onnx(model: Model, file: Path) -> None:
                 output_names=["scores", "probabilities"],
                 dynamic_axes=names,
             )
-    except Exception as error:  # torch raises its own kinds, RuntimeError, TypeError ...
+    except Exception as error:  # torch raises its own errors, RuntimeError, TypeError ...
         raise _not_written(model, file, error) from error
     content = buffer.getvalue() + _properties(metadata(model))
     _compare(_answers_of_onnx(content, example), graph, example, file)

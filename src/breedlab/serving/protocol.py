@@ -20,9 +20,10 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 HEAD_SECONDS = 10.0
-"""In which a request's head has to come in."""
+"""Seconds in which a request's head has to come in."""
 LINGER_SECONDS = 5.0
-"""For which the rest of a refused body is still taken, so that the client gets to read why."""
+"""Seconds for which the rest of a refused body is still read, so that the client gets to read
+why."""
 MAX_HEAD = 65_536
 """Bytes of a request's first line and headers; and of what may stand between two parts of a chunked
 body, or behind
@@ -82,7 +83,7 @@ class GuardedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # behind the body it is a trailer: no header of the request, whatever its name
+        # after the body it is a trailer: no header of the request, whatever its name
         if self._in_head:
             super().on_header(name, value)
 
@@ -105,7 +106,7 @@ class GuardedProtocol(HttpToolsProtocol):
             self._arm(self.linger_seconds, self.transport.abort)
 
     def on_message_complete(self) -> None:
-        if self.cycle.response_complete:  # all of a refused body has been let by
+        if self.cycle.response_complete:  # the rest of a refused body has been discarded
             self.cycle.more_body = False
             self._disarm()
         super().on_message_complete()
@@ -123,7 +124,7 @@ class GuardedProtocol(HttpToolsProtocol):
         return True
 
     def timeout_keep_alive_handler(self) -> None:
-        if self.transport.get_write_buffer_size():  # it does not read what it asked for
+        if self.transport.get_write_buffer_size():  # the client does not read what it asked for
             self.transport.abort()
         super().timeout_keep_alive_handler()
 
@@ -180,7 +181,7 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
         if again and sig == signal.SIGINT:
             print("interrupted; open requests were dropped", file=sys.stderr, flush=True)
-            # Threads that decode or compute cannot be stopped, and would be waited for.
+            # Threads that decode or compute cannot be stopped, and asyncio would wait for them.
             os._exit(130)
         open_requests = sum(connection.busy for connection in self.server_state.connections)  # type: ignore[union-attr]
         if open_requests and not again:
@@ -201,5 +202,5 @@ def settings(app: Any, **words: Any) -> uvicorn.Config:
         "access_log": False,
         "timeout_graceful_shutdown": 30,
     }
-    fixed["proxy_headers"] = False  # who asks is neither logged nor asked for
+    fixed["proxy_headers"] = False  # clients are neither logged nor identified
     return uvicorn.Config(app, http=protocol, ws="none", server_header=False, **{**fixed, **words})

@@ -26,7 +26,7 @@ def is_public(address: str) -> bool:
     """Return whether an IP address is one of the open internet's, of a single machine there."""
     try:
         parsed = ipaddress.ip_address(address)
-    except ValueError:  # a zone, such as fe80::1%eth0, among them
+    except ValueError:  # such as one with a zone, fe80::1%eth0
         return False
     if isinstance(parsed, ipaddress.IPv6Address):
         if parsed.scope_id is not None:

@@ -30,7 +30,7 @@ MAX_HELD = 256_000_000
 MAX_FETCHES = 8
 """Images fetched at once."""
 _LARGE = 4_000_000
-"""Pixels from which on an image is decoded apart: it must not hold up the others."""
+"""Pixels above which an image is decoded separately: it must not hold up the others."""
 _LARGE_TOGETHER = 50_000_000
 """Pixels of all large images being decoded at once; each may take a dozen bytes."""
 
@@ -225,7 +225,7 @@ class Preprocessor:
             self._batcher.add_expected(prepared, scores)
 
     def _prepare(self, photo: bytes) -> torch.Tensor:
-        # Laid out here, on one of many threads, as the batcher's single one would have to.
+        # Laid out here, on one of many threads, since the batcher would do it on its single one.
         return self._model.prepare(photo).contiguous()
 
 
@@ -247,7 +247,7 @@ def decoders(count: int, name: str) -> ThreadPoolExecutor:
     before, ready = torch.get_num_threads(), threading.Barrier(count + 1)
 
     def begin() -> None:
-        torch.set_num_threads(1)  # this thread's, and that of all that begin later
+        torch.set_num_threads(1)  # of this thread, and of all that start later
         ready.wait()
 
     threads = ThreadPoolExecutor(count, thread_name_prefix=name)

@@ -37,15 +37,15 @@ PHOTO_TYPES = (
 JSON = "application/json"
 FORM = "multipart/form-data"
 GUESSED = ("", "application/x-www-form-urlencoded", "text/plain")
-"""What clients send if they were not given a type; curl calls whatever it posts a form. The bytes
-show what it is."""
+"""What clients send if they were not given a type; curl declares anything it posts as a form. The
+bytes show what it is."""
 MAX_PHOTOS = 32
-"""How many images one request may hold."""
+"""How many images one request may have."""
 MAX_BYTES = 6_000_000
 """Of a body, before and after it is inflated; what a SageMaker endpoint takes, too."""
 _MAX_MARKS = 10_000
-"""Brackets, braces and commas of a JSON body: what is asked needs far fewer, and each may cost
-memory once parsed."""
+"""Brackets, braces and commas of a JSON body: requests need far fewer, and each may cost memory
+once parsed."""
 _MAX_PARTS = 64
 """Fields of a form, images or not."""
 _MAX_PART_HEAD = 8192
@@ -110,7 +110,7 @@ def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> l
         if body.startswith(_GZIP):
             body = _inflated(body, max_bytes)
     if kind in PHOTO_TYPES:
-        if isinstance(body, str):  # a toolkit decoded it
+        if isinstance(body, str):  # a framework decoded it
             raise BadRequest(400, "the image was sent as text; send its bytes")
         if other := file_checks.contradiction(body, kind):
             raise BadRequest(415, f"the content type is {kind!r}, but the image is a {other}")

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 try:
-    from orjson import dumps as _dumped  # in a tenth of the time, which for 133 scores is felt
+    # in a tenth of the time, which is noticeable for 133 scores
+    from orjson import dumps as _dumped
 except ImportError:  # AWS's inference image may lack it; the numbers are the same
 
     def _dumped(tree: Any, /) -> bytes:  # type: ignore[misc]
@@ -154,7 +155,7 @@ def _by_quality(accept: str) -> list[tuple[str, list[str]]]:
         try:
             quality = float(qualities[0]) if qualities else 1.0
         except ValueError:
-            quality = 1.0  # a slip in the weight is no reason to refuse what was asked for
+            quality = 1.0  # a typo in the weight is no reason to refuse the request
         choices.append((quality, kind, parameters))
     choices.sort(key=lambda choice: -choice[0])
     return [(kind, parameters) for quality, kind, parameters in choices if quality > 0]

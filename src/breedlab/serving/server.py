@@ -27,7 +27,7 @@ from breedlab.serving.request_parser import MAX_BYTES as MAX_BYTES
 from breedlab.serving.request_parser import BadRequest
 
 CAPACITY = 128
-"""Images being worked on or waiting; above it a client is asked to come again."""
+"""Images being computed or waiting; above it a client is asked to try again."""
 
 INVOCATIONS = "/invocations"
 CLIENT_GONE = 499
@@ -148,7 +148,7 @@ class App:
                 await self._rest(scope, receive, timed)
         except ClientDisconnect:
             status = CLIENT_GONE
-        except Exception as error:  # told here, not to the client
+        except Exception as error:  # reported here, not to the client
             print(
                 json.dumps({"error": f"{type(error).__name__}: {error}"}),
                 file=sys.stderr,

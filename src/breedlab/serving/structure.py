@@ -103,7 +103,7 @@ def count_scans(photo: bytes, pixels: int) -> int:
     scans = len(_SCAN.findall(photo))
     if scans <= MAX_SCANS and scans * pixels <= MAX_SCANNED:
         return scans
-    # the film that a phone appends holds these two bytes by chance
+    # the video that a phone appends contains these two bytes by chance
     scans = _scans_of_the_picture(photo)
     if scans > MAX_SCANS or scans * pixels > MAX_SCANNED:
         most = min(MAX_SCANS, MAX_SCANNED // max(1, pixels))
@@ -168,7 +168,7 @@ def _check_raw_profile(kind: bytes, content: bytes) -> None:
 
 def check_gif(photo: bytes) -> None:
     """Raise ImageError if a GIF holds more than one picture, or is cut into too many blocks."""
-    most = 1000 + len(photo) // 100  # whole blocks have 255 bytes
+    most = 1000 + len(photo) // 100  # complete blocks have 255 bytes
     at = 13 + (3 << (photo[10] & 7) + 1 if len(photo) > 10 and photo[10] & 0x80 else 0)
     pictures = blocks = 0
     while at < len(photo) and photo[at] != 0x3B:
@@ -278,7 +278,7 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
     directory = _Directory()
     order = {b"II": "<", b"MM": ">"}.get(data[:2])
     if order is None or len(data) < 8:
-        return directory  # no decoder goes on from here
+        return directory  # no decoder continues from here
     big = struct.unpack(order + "H", data[2:4])[0] == 43
     at = _number(data, 8 if big else 4, order, big)
     waiting, seen, claimed = [at], set[int](), 0

@@ -21,7 +21,7 @@ from breedlab.serving.model import Model
 from breedlab.serving.model_card import model_card
 
 _FAR = 1e-4
-"""The largest difference of two logits, as a share of the largest logit, that is taken."""
+"""The largest accepted difference of two logits, as a share of the largest logit."""
 
 
 def write_timm_folder(model: Model, folder: Path) -> None:

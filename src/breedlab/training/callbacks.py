@@ -61,7 +61,7 @@ class Patience(EarlyStopping):
             self.wait_count = self.stopped_epoch = 0
 
     def _generate_state_key(self, **kwargs: Any) -> str:
-        return f"EarlyStopping{kwargs!r}"  # under which older runs saved it
+        return f"EarlyStopping{kwargs!r}"  # the key under which older runs saved it
 
 
 class FiniteFigures(Checkpoint):
@@ -107,7 +107,7 @@ class MovableCheckpoint(ModelCheckpoint):
         super().load_state_dict({**state_dict, **moved, "dirpath": self.dirpath})
 
     def _generate_state_key(self, **kwargs: Any) -> str:
-        return f"ModelCheckpoint{kwargs!r}"  # under which older runs saved it
+        return f"ModelCheckpoint{kwargs!r}"  # the key under which older runs saved it
 
 
 class BestCheckpoint(MovableCheckpoint):

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from breedlab import extras
 
 CURVES = "curves.csv"
-"""Lines of `step,name,value`; a resumed run appends, and what stands last for a step counts."""
+"""Lines of `step,name,value`; a resumed run appends, and the last line of a step counts."""
 
 
 def curve_logger(folder: Path, events: bool = True) -> Logger:

@@ -32,13 +32,13 @@ from breedlab.training.feature_engines import Compiled, Eager, Engine, OpenVino
 
 EAGER, OPENVINO, COMPILED = "eager", "openvino", "compiled"
 FEWEST_IMAGES = 400
-"""Of fewer, no engine is asked for: PyTorch is through before another one is ready."""
+"""Images below which no engine is tried: PyTorch is done before another one is ready."""
 LEAST_ALIKE = {"fp32": (0.999, 0.98), "bf16": (0.97, 0.85)}
 """The least cosine similarity with PyTorch's features and share of linear readouts alike. Two ways
 of rounding to bf16 come to 0.99 and 0.93 on EfficientNet-Lite0; what a wrong engine does (swapped
 channels, say) is far below."""
 _WORTH_S = {OPENVINO: 15.0, COMPILED: 180.0}
-"""How long PyTorch has to take for what is left, for an engine to be worth what making it takes."""
+"""How long PyTorch must need for the rest to make building another engine worthwhile."""
 _READOUTS = 50
 _BUDGET_S = 1.0
 _SLOW_S = 0.3
@@ -192,7 +192,7 @@ class FeatureEngines:
         try:
             return choice, self.engine(classifier, choice.engine)
         except Exception as error:
-            # Whatever a library that is not there, or another processor, brings about
+            # Whatever a missing library, or another processor, causes
             warn(
                 f"{choice.engine} cannot be used here ({_reason(error)}), though this run began"
                 " with it; PyTorch computes the frozen part, and its features are the same up to"
@@ -302,7 +302,7 @@ def _computes(precision: str) -> bool:
 def _choice(tree: Any) -> Choice | None:
     try:
         return Choice(**tree) if tree else None
-    except TypeError:  # of another version
+    except TypeError:  # written by another version
         return None
 
 

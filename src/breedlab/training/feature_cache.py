@@ -41,7 +41,7 @@ _NAME = re.compile(r"[0-9a-f]{24}")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _SAVE_EVERY_S = 10.0
 _ABANDONED_AFTER_S = 86_400
-"""A pass that no one has resumed for so long makes room like any other file."""
+"""A pass that no one has resumed for this long is removed to make room like any other file."""
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def writing(file: FeatureFile) -> Iterator[FeatureWriter]:
 def alone(files: Sequence[FeatureFile]) -> Iterator[None]:
     """One process at a time for each file; the others wait, and then find it."""
     with ExitStack() as stack:
-        # in one order everywhere, or two wait for each other
+        # in the same order everywhere, or two processes wait for each other
         for file in sorted(files, key=lambda file: file.name):
             stack.enter_context(_alone(file))
         yield
@@ -282,7 +282,7 @@ class _Deletable:
     used: float
 
     def delete(self) -> None:
-        # the manifest last, by which the rest is known for ours
+        # the manifest last, since it marks the rest as ours
         for ending in (self.path.suffix, ".done", ".json"):
             self.path.with_suffix(ending).unlink(missing_ok=True)
 

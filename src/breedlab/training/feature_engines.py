@@ -58,7 +58,7 @@ class Compiled(Eager):
         import torch._inductor.config as inductor
 
         count = len(images)
-        if count < BATCH:  # another size would be compiled anew
+        if count < BATCH:  # another size would be compiled again
             images = torch.cat([images, images.new_zeros(BATCH - count, *images.shape[1:])])
         with (
             inductor.patch(freezing=self._device.type == "cpu"),
@@ -100,7 +100,7 @@ class OpenVino:
                     yield first()
                 request, pixels = free.pop(), images.contiguous().numpy()
                 request.start_async([pixels], share_inputs=True)
-                at_work.append((request, pixels))  # which has to live until it is computed
+                at_work.append((request, pixels))  # the tensor has to live until it is computed
             while at_work:
                 yield first()
         finally:

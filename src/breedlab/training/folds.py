@@ -67,7 +67,7 @@ def divided(whole: Activations, fold: torch.Tensor) -> Iterator[Activations]:
         fold: Of the images of train, then those of validation.
     """
     labels = torch.cat([whole.labels, whole.valid_labels])
-    # validation has been computed in the first view alone, which is validation's own
+    # validation has been computed only in the first view, which is validation's own
     views = [torch.cat([view, whole.valid]) for view in whole.train]
     for number in torch.unique(fold):
         inside = fold != number

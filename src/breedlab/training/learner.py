@@ -102,7 +102,7 @@ class Learner(lightning.LightningModule):
         return self
 
     def on_validation_model_train(self) -> None:
-        # Lightning would set back each module that it knows, and the tail is none of them.
+        # Lightning would reset each module that it knows, and the tail is not one of them.
         self.train()
 
     def loss_and_hits(self, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -189,15 +189,15 @@ class Learner(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        # Lightning refuses to clip for a fused optimizer in mixed precision, which with bf16 scales
-        # nothing.
+        # Lightning refuses to clip for a fused optimizer in mixed precision, although with bf16
+        # nothing is scaled.
         if gradient_clip_val:
             nn.utils.clip_grad_norm_(
                 (p for g in optimizer.param_groups for p in g["params"]), gradient_clip_val
             )
 
     def configure_optimizers(self) -> Any:
-        if self._is_solved:  # its epoch measures what was solved, and must not move it
+        if self._is_solved:  # its epoch measures the solved head, and must not change it
             return torch.optim.SGD(self.classifier.head.parameters(), lr=0.0)
         optimizer = make_optimizer(self.classifier, self.config.optim)
         schedule = make_schedule(

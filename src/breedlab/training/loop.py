@@ -62,8 +62,8 @@ def epochs(
         TrainingError: If the loss stops being a number.
     """
     with quiet_lightning():
-        # The environment is named, or a process in a Slurm job would be taken for one of the job's
-        # tasks.
+        # The environment is named, or a process in a Slurm job would be mistaken for one of the
+        # job's tasks.
         alone = LightningEnvironment()
         precision = lightning_precision(precision)
         fabric = Fabric(accelerator=accelerator, devices=1, precision=precision, plugins=[alone])

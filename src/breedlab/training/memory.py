@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from breedlab.training.context import TrainingContext
 
 _TRIED = 2
-"""Images that a step is measured with: BatchNorm does not take a single one."""
+"""Images that a step is measured with: BatchNorm needs more than one."""
 _PER_WEIGHT = 5
 """Weights, gradients, the optimizer's two averages, and the averaged weights."""
 _BATCH_SIZE = "data.batch_size"
@@ -79,20 +79,20 @@ def step_bytes(prepared: TrainingContext, config: Config, precision: str) -> tup
 
     Measured on what a forward pass of two images keeps for the backward pass.
     """
-    classifier = prepared.classifier(config).train()  # a copy, whose averages may move
+    classifier = prepared.classifier(config).train()  # a copy, whose moving averages may change
     weights = {p.untyped_storage().data_ptr(): p.untyped_storage() for p in classifier.parameters()}
     saved: dict[int, torch.Tensor] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         address = tensor.untyped_storage().data_ptr()
         if address not in weights:
-            saved[address] = tensor  # held, so that no other gets its address
+            saved[address] = tensor  # kept, so that no other object gets its address
         return tensor
 
     side = config.data.train_size or classifier.side
     images = torch.zeros(_TRIED, 3, side, side)
     with (
-        torch.random.fork_rng([]),  # dropout's numbers are the training's
+        torch.random.fork_rng([]),  # restored, since training's dropout draws from it
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
         autocast(torch.device("cpu"), precision),
     ):

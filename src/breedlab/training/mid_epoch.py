@@ -71,10 +71,10 @@ class MidEpochCheckpoint(Checkpoint):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        # Several processes need not have as many batches each, and so nothing at which to agree.
+        # Processes may have different numbers of batches, and so no step at which they could agree.
         if self._stop.is_pending() and distributed.world() == 1:
             for callback in trainer.callbacks:  # type: ignore[attr-defined]
-                # it had put the averaged weights in for the validation
+                # it had swapped in the averaged weights for the validation
                 if isinstance(callback, KeepAverage):
                     callback.on_validation_epoch_end(trainer, pl_module)
             self._save(trainer)
@@ -86,7 +86,7 @@ class MidEpochCheckpoint(Checkpoint):
         checkpoint: dict[str, Any],
     ) -> None:
         if trainer.validating:
-            # Validation begins anew: for Lightning that is one whose first batch was cut off.
+            # Validation starts again: Lightning sees one whose first batch was interrupted.
             cut = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
             none = dict.fromkeys(cut, 0)
             progress = {"total": cut, "current": none, "is_last_batch": False}
@@ -106,7 +106,7 @@ class MidEpochCheckpoint(Checkpoint):
         the same step."""
         if distributed.world() == 1:
             return self._stop.is_pending()
-        # What was asked a step ago, whose answer has come meanwhile.
+        # The answer to the question of one step ago, which has arrived meanwhile.
         self._ending = self._ending or (self._asked is not None and bool(self._asked.result()))
         self._asked = distributed.AsyncFlag(self._stop.is_pending())
         return self._ending

@@ -24,7 +24,7 @@ def figures_of(data: Data) -> tuple[str, ...]:
 _NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
 
 OBJECTIVE_REGEX = r"objective ([A-Za-z0-9_/]+)=" + _NUMBER + ";"
-"""Finds what `objective_line` prints: the metric's name and its value, signs and exponents
+"""Matches what `objective_line` returns: the metric's name and its value, signs and exponents
 included."""
 
 

@@ -88,7 +88,8 @@ def kept_images(
     """
     train, valid = data.photos.splits["train"], data.photos.splits["valid"]
     stores = [_evaluated("valid", valid, data.evaluation)]
-    if data.training is None or data.views.frozen_views:  # the first view of a frozen backbone's
+    # the first view of a frozen backbone is the evaluated one
+    if data.training is None or data.views.frozen_views:
         stores.append(_evaluated("train", train, data.evaluation))
     if data.training is not None and data.views.frozen_views != 1:
         sizes = _known_sizes(train, cache, fingerprint, progress)

@@ -42,7 +42,7 @@ def done(run: Path) -> Done:
         return Done(
             trials, last.exists(), epochs, trained=record is not None, complete=is_complete(run)
         )
-    # a checkpoint's counters are all that needs torch
+    # only a checkpoint's counters need torch
     from breedlab.training.checkpoints import read_checkpoint
 
     loop = read_checkpoint(last, mmap=True)["loops"]["fit_loop"]

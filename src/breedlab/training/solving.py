@@ -35,17 +35,17 @@ SOLVED: dict[str, Any] = {
     "debugger.level": "none",
     "tuner.strategy": "none",
 }
-"""What a training is by config path when the head is solved before it: one epoch that measures,
-checkpoints, and moves nothing, in which a debugger would see vanishing updates."""
+"""The settings of a training whose head was solved before: one epoch that measures, checkpoints,
+and changes nothing, in which a debugger would see vanishing updates."""
 
 PENALTIES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 0.1, 0.3, 1.0, 3.0, 10.0)
 """Values of C that are tried, the strongest penalty first: the cheapest to solve."""
 _WORSE_IN_A_ROW = 3
-"""After so many that are no better, weaker penalties, which take longest, are not tried."""
+"""After this many that are no better, weaker penalties, which take longest, are not tried."""
 _IN_DOUBLE = 250_000_000
 """Numbers of the features up to which the last solution is computed in double precision: 2 GB."""
 _WORTH_THREADS = 100_000_000
-"""Multiplications of one pass over the features from which on a second thread pays."""
+"""Multiplications of one pass over the features above which a second thread pays off."""
 
 
 @dataclass(frozen=True)
@@ -111,13 +111,13 @@ class Regression:
         x = features.to(dtype)
         self.mean = x.mean(0)
         std = x.std(0, correction=0)
-        # A feature that never varies is left out by its zeros, not blown up.
+        # A constant feature is dropped by its zeros, not scaled up.
         self.scale = torch.where(
             std > 10 * torch.finfo(dtype).eps * self.mean.abs().clamp(min=1), std, 1
         )
         x = (x - self.mean) / self.scale
-        # Of fewer images than features, the best weights are a combination of the images: a smaller
-        # problem.
+        # With fewer images than features, the best weights are a combination of the images: a
+        # smaller problem.
         self.basis = None
         if len(x) < x.shape[1]:
             values, vectors = torch.linalg.eigh(x @ x.T)
@@ -150,7 +150,7 @@ class Regression:
             optimizer.zero_grad()
             logits = nn.functional.linear(self.x, self.weight, self.bias)
             # Not the training's own loss, which computes in float32: too coarse for a gradient to
-            # vanish in.
+            # vanish.
             mean = self.loss.of_images(logits, self.labels) @ self.shares
             total = mean + self._penalty / c * self.weight.square().sum()
             total.backward()  # type: ignore[no-untyped-call]

@@ -58,7 +58,7 @@ def try_network(classifier: Classifier, config: Config) -> None:
         ConfigError: If it takes no images of that size, or cannot be compiled.
     """
     image = torch.zeros(1, 3, classifier.side, classifier.side)
-    # uncompiled: whether it compiles is asked below
+    # not compiled: whether it compiles is checked below
     error = _refusal(classifier.eval().forward, image)
     if error is not None:
         reason = " ".join(str(error).split())[:120]
@@ -95,7 +95,7 @@ def refuse_batch_of_one(prepared: TrainingContext, config: Config) -> None:
     images = len(prepared.report.photos.splits["train"])
     if min(config.data.batch_size, images) > 1 or config.model.freeze == "backbone":
         return
-    classifier = prepared.classifier(config).train()  # a copy, so that its averages may move
+    classifier = prepared.classifier(config).train()  # a copy, whose moving averages may change
     try:
         with torch.no_grad():
             classifier.forward(torch.zeros(1, 3, classifier.side, classifier.side))

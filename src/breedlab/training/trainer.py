@@ -44,7 +44,7 @@ def make_trainer(
         accelerator=accelerator,
         **_processes(config),
         precision=lightning_precision(precision),
-        # Lightning restores what it finds there, and would look in the working folder
+        # Lightning restores a checkpoint that it finds there, and would look in the working folder
         default_root_dir=folder,
         gradient_clip_val=config.trainer.gradient_clip,
         callbacks=callbacks,
@@ -67,7 +67,7 @@ def train(
         KeyboardInterrupt: On Ctrl-C, when the step is saved and Lightning has shut down.
         Stopped: Likewise, on SIGTERM.
     """
-    # Lightning trains in whatever mode it finds: in evaluation mode without dropout
+    # Lightning trains in the mode that it finds: in evaluation mode, without dropout
     learner.train()
     with stop.deferrable(), _interruptible(trainer):
         resumes = distributed.rank_zero_only(last.exists)
@@ -85,7 +85,7 @@ def _processes(config: Config) -> dict[str, Any]:
     return {
         "devices": distributed.local_world(),
         "num_nodes": distributed.world() // distributed.local_world(),
-        # What is frozen is the same everywhere, and stays so.
+        # The frozen part is the same everywhere, and stays so.
         "strategy": DDPStrategy(broadcast_buffers=config.model.freeze != "backbone"),
         "use_distributed_sampler": False,
         "plugins": [WholeCheckpoints(), TorchElasticEnvironment()],

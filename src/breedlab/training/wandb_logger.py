@@ -29,7 +29,7 @@ def wandb_logger(config: Config, run: Path, run_id: str) -> WandbLogger:
 
 def finish(config: Config, run: Path, run_id: str, metrics: Mapping[str, float]) -> None:
     """Add the test's metrics to the run's summary, and end it."""
-    with quiet_lightning():  # which warns that it goes on with the run that there is
+    with quiet_lightning():  # it warns that it continues an existing run
         logger = wandb_logger(config, run, run_id)
         logger.experiment.summary.update(dict(metrics))
         logger.experiment.finish(quiet=True)

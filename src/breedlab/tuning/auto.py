@@ -15,7 +15,7 @@ from breedlab.config.candidates import PASSES_WITH_HEADS, Values, heads, passes
 from breedlab.config.space import Space
 
 _SHARE_OF_PASSES = 0.7
-"""Of the time that is left, what the next pass may be expected to take."""
+"""The share of the remaining time that the next pass may be expected to take."""
 _NEXT_IS_DEARER = 1.7
 """How much longer than the longest pass so far the next may take: lists go from cheap to
 expensive."""

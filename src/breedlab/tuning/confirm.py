@@ -18,7 +18,7 @@ from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.tuning.trial import Outcome
 
 SEEDS = 2
-"""More seeds for each."""
+"""How many more seeds each trial gets."""
 _FILE = "confirmed.json"
 
 Results = dict[str, dict[str, list[float]]]

@@ -37,8 +37,8 @@ def write_hparams(writer: Any, values: Mapping[str, Any], figures: Mapping[str, 
     group = "/".join(Path(writer.log_dir).parts[-4:])
     plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in values.items()}
     finals = {f"final/{name.replace('/', '_')}": value for name, value in figures.items()}
-    # TensorBoard takes its columns from one run of all: each names those of trials and those of the
-    # test.
+    # TensorBoard takes its columns from one run: so each names the metrics of trials and those of
+    # the test.
     columns = dict.fromkeys([*finals, *(f"final/{name}" for name in _columns())], 0.0)
     experiment, start, end = hparams(plain, columns)  # type: ignore[no-untyped-call]
     for summary in (experiment, _grouped(start, group), end):

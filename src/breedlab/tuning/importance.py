@@ -30,6 +30,6 @@ def importances(run: Path) -> dict[str, float]:
             # fANOVA would need scikit-learn
             judge = optuna.importance.PedAnovaImportanceEvaluator()
             shares = optuna.importance.get_param_importances(study, evaluator=judge)
-        except Exception:  # a study that cannot be judged ends no run and no report
+        except Exception:  # a study that cannot be judged must not end a run or a report
             return {}
     return {path: float(share) for path, share in shares.items() if share == share}

@@ -56,7 +56,7 @@ def propose(
             sampler=_sampler(config, number),
             pruner=pruner(config.tuner),
         )
-        if config.tuner.strategy != "random":  # which looks at no other trial
+        if config.tuner.strategy != "random":  # this sampler does not look at other trials
             for index, trial in enumerate(before):
                 study.add_trial(
                     trial if index < visible and trial.state.is_finished() else _running(trial)
@@ -112,8 +112,8 @@ def distributions(space: Space, before: Sequence[FrozenTrial]) -> dict[str, Base
 
 
 def _sampler(config: Config, number: int) -> optuna.samplers.BaseSampler:
-    # A fresh one for every proposal: a sampler's own generator would depend on how often it had
-    # been asked.
+    # A fresh one for every proposal: a sampler's own generator would depend on how often it was
+    # asked.
     seed = mixed_seed(config.seed, number) % 2**32
     if config.tuner.strategy == "random":
         return optuna.samplers.RandomSampler(seed=seed)

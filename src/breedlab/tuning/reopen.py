@@ -27,8 +27,8 @@ from breedlab.tuning.trial import Outcome
 ASIDE = "study.db.damaged"
 
 _DAMAGE = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
-"""What SQLite answers where a file's content is at fault (`SQLITE_ERROR`: no such table), not a
-lock or a full disk."""
+"""What SQLite answers if a file's content is wrong (`SQLITE_ERROR`: no such table), not for a lock
+or a full disk."""
 
 
 def open_study(config: Config, run: Path) -> optuna.Study:
@@ -190,7 +190,7 @@ def _restored(config: Config, run: Path, study: optuna.Study) -> optuna.Study:
 
 def _put_in_place(scratch: Path, run: Path) -> None:
     """Have a new file take the place of a run's `study.db`."""
-    # the old file's, which SQLite would play back into the new one
+    # of the old file, which SQLite would apply to the new one
     (run / "study.db-journal").unlink(missing_ok=True)
     scratch.replace(run / "study.db")
 

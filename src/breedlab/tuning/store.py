@@ -24,8 +24,8 @@ from breedlab.tuning.trial import Outcome
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
 PROPOSAL = "proposal"
-"""The attribute of a trial that holds all of its values, whatever Optuna had stored when it was cut
-off."""
+"""The attribute of a trial that holds all of its values, whatever Optuna had stored when it was
+interrupted."""
 
 
 def ask(

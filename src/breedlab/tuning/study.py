@@ -42,7 +42,7 @@ from breedlab.tuning.trial_log import TrialLog
 from breedlab.tuning.trial_table import TrialTable
 
 _SHARE_OF_FINE_TUNING = 0.4
-"""Of the minutes: what a search leaves where all layers are to be trained after it."""
+"""The share of the minutes that a search leaves if all layers are to be trained after it."""
 
 __all__ = ["Best", "distribution", "search", "storage_url"]
 
@@ -189,7 +189,7 @@ class _Trials:
                     self._board.started(trial.number, values)
                     runner.start(trial.number, values)
                     remaining -= 1
-                # an auto search that has no time for more, or nothing more to try
+                # an auto search has no time left, or nothing left to try
                 if not self._running:
                     break
                 for number, outcome in sorted(runner.ended().items()):
@@ -257,7 +257,7 @@ class _Trials:
 
     @contextmanager
     def _beside(self) -> Iterator[Runner]:
-        # The activations are computed before the workers start, who then find them in the cache.
+        # The activations are computed before the workers start, which then find them in the cache.
         self._prepared.activations(self._prepared.classifier(self._config), self._config)
         beside = workers.Workers(
             self._config, self._prepared.report, self._directory, self._stop_early
@@ -297,7 +297,7 @@ def _kept_for_fine_tuning(config: Config) -> float:
 
 def _row(trial: FrozenTrial, space: Space, config: Config, run: Path) -> TrialLog:
     state_name = next(name for name, state in store.STATES.items() if state == trial.state)
-    # and so in the log, which said that it had started
+    # as in the log, which said that it had started
     state = "cut off" if was_cut_off(trial) else state_name
     objective = trial.value if trial.state == TrialState.COMPLETE else None
     attrs = trial.user_attrs

@@ -18,8 +18,7 @@ from breedlab.training.objective import rank
 from breedlab.tuning.trial_log import TrialLog, short, trial_line
 
 LINE_SECONDS = 5.0
-"""Between two lines of a trial that is on its way: epochs of a cached backbone last
-milliseconds."""
+"""Seconds between two lines of a running trial: epochs of a cached backbone take milliseconds."""
 
 _SHOWN = 25
 """Rows on the screen; older ones scroll out of the table, the best always stays."""

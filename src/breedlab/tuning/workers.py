@@ -45,7 +45,7 @@ class Workers:
         spawn = get_context("spawn")
         for _ in range(config.tuner.parallel):
             ours, theirs = spawn.Pipe()
-            # No daemon: those may not have the helper processes that decode images.
+            # Not daemons: those may not have the helper processes that decode images.
             process = spawn.Process(target=_work, args=(config.model_dump(), report, run, theirs))
             process.start()
             theirs.close()  # so that the pipe breaks when the worker ends
@@ -116,7 +116,7 @@ class Workers:
 
 def _work(tree: dict[str, Any], report: Report, run: Path, pipe: Connection) -> None:
     """Run trials until the main process has no more of them, or is no more."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to answer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the main process responds to Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         import torch

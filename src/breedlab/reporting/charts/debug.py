@@ -10,7 +10,7 @@ from breedlab.debugging.tensors import FIGURES, Series, Tensors
 from breedlab.reporting.charts.theme import SERIES, Spec, data, finish, legend, short
 
 _NAMED = 6
-"""Up to so many tensors have colors of their own and a legend."""
+"""The most tensors that get their own colors and a legend."""
 
 
 def reductions(tensors: Tensors) -> dict[str, Spec]:
@@ -22,7 +22,7 @@ def reductions(tensors: Tensors) -> dict[str, Spec]:
 
 def _chart(collection: str, series_by_tensor: Mapping[str, Series]) -> Spec:
     shares = FIGURES[collection][0] in ("dead", "saturated")
-    # On a logarithmic axis, where zero has no place; the rules tell of what is zero.
+    # On a logarithmic axis, which has no zero; the rules report zeros.
     rows = [
         {"step": step, "value": short(value), "tensor": name}
         for name, series in series_by_tensor.items()

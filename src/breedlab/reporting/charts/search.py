@@ -38,7 +38,7 @@ from breedlab.reporting.charts.theme import (
 from breedlab.reporting.record import RunRecord
 
 _LINES = 300
-"""More trials than this are not drawn as lines: the best are."""
+"""The most trials that are drawn as lines: the best ones."""
 
 
 def space_of(run: RunRecord) -> Space:
@@ -246,7 +246,7 @@ def position(value: Any, dimension: Dimension) -> float:
 def _ticks(dimension: Dimension) -> list[tuple[float, str]]:
     if isinstance(dimension, Choices):
         values = dimension.values
-        # Where choices would stand on top of each other, only the ends are written.
+        # Where choices would overlap, only the ends are labeled.
         ticks = values if len(values) <= 16 else (values[0], values[-1])
         return [(position(value, dimension), figure(value)) for value in ticks]
     low, high = float(dimension.low), float(dimension.high)

@@ -15,7 +15,7 @@ BINS = 15
 """As the calibration error (`ece`) is computed."""
 
 NAMED = 40
-"""Up to so many classes are drawn with their names."""
+"""The most classes that are drawn with their names."""
 
 
 @dataclass(frozen=True)

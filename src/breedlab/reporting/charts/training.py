@@ -18,7 +18,7 @@ _POINTS = 400
 
 _HEIGHT = 260
 _DASHES = [[1, 0], [7, 5], [2, 3], [10, 3, 2, 3]]
-"""Where two runs have the same curve, the later one leaves the earlier one to be seen."""
+"""If two runs have the same curve, the later one leaves the earlier one visible."""
 _EACH, _TRAIN, _VALID = "training, each step", "training, mean of the epoch", "validation"
 
 
@@ -81,7 +81,7 @@ def _curves(run: RunRecord, name: str, title: str, each: Series) -> Spec | None:
         ],
     )
     layers = [base.mark_line(clip=True)]
-    if len(rows) - len(each) <= 2 * 60:  # points only where they can be told apart
+    if len(rows) - len(each) <= 2 * 60:  # points only if they can be told apart
         layers.append(
             base.transform_filter(alt.datum.which != _EACH).mark_circle(size=36, opacity=1)
         )
