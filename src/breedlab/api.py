@@ -246,5 +246,5 @@ def _named(images: Picture | Iterable[Picture]) -> Iterator[tuple[str, str | Pat
             yield f"image {position}", image
         else:
             file = io.BytesIO()
-            image.save(file, "PNG")  # lossless, and so the model sees the very pixels
+            image.save(file, "PNG")  # lossless, so the model sees the same pixels
             yield f"image {position}", file.getvalue()

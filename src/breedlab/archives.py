@@ -118,12 +118,12 @@ def opened(model: Path) -> Iterator[Path]:
 
 
 class _Refused(Exception):
-    """What an archive holds that none of ours does."""
+    """An error for content that no archive of breedlab's has."""
 
 
 class _Bounded:
-    """What tarfile reads an archive through: no more bytes than `limit` in all, and none of them in
-    one piece.
+    """The reader through which tarfile reads an archive: no more bytes than `limit` in all, and
+    none of them in one piece.
 
     A gzip file of a megabyte may hold a gigabyte, and a header of tar may ask for all of it at
     once.

@@ -85,7 +85,7 @@ class Handle(ABC):
 
     @abstractmethod
     def stop(self) -> list[str]:
-        """Stop it, and return what there is to say about that. What it has done is kept."""
+        """Stop it, and return a line about the outcome. What it has done is kept."""
 
     @abstractmethod
     def results(self, *, now: bool = False) -> Mapping[str, Any]:

@@ -71,7 +71,7 @@ def elsewhere(name: str, where: str | None) -> Handle:
 
 
 def stop_elsewhere(name: str, where: str | None) -> list[str]:
-    """Stop a job that another machine launched, and return what there is to say about that.
+    """Stop a job that another machine launched, and return a line about the outcome.
 
     Raises:
         BackendError: If no backend knows it.

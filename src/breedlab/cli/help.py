@@ -1,4 +1,4 @@
-"""`breedlab help`: every setting of the config, or what there is to know about one."""
+"""`breedlab help`: every setting of the config, or one in detail."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _PACKAGE = Path(breedlab.__file__).parent
 
 
 def main(argv: list[str]) -> int:
-    """Print what there is to know about settings.
+    """Print settings in detail.
 
     Raises:
         ConfigError: If there is no such setting.

@@ -73,7 +73,7 @@ class _SubParser(Parser):
 
 
 def visible_flags(parser: argparse.ArgumentParser) -> list[str]:
-    """Return the flags that a parser's help lists, those of its commands among them."""
+    """Return the flags that a parser's help lists, including those of its subcommands."""
     return list(dict.fromkeys(_flags(parser)))
 
 

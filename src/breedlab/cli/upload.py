@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     """Upload a folder of images.
 
     Raises:
-        BreedlabError: If the images are unsound, or the bucket cannot be used.
+        BreedlabError: If the images have flaws, or the bucket cannot be used.
     """
     parser = command_parser()
     words = parser.parse_args(argv)

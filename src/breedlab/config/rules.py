@@ -221,5 +221,5 @@ def problems(sections: Mapping[str, Any]) -> list[Problem]:
 
 
 def _with_code(problem: Problem) -> Problem:
-    """Return a rule's problem, its code that of all rules where it has none of its own."""
+    """Return a rule's problem, with the code of all rules where it has none of its own."""
     return problem if problem.code != ConfigError.code else replace(problem, code="BL104")

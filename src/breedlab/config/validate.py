@@ -50,8 +50,7 @@ TUNABLE = (
 
 
 def tunable() -> list[str]:
-    """Return every config path that a search may vary, those of components' own settings among
-    them."""
+    """Return every config path that a search may vary, including components' own settings."""
     searched = [
         f"{path}.{name}"
         for path, component in component_sections(searched=True).items()
@@ -99,7 +98,7 @@ def examine(tree: Tree, recorded: bool = False) -> tuple[Config | None, list[Pro
     """Validate a whole tree, once; arguments as in `validate`.
 
     Returns:
-        The config, None where the tree is none; and everything that is wrong with it.
+        The config, None where the tree is invalid; and everything that is wrong with it.
     """
     unknown = load_plugins(tree.get("plugins"))
     absent = [] if recorded else _never_recorded(tree)
@@ -188,7 +187,8 @@ def with_values(tree: Tree, values: Mapping[str, Any]) -> Tree:
 
 
 def _typed(tree: Tree) -> tuple[Config | None, list[Problem]]:
-    """Return a tree's config, None where it is none, and what is wrong besides its search space."""
+    """Return a tree's config, None where it is invalid, and what is wrong besides its search
+    space."""
     missing = [path for path, value in leaf_values(tree) if value == MISSING]
     if missing:
         wrong = [

@@ -99,7 +99,7 @@ def size(data: bytes) -> tuple[int, int]:
     """
     try:
         with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
-            # Pillow says a TIFF's size as it is to be seen, and that of the others as it is in the
+            # Pillow gives a TIFF's size as it is shown, and that of other formats as it is in the
             # file.
             turned = (
                 image.format != "TIFF"
@@ -229,8 +229,8 @@ def formats_of_pillow(data: bytes) -> tuple[str, ...]:
 
 
 def _other_kind(data: bytes) -> str:
-    """Return what bytes are that are no image which is read, for the message; empty where that is
-    not to be seen."""
+    """Return a clause for the message with the format of bytes that are not a supported image;
+    empty if it is not recognized."""
     if data[4:8] == b"ftyp":
         if kind := formats.kind_by_brand(data):
             return f"it is {kind}: {formats.how_to_read(kind)}; "

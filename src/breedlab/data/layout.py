@@ -215,8 +215,8 @@ def _innermost(folder: Path) -> Path:
 
 
 def _refuse_unnamed_splits(root: Path, folders: Sequence[Path]) -> None:
-    """Refuse what would be read as classes and is none: a folder around the data set, splits under
-    names of their own, splits without class folders."""
+    """Refuse folders that would be read as classes but are not: a folder around the data set,
+    splits under names of their own, splits without class folders."""
     if len(folders) == 1 and (inner := _wrapped(folders[0])) is not None:
         inside = subfolders(inner)
         kind = "splits" if "train" in _roles(inside).values() else "folders"

@@ -13,7 +13,7 @@ class Photo:
     where there are no groups.
 
     With `data.multi_label`, `labels` has the indices of all its classes, in order, and `label` is
-    -1, which is no class's.
+    -1, which is not the index of a class.
     """
 
     path: Path

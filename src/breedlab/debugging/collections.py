@@ -99,7 +99,7 @@ def hook_from_json(source: Path, folder: Path, network: nn.Module) -> RunHook:
 
 
 def _save_batch_sizes(hook: RunHook) -> None:
-    """Have batch sizes saved in the very steps in which losses are."""
+    """Have batch sizes saved in the same steps as losses."""
     hook.include_collections.append(_BATCH_SIZES)
     sizes = hook.get_collection(_BATCH_SIZES)
     sizes.include(f"^{BATCH_SIZE}$")

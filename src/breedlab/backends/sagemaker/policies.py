@@ -1,4 +1,4 @@
-"""The least IAM policies with which breedlab works: for who launches, for the jobs' role, for a
+"""The least IAM policies with which breedlab works: for users who launch, for the jobs' role, for a
 Lambda in front."""
 
 from __future__ import annotations

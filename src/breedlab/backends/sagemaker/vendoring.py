@@ -32,7 +32,7 @@ _THE_IMAGES_OWN = {"torch", "torchvision", "triton"}
 
 
 def add_to_archive(content: Path, python: str, machine: str) -> int:
-    """Add to a model's content what its endpoint would install, and have it look nowhere else.
+    """Add to a model's content what its endpoint would install, and have pip look nowhere else.
 
     Args:
         content: An archive's content, unpacked; it is changed.

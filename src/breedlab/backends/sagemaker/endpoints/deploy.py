@@ -45,7 +45,7 @@ def delete(name: str, region: str | None) -> None:
     """Delete an endpoint with everything that was created for it; files in S3 stay.
 
     Raises:
-        BackendError: If there is none, or breedlab did not make it.
+        BackendError: If there is none, or breedlab did not create it.
     """
     with settings_of_endpoint():
         account = session.connect(region, "--region")
@@ -181,7 +181,7 @@ def _quotas(deployment: Deployment) -> list[preflight.Need]:
 
 
 def _problems(deployment: Deployment) -> list[Problem]:
-    """Return what AWS would refuse of the requests, those of an update among them."""
+    """Return what AWS would refuse in the requests, including those of an update."""
     update = endpoints.requests(deployment, exists=True)[2]
     requests = [*endpoints.requests(deployment, exists=False), update]
     return [*arn_problems(deployment), *request_problems(requests)]

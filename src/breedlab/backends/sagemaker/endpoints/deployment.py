@@ -36,7 +36,7 @@ MACHINE = "ml.m5.large"
 
 @dataclass(frozen=True)
 class Account:
-    """What was said of the account; None is to be found out."""
+    """The given facts of the account; None is looked up."""
 
     region: str | None
     role: str | None

@@ -176,7 +176,7 @@ def stop(account: boto3.Session, name: str) -> None:
     """Stop a job of ours.
 
     Raises:
-        BackendError: If there is none that is running.
+        BackendError: If none is running.
     """
     described = _described(account, name)
     if described["TransformJobStatus"] in ENDED:

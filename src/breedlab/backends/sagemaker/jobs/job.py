@@ -116,7 +116,7 @@ def job_config(tree: Mapping[str, Any], job: Job) -> tuple[Config, list[str]]:
 
     Args:
         tree: The experiment's config, as the source holds it.
-        job: What it is to do, and where.
+        job: Its stage, hyperparameters, and folders.
 
     Raises:
         ConfigError: Naming each hyperparameter that the config does not take.
@@ -255,7 +255,7 @@ def _wait_for_one(processes: list[Any]) -> None:
     try:
         for process in processes:
             poll.register(os.pidfd_open(process.pid), select.POLLIN)
-    except (AttributeError, OSError):  # an older kernel, or a sandbox that lets none of it through
+    except (AttributeError, OSError):  # an older kernel, or a sandbox that blocks the call
         while all(process.is_running() and process.status() != "zombie" for process in processes):
             time.sleep(0.5)
         return

@@ -1,9 +1,9 @@
 """`backend.orchestrate=pipeline`: search, training of the best, and registering, as one SageMaker
 Pipeline, which continues by itself.
 
-Its steps are the very requests that a launch without it sends, but for the jobs' names, which AWS
-gives: `pipelines-<execution>-<step>-<token>`. What a step needs of one before it is a reference,
-resolved by AWS when it gets there. Of trials that tie, AWS takes the first.
+Its steps are the same requests that a launch without it sends, except for the jobs' names, which
+AWS gives: `pipelines-<execution>-<step>-<token>`. What a step needs of one before it is a
+reference, resolved by AWS when it gets there. Of trials that tie, AWS takes the first.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def token(*parts: str) -> str:
 def registering(
     experiment: Experiment, group: str, git: Mapping[str, Any] | None
 ) -> tuple[Request, Request]:
-    """Return what `deploy --register` sends, for a model that is yet to be trained: its group, and
+    """Return what `deploy --register` sends, for a model that is not trained yet: its group, and
     the version, which refers to the training."""
     from breedlab.backends.sagemaker.endpoints import registry
     from breedlab.backends.sagemaker.endpoints.deployment import MACHINE

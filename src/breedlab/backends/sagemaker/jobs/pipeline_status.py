@@ -70,7 +70,7 @@ def newest_execution(account: boto3.Session, pipeline: str) -> Mapping[str, Any]
 
 
 def described_pipeline(account: boto3.Session, name: str) -> dict[str, Any] | None:
-    """Return what AWS says of a pipeline; None if there is none of that name, or the caller may
+    """Return AWS's description of a pipeline; None if there is none of that name, or the caller may
     not look at pipelines."""
     from botocore.exceptions import ClientError
 

@@ -210,8 +210,8 @@ def tuning_request(experiment: Experiment) -> Request:
             "ParentHyperParameterTuningJobs": [
                 {"HyperParameterTuningJobName": name} for name in tuner.warm_start
             ],
-            # The other type demands the very same image, data and ranges, and refuses what a user
-            # is likely to have.
+            # The other type requires exactly the same image, data and ranges, and refuses what a
+            # user is likely to have.
             "WarmStartType": "TransferLearning",
         }
     return Request("CreateHyperParameterTuningJob", parameters)

@@ -130,7 +130,7 @@ def tuning_status(account: boto3.Session, name: str) -> Status:
 
 
 def described(account: boto3.Session, name: str, *, training: bool) -> dict[str, Any] | None:
-    """Return what AWS says of a job; None if there is none of that name."""
+    """Return AWS's description of a job; None if there is none of that name."""
     if training:
         return _described(account, "describe_training_job", TrainingJobName=name)
     return _described(
