@@ -28,7 +28,7 @@ def shown_metrics(test: Mapping[str, Any]) -> dict[str, str]:
 def interval(name: str, test: Mapping[str, Any]) -> str:
     """Return the 95% interval of a test's metric, such as `80.8% to 89.5%`; empty if none is known.
 
-    A test of an older version recorded none; those of rates follow from the number of images.
+    Tests of older versions recorded none; for rates it follows from the number of images.
     """
     if ends := (test.get("intervals") or {}).get(name):
         return f"{metric(name, ends[0])} to {metric(name, ends[1])}"

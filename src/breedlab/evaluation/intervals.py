@@ -134,7 +134,7 @@ def intervals(values: Mapping[str, float], answers: Answers) -> dict[str, tuple[
 
 @dataclass(frozen=True)
 class _Resampled:
-    """A metric of all images, and of each resample: as it is, and with one more image."""
+    """A metric of all images, and of each resample: without and with the additional image."""
 
     value: float
     plain: Array
@@ -155,8 +155,8 @@ class _Resampled:
 def interval_of(
     value: float, plain: Array, one_wrong: Array, one_right: Array
 ) -> tuple[float, float]:
-    """Return the 95% interval of a metric from what resamples come to: as they are, and with one
-    more image.
+    """Return the 95% interval of a metric from its values in resamples: without and with the
+    additional image.
 
     Args:
         value: Of all images.
@@ -181,9 +181,9 @@ def bootstrap(answers: Answers, statistic: Statistic, seed: int = 0) -> tuple[fl
 def calibration_interval(answers: Answers, seed: int = 0) -> tuple[float, float]:
     """Return the interval that holds the true calibration error with 95% confidence.
 
-    By chance alone the error of few images is far above zero, also of a model whose confidence is
-    true. So the lower end is zero where answers drawn by these confidences come to such an error in
-    more than one case of twenty.
+    By chance alone the error of few images is far above zero, even for a perfectly calibrated
+    model. So the lower end is zero if answers drawn by these confidences have such an error in more
+    than one case of twenty.
     """
     resampled = _resample(answers, ece, seed)
     value, reach = resampled.value, _DEVIATIONS * float(resampled.plain.std())

@@ -1,5 +1,5 @@
-"""Which labels are probably wrong: what a model that never saw an image says of it, by confident
-learning."""
+"""Find labels that are probably wrong, from the predictions of a model that did not train on the
+image, by confident learning."""
 
 from __future__ import annotations
 

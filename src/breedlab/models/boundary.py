@@ -1,4 +1,4 @@
-"""Where a frozen part ends: which modules lie before it, and the network cut in two there.
+"""Where a frozen part ends: which modules are before its end, and the network cut in two there.
 
 The order is the one in which modules run, not the one in which they were written down, and the cut
 is made in the traced graph (torch.fx), so it is exact for every network that can be traced and

@@ -1,5 +1,5 @@
-"""Whether a network's input is what its weights were trained on, told by what its first BatchNorm
-stored."""
+"""Whether a network's input is what its weights were trained on, judged by the statistics of its
+first BatchNorm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Write catalogue.json anew from the torchvision that is installed: `python -m
+"""Write catalogue.json from the installed torchvision: `python -m
 breedlab.models.measure_catalogue`."""
 
 from __future__ import annotations

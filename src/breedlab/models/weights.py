@@ -1,5 +1,5 @@
-"""Weights from files: whatever they were wrapped in and however their names begin, matched to a
-network whole or not.
+"""Weights from files, whatever wraps them and whatever their names' prefix is; a network takes all
+of them or none.
 
 Everything is read as plain data; nothing in a file is run.
 """

@@ -192,7 +192,7 @@ def settings(prepared: TrainingContext, config: Config, freeze: str) -> Config:
 
 
 def _train_size(prepared: TrainingContext, config: Config) -> int | None:
-    """Return the side of the crops, None for that of validation's images."""
+    """Return the side of the crops; None for the side of validation's images."""
     configured = config.fine_tune.train_size
     if configured != "auto":
         return configured
@@ -234,7 +234,7 @@ def _record(folder: Path, plan: _Plan, before: Fitted) -> None:
 
 
 def _head(before: Fitted) -> list[float]:
-    """Return what tells one head's training from another of the same run."""
+    """Return what distinguishes one head's training from another of the same run."""
     return [before.epochs, before.best_epoch, before.best]
 
 

@@ -1,6 +1,6 @@
 """The final model once more, on the validation images as well (`trainer.refit`).
 
-How long to train was found on validation. What is said of validation stays what it was before: the
+How long to train was found on validation. The results on validation stay what they were before: the
 refit has seen those images, and would have memorized them.
 """
 
@@ -123,14 +123,14 @@ def refitted(
 
 
 def whole(photos: PhotoSet) -> PhotoSet:
-    """Return images whose training split has those of validation, too, at its end."""
+    """Return images whose training split ends with those of validation."""
     splits = photos.splits
     return replace(photos, splits={**splits, "train": (*splits["train"], *splits["valid"])})
 
 
 def on_all(cached: Activations) -> Activations:
-    """Return activations to train on that have those of validation, too: in every view as
-    validation sees them."""
+    """Return activations to train on that include validation's: in every view as validation sees
+    them."""
     return replace(
         cached,
         train=tuple(torch.cat([view, cached.valid]) for view in cached.train),

@@ -152,8 +152,7 @@ def _recorded(run: Path, name: str, kind: type) -> Any:
 
 
 def note_moved_photos(config: Config, run: Path) -> None:
-    """Record where the images of a run lie today, if that is not where they lay; they were found to
-    be the same."""
+    """Record where a run's images are now, if they have moved; they were found to be the same."""
     recorded = recorded_tree(run)
     root = config.recorded()["data"]["root"]
     if root == recorded["data"]["root"]:

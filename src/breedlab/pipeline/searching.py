@@ -78,7 +78,7 @@ def _of_folds(values: Sequence[float], metric: str) -> str:
 
 
 def _tie(tied: Sequence[int]) -> str:
-    """Return what a search says of the trials that were as good as its best."""
+    """Return a note on the trials that were as good as the best; empty if there are none."""
     if not tied:
         return ""
     names = f"trial {tied[0]}" if len(tied) == 1 else f"{len(tied)} other trials"

@@ -125,7 +125,7 @@ def _rows(model: Model, photos: PhotoData, split: str) -> tuple[torch.Tensor, to
 
 
 def in_words(measured: Mapping[str, Any]) -> list[str]:
-    """Return what the test makes of sets and unknown, a line each."""
+    """Return the test's results on sets and unknown images, one line each."""
     lines = []
     if sets := measured.get("sets"):
         span = rate_interval(sets["coverage"], sets["images"])

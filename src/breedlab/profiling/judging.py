@@ -1,4 +1,4 @@
-"""What the profiler's rules say of a recording."""
+"""Apply the profiler's rules to a recording."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class Recording:
         return self.system.t
 
     def during_training(self, values: Figures) -> Figures:
-        """Return those of values, one a sample, that were taken while the run trained or searched.
+        """Return the values, one per sample, that were taken while the run trained or searched.
 
         Raises:
             NotEnough: If there are fewer of them than a rule judges from.

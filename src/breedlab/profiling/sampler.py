@@ -57,8 +57,7 @@ class Gpus:
 
 
 class Machine:
-    """What one sample says of the machine and of the run's processes; rates are since the sample
-    before."""
+    """One sample of the machine and of the run's processes; rates are since the sample before."""
 
     def __init__(self, process: int) -> None:
         self.gpus = Gpus()

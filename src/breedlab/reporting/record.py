@@ -180,7 +180,7 @@ def _csv_curves(file: Path) -> dict[str, Series]:
 
 
 def _with_values(text: str | None) -> str | None:
-    """Return where images lie; None where a variable of the environment that says so is not set."""
+    """Return the path of the images; None if an environment variable in it is not set."""
     try:
         return text and text_with_values(text)
     except KeyError:

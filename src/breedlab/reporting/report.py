@@ -189,7 +189,8 @@ def _render(template: str, **context: Any) -> str:
 
 @functools.cache
 def _bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script; made once a machine, for it takes seconds."""
+    """Return Vega, Vega-Lite and Vega-Embed as one script, built once per machine since it takes
+    seconds."""
     place = Path(
         os.environ.get("XDG_CACHE_HOME") or "~/.cache",
         "breedlab",

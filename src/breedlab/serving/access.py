@@ -119,5 +119,6 @@ class Access:
 
 
 def _digest(key: bytes) -> bytes:
-    """Of one length whatever the key's, so that a comparison tells nothing of that either."""
+    """Return a digest, whose length is the same for any key, so that a comparison does not reveal
+    the key's length."""
     return hashlib.sha256(key).digest()

@@ -25,7 +25,7 @@ class Unknown:
     of validation.
 
     Attributes:
-        novelty: What tells the distance.
+        novelty: Computes the distance.
         threshold: Above it, an image is unknown.
         quantiles: Of the distances of the validation images, from the smallest to the largest,
             evenly.
@@ -65,7 +65,7 @@ class Answers:
         temperature: By which scores are divided.
         coverage: Of `sets`: how often the true class is to be in them.
         least: The probability from which a class is in the set; None without sets.
-        unknown: What tells images that are of none of the classes; None if nothing does.
+        unknown: Detects images of none of the classes; None if the archive does not.
         thresholds: For a multi-label model, the probability from which an image is given each
             label; None for a model with one class per image.
         flip_tta: Whether each image's scores are averaged with its mirror image's; the engine does
@@ -174,7 +174,7 @@ def read_answers(recorded: Mapping[str, Any], classes: int, novelty: Novelty | N
     Args:
         recorded: `answers` of its model.json; empty in an archive of an older version.
         classes: Number of scores.
-        novelty: From the archive, if it tells the unknown.
+        novelty: From the archive, if it detects unknown images.
     """
     sets, unknown = recorded.get("sets") or {}, recorded.get("unknown") or {}
     thresholds = recorded.get("thresholds")

@@ -1,4 +1,4 @@
-"""Whether an archive, built anew from its files, answers what the trained network answers."""
+"""Whether a network rebuilt from an archive's files answers what the trained network answers."""
 
 from __future__ import annotations
 

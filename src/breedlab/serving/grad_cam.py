@@ -29,7 +29,7 @@ more."""
 
 
 class NotExplainable(ServingError):
-    """The network keeps no map with places, so nothing can be said of where it looked."""
+    """The network keeps no spatial map, so it cannot be said where it looked."""
 
     code = "BL504"
 

@@ -114,8 +114,8 @@ class Model:
         classes: Names in the order of the scores.
         lineage: Where the model comes from.
         network: The PyTorch module, whatever engine answers.
-        served: What engines compute: the network, with its features where the archive tells the
-            unknown by them.
+        served: What engines compute: the network, with its features if the archive detects unknown
+            images.
         answers: What is made of its scores.
         engine: What computes the scores.
         fetch: Gets images by their address, under the rules of the archive's `allow_urls`.

@@ -166,6 +166,6 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown takes as it is: names may hold anything."""
+    """Escape text for Markdown: names may contain anything."""
     flat = " ".join(text.split())
     return "".join(f"\\{each}" if each in "\\`*_[]<>|#" else each for each in flat)

@@ -32,7 +32,8 @@ MAX_CONNECTIONS = 512
 
 
 class GuardedProtocol(HttpToolsProtocol):
-    """One connection. `refused` is told the status of what never reached the application."""
+    """One connection. `refused` is called with the status of a request that never reached the
+    application."""
 
     refused: Callable[[int], None] = staticmethod(lambda status: None)
     head_seconds, linger_seconds, max_connections = HEAD_SECONDS, LINGER_SECONDS, MAX_CONNECTIONS

@@ -129,7 +129,7 @@ class Preprocessor:
 
     Args:
         model: Whose transform and rules of fetching apply.
-        batcher: Computes the scores; is told which images will be with it in a moment.
+        batcher: Computes the scores; it is told which images are about to arrive.
     """
 
     def __init__(self, model: Model, batcher: Batcher) -> None:

@@ -65,7 +65,7 @@ _INTEGERS = {3: "H", 4: "I", 16: "Q"}
 
 
 def check_jpeg(photo: bytes) -> None:
-    """Raise ImageError if what stands before a JPEG's pixels takes too many steps."""
+    """Raise ImageError if what comes before a JPEG's pixels takes too many steps."""
     at, count, padding, exif = 2, 0, 0, []
     while at + 4 <= len(photo):
         if photo[at] != 0xFF or photo[at + 1] in (0x00, 0xFF):  # decoders skip these byte by byte

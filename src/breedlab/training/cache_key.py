@@ -60,7 +60,8 @@ def behavior(module: nn.Module) -> list[str]:
 
 @functools.cache
 def code_versions() -> dict[str, str]:
-    """Of the libraries that decode images and compute, and of our own code that does."""
+    """Return the versions of the libraries that decode images and compute, and a hash of our code
+    that does."""
     versions = {"breedlab": __version__}
     for name in _LIBRARIES:
         try:

@@ -87,8 +87,8 @@ class FiniteFigures(Checkpoint):
 
 
 class MovableCheckpoint(ModelCheckpoint):
-    """A ModelCheckpoint that knows its best after its folder was moved or copied; Lightning's
-    begins anew then."""
+    """A ModelCheckpoint that knows its best after its folder was moved or copied; Lightning's own
+    forgets it then."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         assert self.dirpath is not None

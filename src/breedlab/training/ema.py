@@ -86,7 +86,7 @@ class MovingAverage:
     def load(
         self, averaged: dict[str, torch.Tensor], current: dict[str, torch.Tensor], steps: int
     ) -> None:
-        """Go on from saved averages and weights; names that do not train are passed over."""
+        """Continue from saved averages and weights; names that do not train are ignored."""
         self.steps = steps
         for name in self._current:
             self._average[name].copy_(averaged[name])

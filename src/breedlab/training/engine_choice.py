@@ -268,8 +268,8 @@ class FeatureEngines:
 
 
 def agreement(reference: torch.Tensor, other: torch.Tensor) -> tuple[float, float]:
-    """Return how far features are those of a reference: the least cosine similarity, and the share
-    of linear readouts with the same argmax.
+    """Return how similar features are to those of a reference: the least cosine similarity, and the
+    share of linear readouts with the same argmax.
 
     The readouts are random, of ten classes each, on features without their mean, where images
     differ.

@@ -39,10 +39,10 @@ class Evaluation:
         confusion: How many images there are by (true label, predicted label); missing pairs are 0.
         worst: The most frequent confusions, most frequent first.
         predictions: For each image the predicted label and its probability, in the order given.
-        calibration: `temperature`, and `ece_before` and `loss_before`: what the scores come to
-            without it. Empty if they are taken as they are.
-        intervals: By metric, where the true value is with 95% confidence; of metrics of plugins
-            there is none.
+        calibration: `temperature`, and `ece_before` and `loss_before`, the metrics without it.
+            Empty if they are taken as they are.
+        intervals: By metric, where the true value is with 95% confidence; there is none for metrics
+            of plugins.
         most_frequent_class: Of the training images, which is the best guess without a model. None
             if it is not known.
     """

@@ -1,7 +1,7 @@
 """The files of the feature cache: written so that a full disk is an error, and recognized as ours
 before they are deleted.
 
-`<name>.npy` holds one view of one split, `<name>` being a hash of all that it depends on.
+`<name>.npy` holds one view of one split, where `<name>` is a hash of everything it depends on.
 `<name>.json`, written first, says what that is and how many bytes it makes; a file without it may
 be anyone's, and is never deleted. A pass that is not finished has `<name>.part`, and in
 `<name>.done` how many images of it are safely on the disk.

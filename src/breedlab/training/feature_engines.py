@@ -69,7 +69,7 @@ class Compiled(Eager):
 
 
 class OpenVino:
-    """OpenVINO on the CPU, a batch a stream, so that no thread waits for another's part of a
+    """OpenVINO on the CPU, one batch per stream, so that no thread waits for another's part of a
     layer."""
 
     def __init__(self, classifier: Classifier, precision: str) -> None:

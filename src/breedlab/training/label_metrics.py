@@ -54,7 +54,7 @@ class MeanAveragePrecision(Metric):
 
 
 def _joined(parts: list[torch.Tensor] | torch.Tensor) -> torch.Tensor:
-    """Return a state of lists as one tensor, which it is already after a sync."""
+    """Return a state of lists as one tensor; after a sync it already is one."""
     return parts if isinstance(parts, torch.Tensor) else torch.cat(parts)
 
 

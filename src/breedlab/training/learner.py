@@ -207,8 +207,8 @@ class Learner(lightning.LightningModule):
 
 
 class RegisteredLoss(_Loss):
-    """A loss that is not of PyTorch's class of losses, which is all that the debugger's hook
-    records."""
+    """Wrap a loss that is not of PyTorch's class of losses, since the debugger's hook records only
+    those."""
 
     def __init__(self, loss: nn.Module) -> None:
         super().__init__()

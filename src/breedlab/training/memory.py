@@ -1,5 +1,5 @@
-"""Whether a training step fits into memory, asked before the first: a process that runs out of it
-is killed without a word."""
+"""Whether a training step fits into memory, checked before the first one: a process that runs out
+of memory is killed without a message."""
 
 from __future__ import annotations
 

@@ -70,8 +70,8 @@ class MacroF1(Metric):
 class CalibrationError(MulticlassCalibrationError):
     """Expected calibration error of logits.
 
-    torchmetrics takes scores that all lie between 0 and 1 for probabilities; logits of a young head
-    may do so, too.
+    torchmetrics takes scores that are all between 0 and 1 for probabilities, but the logits of an
+    untrained head may be, too.
     """
 
     def update(self, preds: torch.Tensor, target: torch.Tensor) -> None:
@@ -96,7 +96,7 @@ def make_metrics(
         shared: Over what all processes of the run were given, rather than this one alone.
         monitor: Where metrics that have settings find them; the defaults without it.
         multi_label: Whether images have several classes, or none.
-        thresholds: Then those of the classes; 0.5 by default.
+        thresholds: With `multi_label`, those of the classes; 0.5 by default.
     """
     fitting = [
         name

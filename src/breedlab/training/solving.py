@@ -132,8 +132,8 @@ class Regression:
         self._penalty = loss.problems(classes) / (2 * len(x))
 
     def solve(self, c: float, tolerance: float, iterations: int = 1000) -> float:
-        """Go from the solution so far to that of another penalty; return the mean loss without the
-        penalty."""
+        """Continue from the current solution to that of another penalty; return the mean loss
+        without the penalty."""
         optimizer = torch.optim.LBFGS(
             [self.weight, self.bias],
             max_iter=iterations,
@@ -239,12 +239,12 @@ def best_penalty(
     """Try penalties in order, until several in a row are no better.
 
     Args:
-        reach: What a penalty comes to.
+        reach: Returns the result of a penalty.
         penalties: At least one.
         monitor: The metric that decides.
 
     Returns:
-        The best penalty, what it comes to, and how many were tried.
+        The best penalty, its result, and how many were tried.
     """
     epochs: list[loop.Epoch] = []
     ranks: list[tuple[float, float]] = []
@@ -260,8 +260,8 @@ def best_penalty(
 def reached(
     problem: Regression, activations: Activations, c: float, monitor: Monitor
 ) -> loop.Epoch:
-    """Go on to the solution of a penalty, and return what it comes to on validation, as the one
-    epoch of a trial."""
+    """Continue to the solution of a penalty, and return its result on validation as the one epoch
+    of a trial."""
     loss = problem.solve(c, tolerance=1e-4, iterations=100)
     weight, bias = (tensor.float().cpu() for tensor in problem.unfolded())
     short = monitor.metric.removeprefix("valid/")

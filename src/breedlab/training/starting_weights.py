@@ -27,8 +27,8 @@ _AUTO = {
 def matching_head(
     loaded: Loaded | None, classes: tuple[str, ...], classifier: Classifier
 ) -> dict[str, torch.Tensor]:
-    """Return the head in the weights' file if it tells the same classes apart by the same layers;
-    else an empty mapping."""
+    """Return the head in the weights' file if it has the same classes and layers; else an empty
+    mapping."""
     if loaded is None or not loaded.card or loaded.card["classes"] != classes:
         return {}
     if _shapes(loaded.head) != _shapes(classifier.head.state_dict()):

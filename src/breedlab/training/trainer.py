@@ -1,5 +1,5 @@
-"""Lightning's Trainer as breedlab uses it: the processes that there are, whole checkpoints, and
-Ctrl-C that is told."""
+"""Lightning's Trainer as breedlab uses it: in the running processes, with checkpoints that are never
+half written, and with a Ctrl-C that reaches the caller."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def make_trainer(
         folder: Where the training leaves its files.
         callbacks: All of them.
         accelerator, precision: In Lightning's terms and ours.
-        more: What else Lightning is told.
+        more: Other arguments for Lightning.
     """
     return lightning.Trainer(
         accelerator=accelerator,
@@ -94,8 +94,8 @@ def _processes(config: Config) -> dict[str, Any]:
 
 @contextmanager
 def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
-    """Lightning answers Ctrl-C with `sys.exit(1)` and leaves the signal ignored; callers want the
-    interrupt."""
+    """Raise KeyboardInterrupt on Ctrl-C, which Lightning answers with `sys.exit(1)`, leaving the
+    signal ignored."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Weights & Biases' logger, who is logged in there, and what it shows of the test."""
+"""The logger for Weights & Biases, the check of its login, and what it shows of the test."""
 
 from __future__ import annotations
 

@@ -105,8 +105,8 @@ def visible(config: Config, count: int) -> int:
 
 
 def distributions(space: Space, before: Sequence[FrozenTrial]) -> dict[str, BaseDistribution]:
-    """Return the space in Optuna's terms; in those of the trials that there are, since Optuna takes
-    no others."""
+    """Return the space in Optuna's terms; in those of existing trials if there are any, since
+    Optuna accepts no others."""
     stored = {path: value for trial in before for path, value in trial.distributions.items()}
     return {path: distribution(dimension) for path, dimension in space.items()} | stored
 

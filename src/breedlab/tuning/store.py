@@ -1,9 +1,9 @@
-"""The trials on the disk: `trials/<number>/trial.json` says how each ended, `study.db` what was
-proposed and told.
+"""The trials on disk: `trials/<number>/trial.json` says how each ended, `study.db` what was
+proposed to and reported by each.
 
-`trial.json` comes first, and whole. A kill before it has the trial run again under its own number;
-a kill after it has the trial told to Optuna at the next start. Either way no trial counts twice and
-none is lost.
+`trial.json` is written first, and atomically. After a kill before that, the trial runs again under
+its own number; after a kill later, the next start reports it to Optuna. Either way no trial counts
+twice and none is lost.
 """
 
 from __future__ import annotations

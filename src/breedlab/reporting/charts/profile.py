@@ -46,7 +46,7 @@ def time_lines(system: System) -> dict[str, Spec]:
 
 
 def stages(system: System) -> list[tuple[str, float, float]]:
-    """Each stage of the run with the seconds at which it began and ended."""
+    """Return each stage of the run with the seconds at which it began and ended."""
     spans: list[tuple[str, float, float]] = []
     for at, name in zip(system.t.tolist(), system.stage, strict=True):
         if spans and spans[-1][0] == name:

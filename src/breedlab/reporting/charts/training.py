@@ -113,18 +113,17 @@ def _kept(run: RunRecord, valid: Series, top: bool) -> list[Any]:
 
 
 def at_middles(means: Series) -> Series:
-    """Return means over epochs, moved from the epochs' ends to their middles: that is the step they
-    speak of.
+    """Return means over epochs, moved from the epochs' ends to their middles, which they describe.
 
-    A middle may lie between two steps. Rounded, the epochs of one step each fell on 0, 2, 2, 4, 4:
-    a zigzag.
+    A middle may be between two steps. Rounded, the epochs of one step each fell on 0, 2, 2, 4, 4: a
+    zigzag.
     """
     edges = [0, *(step for step, _ in means)]
     return [((a + b) / 2, value) for (a, b), (_, value) in zip(pairwise(edges), means, strict=True)]
 
 
 def thinned(series: Series, most: int = _POINTS) -> Series:
-    """At most so many points: neighbors averaged."""
+    """Return at most `most` points, averaging neighbors."""
     if len(series) <= most:
         return series
     parts = np.array_split(np.asarray(series, dtype=np.float64), most)
