@@ -1,5 +1,5 @@
-"""Lightning's Trainer as breedlab uses it: in the running processes, with checkpoints that are never
-half written, and with a Ctrl-C that reaches the caller."""
+"""Lightning's Trainer as breedlab uses it: in the running processes, with checkpoints never half
+written, and with a Ctrl-C that reaches the caller."""
 
 from __future__ import annotations
 
