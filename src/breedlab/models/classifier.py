@@ -99,14 +99,15 @@ class Classifier(nn.Module):
         self.train(self.training)
 
     def forward(self, photos: torch.Tensor) -> torch.Tensor:
-        """From (n, 3, side, side), uint8 or 0..255, to logits (n, classes)."""
+        """Compute logits (n, classes) of images (n, 3, side, side), uint8 or floats from 0 to
+        255."""
         if self.freeze == "backbone":
             return self.after_boundary(self.to_boundary(photos))
         logits: torch.Tensor = self.head(self.backbone(self.normalised(photos)))
         return logits
 
     def normalised(self, photos: torch.Tensor) -> torch.Tensor:
-        """From 0..255 to what the backbone was trained on, channels last."""
+        """Normalize images from 0..255 to what the backbone was trained on, channels last."""
         # in place: a large batch's temporaries cost more than the arithmetic
         if photos.dtype == torch.uint8:
             images = photos.to(torch.float32, memory_format=torch.channels_last)
@@ -168,8 +169,8 @@ class Classifier(nn.Module):
         return {path: module for path, module in self.named_modules() if id(module) in frozen}
 
     def frozen_tensors(self) -> dict[str, torch.Tensor]:
-        """Every number that must never move: parameters and buffers before the boundary, by
-        name."""
+        """Return every tensor that must never change: parameters and buffers before the boundary,
+        by name."""
         tensors = {}
         for path, module in self.frozen_modules().items():
             for name, tensor in [
@@ -230,7 +231,8 @@ def make_head(width: int, architecture: Architecture) -> nn.Module:
 
 
 def make_mlp(width: int, architecture: Architecture) -> nn.Sequential:
-    """Fully connected layers from `width` features over the hidden widths to the classes."""
+    """Return fully connected layers from `width` features through the hidden widths to the
+    classes."""
     layers: list[nn.Module] = []
     for hidden in architecture.head:
         layers += [nn.Dropout(architecture.dropout), nn.Linear(width, hidden), nn.ReLU()]

@@ -85,7 +85,7 @@ def _curves(runs: Sequence[RunRecord]) -> list[str]:
 
 
 def titles(runs: Sequence[RunRecord]) -> list[str]:
-    """Short names, each once: the stamp alone where the experiment is the same."""
+    """Return short names, each unique: only the stamp if the experiment is the same."""
     same = _all_same([run.path.parent for run in runs])
     names = [run.path.name if same else run.name for run in runs]
     return names if len(set(names)) == len(names) else [str(run.path) for run in runs]
@@ -204,7 +204,7 @@ def _search_is_open(run: RunRecord) -> bool:
 
 
 def _shorter(values: list[str]) -> list[str]:
-    """Four digits of what a search drew are enough, where they tell the values apart."""
+    """Shorten values that a search drew to four digits, if they remain distinct."""
     short = [
         f"{float(text):.4g}" if re.fullmatch(r"-?\d*\.\d{5,}(e-?\d+)?", text) else text
         for text in values

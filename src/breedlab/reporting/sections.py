@@ -32,7 +32,7 @@ Section = dict[str, Any]
 
 
 def summary(run: RunRecord) -> Section:
-    """Headline, pedigree, config."""
+    """Return the headline, the lineage, and the config."""
     lineage, training, test = run.lineage, run.metrics.get("training") or {}, run.test
     git = lineage.get("git") or {}
     commit = git.get("commit", "")[:12] + (
@@ -169,7 +169,7 @@ def curves(run: RunRecord) -> Section:
 
 
 def search(run: RunRecord) -> Section:
-    """Every trial, and what the best has that the worst has not."""
+    """Return every trial, and how the best differs from the worst."""
     ranked = search_charts.ranked(run)
     paths = search_charts.shown_values(run.trials)
     complete = [trial for trial in ranked if trial["state"] == "complete"]

@@ -97,8 +97,8 @@ class Answers:
         return torch.cat([scores, distances[:, None]], 1)
 
     def decided(self, numbers: torch.Tensor) -> torch.Tensor:
-        """From an engine's numbers to the class of each image, int64 (n,), or to which labels each
-        is given, bool (n, classes)."""
+        """Turn an engine's numbers into the class of each image, int64 (n,), or for a multi-label
+        model into which labels it is given, bool (n, classes)."""
         scores = self.apply(numbers)[:, : self.classes]
         if self.thresholds is None:
             return scores.argmax(1)

@@ -88,8 +88,8 @@ class Batcher:
             self._wake()
 
     def add_expected(self, photo: torch.Tensor, scores: Scores) -> None:
-        """As `add`, of an image that was expected; from a thread that decodes, which then computes,
-        too."""
+        """Queue an image that was expected, as `add` does; from a thread that decodes, which then
+        computes, too."""
         with self._changed:
             self._coming -= 1
             self._queue.append((photo, scores))

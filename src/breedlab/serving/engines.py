@@ -169,7 +169,7 @@ class OpenVino:
         ]
 
     def _requests(self, count: int) -> list[Any]:
-        """So many computations side by side, which have the threads among them."""
+        """Return that many parallel requests, which share the threads."""
         settings = openvino_core.settings(self.choice.precision, self._threads, count)
         compiled = openvino_core.core().compile_model(self._graph, "CPU", settings)
         return [compiled.create_infer_request() for _ in range(count)]

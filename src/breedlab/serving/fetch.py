@@ -71,7 +71,7 @@ class Address:
 
 
 def resolve(host: str, port: int) -> list[str]:
-    """All IP addresses of a host, as the system knows them."""
+    """Return all IP addresses of a host, as the system resolves them."""
     return [str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
 
 
@@ -172,7 +172,8 @@ class Fetcher:
             return photo
 
     def _target(self, url: str) -> tuple[str, str, int, str]:
-        """Scheme, host, port and request target of a URL that may be asked."""
+        """Return scheme, host, port and request target of a URL; raise NotFetched if it must not be
+        asked."""
         if len(url) > MAX_URL:
             raise NotFetched(400, f"the URL is longer than {MAX_URL:,} characters")
         if re.search(r"[\x00-\x20\x7f\\]", url):

@@ -171,7 +171,7 @@ def _not_written(model: Model, file: Path, error: Exception) -> ServingError:
 
 
 def _properties(pairs: Mapping[str, str]) -> bytes:
-    """Metadata as protobuf: appended to a serialized ModelProto, it becomes part of it.
+    """Return metadata as protobuf: appended to a serialized ModelProto, it becomes part of it.
 
     `metadata_props` is its field 14, of messages with a key (1) and a value (2).
     """
@@ -197,7 +197,7 @@ def _varint(value: int) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporters' own warnings, which tell their authors' plans."""
+    """Silence the exporters' own warnings, which are about their authors' plans."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

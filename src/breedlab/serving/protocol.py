@@ -195,7 +195,7 @@ class Server(uvicorn.Server):
 
 
 def settings(app: Any, **words: Any) -> uvicorn.Config:
-    """uvicorn's, around an application of `server.make_app`."""
+    """Return uvicorn's config for an application of `server.make_app`."""
     refused = staticmethod(app.refused)
     protocol = type("Protocol", (GuardedProtocol,), {"refused": refused})
     fixed: dict[str, Any] = {

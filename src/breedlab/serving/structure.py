@@ -152,8 +152,8 @@ def check_png(photo: bytes) -> None:
 
 
 def _check_raw_profile(kind: bytes, content: bytes) -> None:
-    """EXIF as ImageMagick writes it: a name, its length, and hexadecimal digits in lines, mostly
-    compressed."""
+    """Check EXIF as ImageMagick writes it: a name, its length, and hexadecimal digits in lines,
+    mostly compressed."""
     _, _, text = content.partition(b"\0")
     if kind == b"zTXt":
         try:

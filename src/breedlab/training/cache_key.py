@@ -29,11 +29,11 @@ _OF_THE_MOMENT = ("training",)
 
 
 def network_digest(classifier: Classifier) -> str:
-    """Of every frozen number, and of all that the frozen modules are besides: kinds, settings,
-    attributes.
+    """Return a digest of every frozen tensor, and of everything else in the frozen modules:
+    classes, settings, attributes.
 
-    Two networks of the same numbers may compute different things: GoogLeNet's `transform_input`, a
-    BatchNorm's `eps`, a convolution's padding are in no state dict.
+    Two networks with the same tensors may compute different things: GoogLeNet's `transform_input`,
+    a BatchNorm's `eps`, a convolution's padding are in no state dict.
     """
     digest = hashlib.blake2b(
         repr((classifier.architecture.name, classifier.architecture.tag)).encode()

@@ -203,7 +203,7 @@ def writing(file: FeatureFile) -> Iterator[FeatureWriter]:
 
 @contextmanager
 def alone(files: Sequence[FeatureFile]) -> Iterator[None]:
-    """One process at a time for each file; the others wait, and then find it."""
+    """Let one process at a time write each file; the others wait, and then find it."""
     with ExitStack() as stack:
         # in the same order everywhere, or two processes wait for each other
         for file in sorted(files, key=lambda file: file.name):
@@ -260,7 +260,7 @@ def make_room(files: Sequence[FeatureFile], max_gb: float, free: Callable[[], in
 
 
 def _note_unknown(folder: Path) -> None:
-    """Say what looks like files of versions that wrote no manifest: nothing shows that they are
+    """Report what look like files of versions that wrote no manifest: nothing shows that they are
     ours to delete."""
     names = [path for path in folder.glob("*.npy") if _NAME.fullmatch(path.stem)]
     unknown = [path for path in names if not path.with_suffix(".json").exists()]

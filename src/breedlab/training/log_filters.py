@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
-    """Lightning's hints are for people who write Lightning code; what concerns users we say
-    ourselves."""
+    """Silence Lightning's hints, which are for people who write Lightning code; breedlab says
+    itself what concerns its users."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -48,8 +48,8 @@ class Epoch:
 
 
 def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
-    """Everything random in an epoch follows from the run's seed and its number; each process draws
-    its own."""
+    """Seed everything random in an epoch by the run's seed and the epoch's number; each process
+    draws its own numbers."""
     torch.manual_seed(mixed_seed(seed, epoch, rank) if rank else mixed_seed(seed, epoch))
 
 

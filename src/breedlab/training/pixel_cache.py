@@ -67,7 +67,8 @@ class MappedImages:
         return height, width
 
     def __getstate__(self) -> dict[str, Any]:
-        """Each worker maps the file itself: pickled, the map would be its content."""
+        """Leave out the memory map, which would be pickled as its content: each worker maps the
+        file itself."""
         return {name: value for name, value in vars(self).items() if name != "_bytes"}
 
 

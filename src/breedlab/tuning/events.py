@@ -29,7 +29,7 @@ def write_events(folder: Path, values: Mapping[str, Any], outcome: Outcome) -> N
 
 
 def write_hparams(writer: Any, values: Mapping[str, Any], figures: Mapping[str, float]) -> None:
-    """One row of the HParams tab, in the writer's own run instead of one beneath it."""
+    """Write one row of the HParams tab, in the writer's own run instead of one below it."""
     from torch.utils.tensorboard.summary import hparams
 
     # Sessions of one group are one row: TensorBoard reads the newest run twice, as itself and as

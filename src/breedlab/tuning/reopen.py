@@ -108,8 +108,8 @@ def _rebuild(
     """Replay a search into a new file.
 
     Each trial gets its own number and its own epochs, so that what is proposed and pruned from here
-    on is what the unbroken search would have proposed and pruned. A trial without a file, which a
-    kill cut off, is left running, for `_restored` to put in the queue.
+    on is what the uninterrupted search would have proposed and pruned. A trial without a file,
+    which a kill interrupted, is left running, for `_restored` to put in the queue.
     """
     space = search_space(config)
     scratch.unlink(missing_ok=True)

@@ -23,7 +23,7 @@ _EACH, _TRAIN, _VALID = "training, each step", "training, mean of the epoch", "v
 
 
 def loss(run: RunRecord) -> Spec | None:
-    """Training and validation loss; with a debugger, the loss of each step too."""
+    """Chart training and validation loss; with a debugger, the loss of each step, too."""
     each = thinned(run.tensors.losses.get("TRAIN", []))
     return _curves(run, "loss", "loss (nats)", each)
 
