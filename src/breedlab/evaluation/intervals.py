@@ -32,7 +32,7 @@ _DEVIATIONS = NormalDist().inv_cdf(_TAILS[1])
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model answered on labeled images; every array has one element an image, or rows of
+    """What a model answered on labeled images; every array has one element per image, or rows of
     them.
 
     Attributes:

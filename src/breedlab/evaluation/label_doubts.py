@@ -15,7 +15,7 @@ from breedlab.evaluation.label_errors import FOLDS, fit_regression, scaled_by
 
 @dataclass(frozen=True)
 class Doubts:
-    """What others teach of each image's labels.
+    """What a model of the other images says about each image's labels.
 
     Attributes:
         own: The probability that a label is as it was given, (n, classes).

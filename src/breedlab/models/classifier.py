@@ -56,7 +56,7 @@ class Architecture:
 
 
 class Classifier(nn.Module):
-    """From images to logits.
+    """A network from images to logits.
 
     Args:
         architecture: Its shape.
@@ -243,7 +243,8 @@ def make_mlp(width: int, architecture: Architecture) -> nn.Sequential:
 
 
 class CosineLayer(nn.Module):
-    """From features (n, width) to scaled cosines with a vector of each class, (n, classes)."""
+    """A layer from features (n, width) to scaled cosines with a vector of each class, (n,
+    classes)."""
 
     def __init__(self, width: int, classes: int, scale: float) -> None:
         super().__init__()

@@ -147,7 +147,7 @@ class Answers:
 
 
 class AnsweringEngine:
-    """An engine whose numbers are made answers of.
+    """An engine whose numbers are turned into answers.
 
     Args:
         engine: What computes them.

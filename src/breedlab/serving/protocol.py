@@ -174,15 +174,15 @@ class GuardedProtocol(HttpToolsProtocol):
 
 
 class Server(uvicorn.Server):
-    """When it is stopped, it first answers what is open, and says so; at a second Ctrl-C it ends at
-    once."""
+    """A server that first answers open requests when it is stopped, and says so; at a second Ctrl-C
+    it ends at once."""
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         again = self.should_exit
         super().handle_exit(sig, frame)
         if again and sig == signal.SIGINT:
             print("interrupted; open requests were dropped", file=sys.stderr, flush=True)
-            # Threads that decode or compute cannot be stopped, and asyncio would wait for them.
+            # Threads that decode or compute cannot be stopped, and Python would wait for them.
             os._exit(130)
         open_requests = sum(connection.busy for connection in self.server_state.connections)  # type: ignore[union-attr]
         if open_requests and not again:

@@ -124,7 +124,7 @@ def _announced(request: Request) -> int:
 
 
 class Preprocessor:
-    """From images as a request names them to their scores: fetched, decoded and resized on threads,
+    """The path from a request's images to their scores: fetched, decoded and resized on threads,
     then batched.
 
     Args:
@@ -230,7 +230,7 @@ class Preprocessor:
 
 
 class _Large(Exception):
-    """An image that is decoded apart."""
+    """An image that is too large to be decoded with the others."""
 
     def __init__(self, pixels: int) -> None:
         self.pixels = pixels

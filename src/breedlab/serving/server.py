@@ -35,7 +35,7 @@ CLIENT_GONE = 499
 
 
 class Metrics:
-    """What /metrics tells Prometheus."""
+    """The metrics that /metrics reports to Prometheus."""
 
     def __init__(self) -> None:
         self.registry = prometheus.CollectorRegistry()
@@ -71,11 +71,11 @@ class Metrics:
 
 
 class App:
-    """The server's application: answers `POST /invocations` itself, has FastAPI answer the rest,
-    records all.
+    """The server's application: it answers `POST /invocations` itself, passes the rest to FastAPI,
+    and records every request.
 
-    FastAPI and what it is built of take as long for a request as all else that is not decoding or
-    computing, and `/invocations` uses none of it but the documentation.
+    FastAPI and its layers take as long for a request as everything else except decoding and
+    computing, and `/invocations` only needs its documentation.
 
     Args:
         rest: What answers all other paths.

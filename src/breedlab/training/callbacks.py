@@ -181,7 +181,7 @@ class EpochLines(Checkpoint):
 
 
 class StepBar(lightning.pytorch.callbacks.TQDMProgressBar):
-    """Lightning's bar, gone when the epoch is, and only where there is a terminal."""
+    """Lightning's progress bar, removed at the end of an epoch, and shown only in a terminal."""
 
     def __init__(self) -> None:
         super().__init__(leave=False)

@@ -7,7 +7,7 @@ from torch import nn
 
 
 class CrossEntropyLoss(nn.CrossEntropyLoss):
-    """The mean cross-entropy of images, each weighed by the class that it shows.
+    """The mean cross-entropy of images, each weighted by its class.
 
     The debugger finds the loss by the name of this class, which therefore is PyTorch's.
 

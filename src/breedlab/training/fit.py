@@ -67,7 +67,7 @@ class Fitted:
 
 
 class ActivationDataset(Dataset[Any]):
-    """Cached activations behind a DataLoader, a whole batch a read."""
+    """Cached activations behind a DataLoader, one whole batch per read."""
 
     def __init__(self, activations: Activations) -> None:
         self.activations = activations

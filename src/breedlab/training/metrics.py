@@ -16,7 +16,8 @@ from breedlab.registry import METRICS
 
 
 class MeanLoss(Metric):
-    """A loss's mean, from its sum over batches (`total`) and how many numbers that is of."""
+    """A loss's mean, from its sum over batches (`total`) and the number of values in it
+    (`count`)."""
 
     full_state_update = False
     total: torch.Tensor

@@ -29,7 +29,7 @@ def tracking_uri(config: Config) -> str:
 
 
 class ForgivingMLFlowLogger(MLFlowLogger):
-    """MLflow's logger, which ends no training because its server is away."""
+    """MLflow's logger, which does not end training if its server cannot be reached."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

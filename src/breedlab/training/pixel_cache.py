@@ -125,7 +125,7 @@ def kept_images(
 
 
 class _Live(Exception):
-    """Why nothing is kept."""
+    """Raised with the reason why no images are kept."""
 
 
 class _Store:

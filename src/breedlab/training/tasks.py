@@ -1,6 +1,7 @@
-"""What training asks of its kind of labels: one class an image, or several (`data.multi_label`).
+"""What training needs to know of its kind of labels: one class per image, or several
+(`data.multi_label`).
 
-Serving asks `serving.answers.Answers` the same, by what the archive says.
+Serving asks `serving.answers.Answers` the same, which reads it from the archive.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ class Task(ABC):
 
 
 class SingleLabel(Task):
-    """One class an image: targets are labels, int64 (n,), or their mixtures, (n, classes)."""
+    """One class per image: targets are labels, int64 (n,), or their mixtures, (n, classes)."""
 
     multi_label, accuracy = False, "top1"
 
@@ -82,7 +83,7 @@ class SingleLabel(Task):
 
 
 class MultiLabel(Task):
-    """Several classes an image, or none: targets are zeros and ones, float (n, classes)."""
+    """Several classes per image, or none: targets are zeros and ones, float (n, classes)."""
 
     multi_label, accuracy = True, "exact"
 

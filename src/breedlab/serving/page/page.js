@@ -148,7 +148,7 @@ function top5(said) {
   return said.predictions[0].top.slice(0, 5);
 }
 
-// What the model says beside its scores: that it knows nothing like the image, which labels it gives it, or which
+// What the model says besides its scores: that it knows nothing like the image, which labels it gives it, or which
 // classes it cannot tell apart.
 function trust({ predictions: [one], set_coverage: coverage }) {
   at("unknown").hidden = !one.unknown;
