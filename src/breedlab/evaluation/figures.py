@@ -38,7 +38,7 @@ def interval(name: str, test: Mapping[str, Any]) -> str:
 
 
 def rate_interval(rate: float, photos: int) -> str:
-    """Return the Wilson interval of a rate over so many images, such as `80.8% to 89.5%`."""
+    """Return the Wilson interval of a rate over that many images, such as `80.8% to 89.5%`."""
     low, high = wilson(rate * photos, photos)
     return f"{low:.1%} to {high:.1%}"
 

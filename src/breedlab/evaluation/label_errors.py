@@ -76,7 +76,7 @@ def fit_regression(
 
 
 def margins(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Return by how much the given label is likelier than the most likely other one (n,): the
+    """Return how much more likely the given label is than the most likely other one (n,): the
     lower, the more suspect."""
     own = probabilities.gather(1, labels[:, None])[:, 0]
     others = probabilities.scatter(1, labels[:, None], -1.0).max(1).values

@@ -41,7 +41,8 @@ def average_precision(scores: Array, positives: Array, images: Array) -> Array:
 
 
 def f1(hits: Array, predicted: Array, positives: Array) -> Array:
-    """Return F1 of labels: given rightly, given, and true; NaN where there are none of either."""
+    """Return F1 from the numbers of labels given rightly, given, and true; NaN if none was given
+    and none is true."""
     total = np.asarray(predicted + positives, dtype=float)
     scores: Array = np.divide(
         2.0 * np.asarray(hits, dtype=float), total, out=np.full_like(total, np.nan), where=total > 0

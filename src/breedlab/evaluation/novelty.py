@@ -26,7 +26,7 @@ _QUANTILES = 201
 
 
 def spread_indices(labels: torch.Tensor, most: int = MOST_IMAGES) -> torch.Tensor:
-    """Return the indices of at most so many images, evenly from each class."""
+    """Return the indices of at most `most` images, evenly from each class."""
     if len(labels) <= most:
         return torch.arange(len(labels))
     by_class = torch.argsort(labels, stable=True)

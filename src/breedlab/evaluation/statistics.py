@@ -93,8 +93,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 
 def macro_f1(labels: Array, predicted: Array, weights: Array) -> Array:
-    """Return the mean over the classes of F1, of images that count so many times; as
-    `training.metrics.MacroF1`.
+    """Return the mean over the classes of F1, of weighted images; as `training.metrics.MacroF1`.
 
     Arrays of rows give one value a row.
     """
@@ -108,8 +107,7 @@ def macro_f1(labels: Array, predicted: Array, weights: Array) -> Array:
 
 
 def calibration_error(confidences: Array, right: Array, weights: Array, bins: int = 15) -> Array:
-    """Return the expected calibration error of images that count so many times; as torchmetrics
-    computes it.
+    """Return the expected calibration error of weighted images; as torchmetrics computes it.
 
     Arrays of rows give one value a row.
     """

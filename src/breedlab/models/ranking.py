@@ -96,6 +96,6 @@ def ranked(timings: Mapping[Key, Timing]) -> list[Key]:
 
 
 def typical_spread(timings: Sequence[Timing]) -> float:
-    """Return the median engine's spread: one engine may be restless by itself, all are so on a busy
-    machine."""
+    """Return the median engine's spread: a single engine may vary by itself, but on a busy machine
+    all do."""
     return median(timing.spread for timing in timings)

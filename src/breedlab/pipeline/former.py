@@ -1,4 +1,4 @@
-"""What `auto` meant to older versions, for runs of theirs that are resumed today."""
+"""What `auto` meant to older versions, for their runs that are resumed today."""
 
 from __future__ import annotations
 

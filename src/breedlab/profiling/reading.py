@@ -1,5 +1,4 @@
-"""What a run's `profile/` holds, typed. A torn last line of a run that was killed is passed
-over."""
+"""What a run's `profile/` holds, typed. A torn last line of a killed run is ignored."""
 
 from __future__ import annotations
 

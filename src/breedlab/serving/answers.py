@@ -42,7 +42,7 @@ class Unknown:
         return bisect_left(self.quantiles, distance) / len(self.quantiles)
 
     def fields(self, distance: float) -> dict[str, Any]:
-        """Return what an answer says of an image at such a distance."""
+        """Return what an answer says of an image at a distance from the training images."""
         return {
             "unknown": distance > self.threshold,
             "stranger_than": round(self.stranger_than(distance), 4),
@@ -63,7 +63,7 @@ class Answers:
     Attributes:
         classes: Number of scores.
         temperature: By which scores are divided.
-        coverage: Of `sets`: how often the true class is to be in them.
+        coverage: Of `sets`: how often the true class should be in them.
         least: The probability from which a class is in the set; None without sets.
         unknown: Detects images of none of the classes; None if the archive does not.
         thresholds: For a multi-label model, the probability from which an image is given each

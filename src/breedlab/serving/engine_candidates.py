@@ -18,7 +18,7 @@ class Candidate:
 
     Attributes:
         choice: Which it is.
-        engine: Ready to compute; None if it cannot be had.
+        engine: Ready to compute; None if it is not available.
         milliseconds: By the images in a batch: one image's share of its time.
         timing: Every round of it.
         agreement: Share of the validation images with the module's class, or with all of its labels

@@ -18,7 +18,7 @@ LEAST_AGREEMENT = 0.98
 
 
 def too_few(photos: int) -> str:
-    """Return why so many validation images cannot judge int8; empty if they can."""
+    """Return why this many validation images cannot judge int8; empty if they can."""
     if photos >= FEWEST_PHOTOS:
         return ""
     return f"{photos} validation images cannot judge it, at least {FEWEST_PHOTOS} are needed"
@@ -56,7 +56,7 @@ def objection(candidate: Candidate, module: Candidate, photos: int) -> str:
 
 
 def most_differing(photos: int) -> float:
-    """Return the largest share of so many validation images that int8 may answer differently."""
+    """Return the largest share of this many validation images that int8 may answer differently."""
     module = Candidate(MODULE, agreement=1.0, right=1.0)
 
     def passes(differing: int) -> bool:

@@ -41,8 +41,8 @@ def _architecture(shape: dict[str, Any]) -> Architecture:
 
 
 def _weights(file: Path, architecture: Architecture) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file after checking that they belong to such a head: what is built
-    has its widths."""
+    """Return the tensors of a file after checking that they belong to the described head, with
+    whose widths the network is built."""
     try:
         weights = load_file(str(file))
     except FileNotFoundError as error:

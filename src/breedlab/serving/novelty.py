@@ -83,7 +83,7 @@ def read_novelty(folder: Path, method: str, width: int) -> Novelty:
         width: Of the network's features.
 
     Raises:
-        ServingError: If the file is not there or not of such a network.
+        ServingError: If the file is missing, or not of this network.
     """
     try:
         arrays = load_file(str(folder / FILE))

@@ -108,7 +108,7 @@ class TrainingContext:
         own.
 
         Raises:
-            ConfigError: If the backbone or its weights are not to be had.
+            ConfigError: If the backbone or its weights are not available.
         """
         key = _network(config)
         if key == _network(self.config):

@@ -175,7 +175,7 @@ class FeatureEngines:
         """Return an engine, ready to compute.
 
         Raises:
-            Exception: If it cannot be had here.
+            Exception: If it is not available here.
         """
         key = (classifier.freeze, name)
         if key not in self._ready:
@@ -187,8 +187,7 @@ class FeatureEngines:
         return self._ready[key]
 
     def engine_or_eager(self, classifier: Classifier, choice: Choice) -> tuple[Choice, Engine]:
-        """Return the engine of a choice, or PyTorch where that cannot be had, which a warning
-        says."""
+        """Return the engine of a choice, or PyTorch, with a warning, if that is not available."""
         try:
             return choice, self.engine(classifier, choice.engine)
         except Exception as error:

@@ -129,7 +129,7 @@ class _Live(Exception):
 
 
 class _Store:
-    """What a file is to hold.
+    """What a file will contain.
 
     Attributes:
         split: Of the data set.
