@@ -9,7 +9,7 @@ COMPILE := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gen
 LOCK := $(COMPILE) --constraint requirements/pins.in pyproject.toml requirements/build.in
 SIDE_BY_SIDE := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 # Where tests are marked `aws_stack`: importing all other tests takes half a minute.
-AWS_STACK := $(addprefix tests/backends/,test_jobs.py test_notebook_in_account.py test_pipeline_jobs.py) \
+AWS_STACK := $(addprefix tests/backends/,test_jobs.py test_notebook_in_account.py test_pipeline_jobs.py test_newer_containers.py) \
 	tests/serving/test_stack.py $(addprefix tests/backends/,test_deploy.py test_code_artifact.py)
 UNDER_AWS := -m aws_stack -o cache_dir=.pytest_cache/aws $(AWS_STACK)
 

@@ -16,16 +16,19 @@ LOCK = Path(__file__).resolve().parents[2] / "requirements" / "training-toolkit.
 LENT = ("torch", "torchvision")
 
 
-def build_image(folder: Path) -> Path:
-    """Makes the container's Python environment; returns its bin folder.
+def build_image(folder: Path, python: str | None = None) -> Path:
+    """Make the container's Python environment; return its bin folder.
 
-    BREEDLAB_TEST_PYTHON names another Python to make it of, such as the 3.13 of AWS's newest
-    images; what is compiled for that is downloaded then, PyTorch with it.
+    Args:
+        folder: Where to make it.
+        python: Another Python to make it of, such as the 3.13 of AWS's newest images; packages that
+            are compiled for it are downloaded then, PyTorch among them. By default
+            BREEDLAB_TEST_PYTHON, or else this one.
     """
-    own = os.environ.get("BREEDLAB_TEST_PYTHON", sys.executable)
+    own = python or os.environ.get("BREEDLAB_TEST_PYTHON", sys.executable)
     subprocess.run([own, "-m", "venv", str(folder)], check=True)
-    python = folder / "bin" / "python"
-    pip = [str(python), "-m", "pip", "install", "-q", "--no-compile", "--disable-pip-version-check"]
+    interpreter = str(folder / "bin" / "python")
+    pip = [interpreter, "-m", "pip", "install", "-q", "--no-compile", "--disable-pip-version-check"]
     subprocess.run([*pip, "--require-hashes", "-r", str(LOCK)], check=True)
     compiled = _lend(
         folder,
@@ -37,7 +40,7 @@ def build_image(folder: Path) -> Path:
     if compiled:
         subprocess.run([*pip, "--no-deps", *compiled], check=True)
     torchrun = folder / "bin" / "torchrun"
-    torchrun.write_text(f"#!{python}\nfrom torch.distributed.run import main\nmain()\n")
+    torchrun.write_text(f"#!{interpreter}\nfrom torch.distributed.run import main\nmain()\n")
     torchrun.chmod(0o755)
     return folder / "bin"
 

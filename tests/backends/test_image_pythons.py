@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from interpreters import interpreter
 
 from breedlab.backends.sagemaker.jobs.source import requirements, write_source
 from breedlab.backends.sagemaker.jobs.start_scripts import write_start_scripts
@@ -41,19 +41,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_source(folder, config())
     write_start_scripts(folder / "sm_drivers", 2, 1)
     return folder
-
-
-def interpreter(version: str) -> str:
-    """Return a Python of a version on this machine."""
-    # GitHub's and pyenv's lie beside the one that runs here, and are not on the PATH.
-    versions = Path(sys.base_prefix).parent
-    beside = [*versions.glob(f"{version}.*/bin"), *versions.parent.glob(f"{version}.*/x64/bin")]
-    path = os.pathsep.join([*map(str, beside), os.environ.get("PATH", "")])
-    command = shutil.which(f"python{version}", path=path)
-    # pyenv has a command for each version that it knows, which may not start one here
-    if command is None or subprocess.run([command, "-c", ""], capture_output=True).returncode:
-        pytest.skip(f"there is no Python {version} on this machine")
-    return command
 
 
 def test_nothing_is_imported_that_they_no_longer_have(source: Path) -> None:
