@@ -85,9 +85,9 @@ class Endpoint(Section):
     """The autoscaling target: invocations per minute and instance (null is 300), or for `async`
     waiting requests per instance (null is 5)."""
     scale_out_cooldown: Seconds | None = None
-    """Seconds between scaling out steps; null is 60."""
+    """Seconds between scale-out steps; null is 60."""
     scale_in_cooldown: Seconds | None = None
-    """Seconds between scaling in steps; null is 300."""
+    """Seconds between scale-in steps; null is 300."""
     volume_gb: PositiveInt | None = None
     """The size of the instance's disk; null is SageMaker's default."""
     startup_timeout: PositiveInt | None = None

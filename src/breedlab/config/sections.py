@@ -38,7 +38,7 @@ class Cache(Section):
     """`auto` computes a frozen backbone's activations once; `off`, every epoch."""
     views: Annotated[int, Field(ge=0)] = 1
     """How many variants of each image to cache: the evaluation transform and, above 1, augmented
-    ones; epochs take turns. 0, with `mode: off`, augments anew every epoch."""
+    ones; epochs take turns. 0, with `mode: off`, draws new augmentations every epoch."""
     max_gb: Annotated[float, Field(gt=0)] = 10.0
     """The largest cache in gigabytes. Activations that do not fit are computed every epoch."""
     dir: Location = ".cache/activations"

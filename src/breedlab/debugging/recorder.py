@@ -164,10 +164,8 @@ class Recorder(lightning.Callback):
         self.end()
         if self._failed or not trainer.is_global_zero:
             return
-        self._trained, notice = (
-            _trained(pl_module),
-            (set() if self._watch is None else self._watch.told),
-        )
+        self._trained = _trained(pl_module)
+        already_told = set() if self._watch is None else self._watch.told
         self._reserve = _bytes_to_come(pl_module.classifier)
         self._refuse_without_room()
         if self._failed:
@@ -180,7 +178,7 @@ class Recorder(lightning.Callback):
             self.hook.register(pl_module.classifier, pl_module.entry, pl_module.criterion)
         except Exception as error:
             self._give_up(error)
-        self._watch, self._told = None, notice  # a new folder is a new trial
+        self._watch, self._told = None, already_told  # a new folder is a new trial
 
     def _made(self, pl_module: Any) -> RunHook:
         from breedlab.debugging import collections
