@@ -170,16 +170,14 @@ def _write(
     if doubtful.unjudged:
         note(f"{doubtful.unjudged}: {file} lists no labels that may be wrong")
     elif doubtful.wrong:
-        one = doubtful.wrong == 1
-        # an image has many labels, and chance alone makes some of them look doubtful
         if data.photos.multi_label:
-            said = f"{'1 label' if one else f'{doubtful.wrong:,} labels'} may be wrong"
-            fixes = f"labels such as cat|dog, {NONE}"
+            # an image has many labels, and chance alone makes some of them look doubtful
+            verb, fixes = "may be", f"labels such as cat|dog, {NONE}"
         else:
-            said = f"{'1 label is' if one else f'{doubtful.wrong:,} labels are'} probably wrong"
-            fixes = "a class"
+            verb, fixes = "is probably" if doubtful.wrong == 1 else "are probably", "a class"
+        labels = "1 label" if doubtful.wrong == 1 else f"{doubtful.wrong:,} labels"
         note(
-            f"{said}; {file} lists suspects, the worst first: fill in fix"
+            f"{labels} {verb} wrong; {file} lists suspects, the worst first: fill in fix"
             f" ({fixes}, or {REMOVE}), and train with data.fixes={FILE}"
         )
     if far:
