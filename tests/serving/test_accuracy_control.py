@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from breedlab.serving import openvino_export
+from breedlab.serving import accuracy_control, openvino_export
 from breedlab.serving.accuracy_control import restore_accuracy
 from breedlab.serving.answers import Answers
 from breedlab.serving.engine_candidates import Candidate
@@ -58,9 +59,12 @@ def decided(engine: OpenVino, photos: torch.Tensor) -> torch.Tensor:
     return engine.scores(photos).argmax(1)
 
 
-def test_layers_that_int8_ruins_stay_in_fp32(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+Refused = tuple[Candidate, Any, Path, torch.Tensor, torch.Tensor, torch.Tensor]
+
+
+@pytest.fixture
+def refused(tmp_path: Path) -> Refused:
+    """An int8 engine that the gate refuses, and what `restore_accuracy` gets with it."""
     network = Overshadowed().eval()
     calibration, validation = some_photos(0), some_photos(1)
     with torch.inference_mode():
@@ -74,19 +78,34 @@ def test_layers_that_int8_ruins_stay_in_fp32(
     module = Candidate(MODULE, agreement=1.0, right=1.0)
     candidate.objection = objection(candidate, module, PHOTOS)
     assert "agrees with the module on" in candidate.objection
+    return candidate, graph, file, calibration, validation, reference
 
-    assert restore_accuracy(
-        candidate, graph, file, calibration, validation, reference, Answers(classes=2)
-    )
+
+def test_layers_that_int8_ruins_stay_in_fp32(
+    refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    candidate, _, file, *_ = refused
+    assert restore_accuracy(*refused, Answers(classes=2))
     unseen = some_photos(2)
     with torch.inference_mode():
-        expected = network(unseen).argmax(1)
+        expected = Overshadowed().eval()(unseen).argmax(1)
     assert candidate.engine is not None
     agreement = float((candidate.engine.scores(unseen).argmax(1) == expected).float().mean())
     assert agreement >= 1 - most_differing(PHOTOS)
     assert "FakeQuantize" in file.read_text(), "what does not lose stays in int8"
     assert "fp32" in candidate.as_dict()["verdict"]
     assert "again" in capsys.readouterr().out
+
+
+def test_a_search_that_takes_too_long_leaves_the_engine_as_it_was(
+    refused: Refused, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accuracy_control, "PATIENCE_S", 0.0)
+    candidate, _, file, *_ = refused
+    engine, content = candidate.engine, file.read_text()
+    assert not restore_accuracy(*refused, Answers(classes=2))
+    assert candidate.engine is engine and file.read_text() == content
+    assert "took more than 0 minutes" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize(("photos", "allowed"), [(100, 0), (128, 1), (1000, 20)])

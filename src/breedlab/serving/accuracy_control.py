@@ -7,6 +7,7 @@ judged the plain one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ _RANKED_BY = 100
 """Images that layers are ranked by."""
 _MOST_LAYERS = 20
 """The most layers to set back; a network that needs more has little left to gain."""
+PATIENCE_S = 300.0
+"""How long the search for them may take: minutes for ResNet34 on two cores. NNCF has no limit
+of its own, and the export waits for it."""
 
 
 def restore_accuracy(
@@ -77,8 +81,16 @@ def _controlled(
     def photo(pair: tuple[torch.Tensor, torch.Tensor]) -> Any:
         return openvino_export.as_input(pair[0])
 
+    began = time.monotonic()
+
     def agreement(compiled: Any, pairs: Iterable[Any]) -> tuple[float, None]:
-        """Return the share of equal answers, of all pairs or of those that layers are ranked by."""
+        """Return the share of equal answers, of all pairs or of those that layers are ranked by.
+
+        Raises:
+            TimeoutError: If the search takes too long; NNCF asks this for every layer.
+        """
+        if time.monotonic() - began > PATIENCE_S:
+            raise TimeoutError(f"the search took more than {PATIENCE_S / 60:g} minutes")
         images = list(pairs)
         numbers = [torch.from_numpy(compiled(photo(pair))[0]) for pair in images]
         same = answers.decided(torch.cat(numbers)) == torch.stack([one for _, one in images])
