@@ -195,7 +195,7 @@ def _ending(
         pipeline = status.arn.partition("/execution/")[0]
         stopped = with_stopper(account, Status(record.name, "Stopped", arn=pipeline))
         by = stopped.stopped_by
-        lines[0] += f": stopped by {by}" if by else ""
+        lines[0] += f" by {by}" if by else ""
     lines.append(f"its log: {command('jobs', 'show', record.name, *where)} --log")
     lines.append(f"resume it: {command('jobs', 'resume', record.name, *where)}")
     return "\n".join(lines)
