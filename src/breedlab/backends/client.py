@@ -40,8 +40,8 @@ def ask(
         region: Where a SageMaker endpoint is; None for the AWS profile's region.
 
     Raises:
-        BreedlabError: If there is no such endpoint, or no one answers there, or not as this
-            contract has it.
+        BreedlabError: If the endpoint does not exist, does not answer, or answers something that is
+            not in this contract.
     """
     with _transport(endpoint, region) as send:
         for path in photos:

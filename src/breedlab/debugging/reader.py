@@ -245,26 +245,19 @@ class TensorLog:
 
     def names(self, collection: str) -> list[str]:
         """Return the tensors of a collection."""
-        collections = self.trial.collections()
-        return (
-            sorted(self.trial._tensors_in_collection(collection))
-            if collection in collections
-            else []
-        )
+        if collection not in self.trial.collections():
+            return []
+        return sorted(self.trial._tensors_in_collection(collection))
 
     def saved(self, collection: str, mode: str) -> dict[int, list[str]]:
         """Return the saved tensors of a collection, by smdebug's global step of a mode."""
         if (collection, mode) not in self._saved:
-            members, by_step = (
-                set(self.names(collection)),
-                self.trial.global_step_to_tensors_map,
-            )
-            tensors_of = {
-                step: sorted(members & by_step.get(step, set())) for step in self.steps(mode)
-            }
-            self._saved[collection, mode] = {
-                step: names for step, names in tensors_of.items() if names
-            }
+            members, by_step = set(self.names(collection)), self.trial.global_step_to_tensors_map
+            saved = {}
+            for step in self.steps(mode):
+                if names := members & by_step.get(step, set()):
+                    saved[step] = sorted(names)
+            self._saved[collection, mode] = saved
         return self._saved[collection, mode]
 
     def value(self, name: str, step: int) -> Values | None:

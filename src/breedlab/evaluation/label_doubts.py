@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from breedlab.evaluation.label_errors import FOLDS, fit_regression, scaled_by
+from breedlab.evaluation.label_errors import FOLDS, out_of_fold_logits
 
 
 @dataclass(frozen=True)
@@ -46,23 +46,15 @@ def out_of_fold_labels(
         targets: Zeros and ones, (n, classes).
         fold: Of each image, (n,).
     """
-    features, targets = features.float(), targets.float()
-    probabilities = torch.zeros_like(targets)
-    for number in torch.unique(fold):
-        inside = fold != number
-        scaled = scaled_by(features, features[inside])
-        layer = fit_regression(
-            scaled[inside],
-            targets[inside],
-            targets.shape[1],
-            # summed over labels: each is a separate regression, with its own penalty
-            lambda logits, truth: (
-                torch.nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="sum")
-                / len(truth)
-            ),
-        )
-        probabilities[~inside] = layer(scaled[~inside]).detach().sigmoid()
-    return probabilities
+    return out_of_fold_logits(
+        features, targets.float(), fold, targets.shape[1], _summed_over_labels
+    ).sigmoid()
+
+
+def _summed_over_labels(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return the images' mean loss: each label is a separate regression, with its own penalty."""
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(logits, targets, reduction="sum")
+    return loss / len(targets)
 
 
 def doubts(probabilities: torch.Tensor, targets: torch.Tensor) -> Doubts:

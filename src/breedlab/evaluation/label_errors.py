@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+Criterion = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 FOLDS = 5
 _DECAY = 1e-3
 
@@ -24,24 +25,54 @@ def out_of_fold(
         folds: Each class is spread over them evenly.
         seed: Decides which image is in which.
     """
-    classes = int(labels.max()) + 1
+    fold, classes = stratified_folds(labels, folds, seed), int(labels.max()) + 1
+    return out_of_fold_logits(features, labels, fold, classes, nn.functional.cross_entropy).softmax(
+        1
+    )
+
+
+def stratified_folds(labels: torch.Tensor, folds: int, seed: int) -> torch.Tensor:
+    """Return the fold of each image (n,), each class spread evenly.
+
+    Args:
+        labels: int64 (n,).
+        folds: How many.
+        seed: Decides which image is in which.
+    """
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     by_class = order[torch.argsort(labels[order], stable=True)]
     fold = torch.empty(len(labels), dtype=torch.int64)
     fold[by_class] = torch.arange(len(labels)) % folds
+    return fold
+
+
+def out_of_fold_logits(
+    features: torch.Tensor,
+    targets: torch.Tensor,
+    fold: torch.Tensor,
+    classes: int,
+    criterion: Criterion,
+) -> torch.Tensor:
+    """Return each image's logits (n, classes), by a regression on the other folds' features.
+
+    Args:
+        features: (n, width).
+        targets: What the criterion takes, (n, ...).
+        fold: Of each image, (n,).
+        classes: Number of classes.
+        criterion: The loss of logits and targets.
+    """
     features = features.float()
-    probabilities = torch.zeros(len(labels), classes)
-    for number in range(folds):
+    logits = torch.zeros(len(features), classes)
+    for number in torch.unique(fold):
         inside = fold != number
-        scaled = scaled_by(features, features[inside])
-        weights = fit_regression(
-            scaled[inside], labels[inside], classes, nn.functional.cross_entropy
-        )
-        probabilities[~inside] = weights(scaled[~inside]).detach().softmax(1)
-    return probabilities
+        scaled = _scaled_by(features, features[inside])
+        layer = _fit_regression(scaled[inside], targets[inside], classes, criterion)
+        logits[~inside] = layer(scaled[~inside]).detach()
+    return logits
 
 
-def scaled_by(features: torch.Tensor, some: torch.Tensor) -> torch.Tensor:
+def _scaled_by(features: torch.Tensor, some: torch.Tensor) -> torch.Tensor:
     """Standardize features (n, width) by the mean and deviation of some of them, (m, width), and
     divide them by the square root of the width."""
     mean, deviation = some.mean(0), some.std(0).clamp(min=1e-6)
@@ -49,11 +80,8 @@ def scaled_by(features: torch.Tensor, some: torch.Tensor) -> torch.Tensor:
     return scaled
 
 
-def fit_regression(
-    features: torch.Tensor,
-    targets: torch.Tensor,
-    classes: int,
-    criterion: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+def _fit_regression(
+    features: torch.Tensor, targets: torch.Tensor, classes: int, criterion: Criterion
 ) -> nn.Linear:
     """Return the layer that minimizes a loss of its logits and the targets, plus a small L2 penalty
     on its weights."""

@@ -86,22 +86,20 @@ def final_test(
     )
     if config.serving.flip_tta:
         decisions["flip_tta"] = True
-    if not config.trainer.refit:
-        evaluation = measure(prepared, classifier, photos, decisions, config.monitor)
-        gained = _gained(prepared, classifier, config, photos, decisions, evaluation)
-        return FinalTest(evaluation, decisions, validation.features, flip_tta=gained)
-    held_out = None
-    if not config.data.multi_label:
-        # the refit has seen the validation images, and is more confident about them than others
-        held_out = (
-            (validation.logits / decisions["temperature"]).softmax(1),
-            validation.labels,
-        )
-    load_checkpoint(classifier, folder / "refit.ckpt")
+    features, held_out = validation.features, None
+    if config.trainer.refit:
+        if not config.data.multi_label:
+            # the refit has seen the validation images, and is more confident about them than others
+            held_out = (
+                (validation.logits / decisions["temperature"]).softmax(1),
+                validation.labels,
+            )
+        load_checkpoint(classifier, folder / "refit.ckpt")
+        if classifier.freeze != "backbone":
+            features = None
     evaluation = measure(prepared, classifier, photos, decisions, config.monitor)
-    unmoved = validation.features if classifier.freeze == "backbone" else None
     gained = _gained(prepared, classifier, config, photos, decisions, evaluation)
-    return FinalTest(evaluation, decisions, unmoved, held_out, gained)
+    return FinalTest(evaluation, decisions, features, held_out, gained)
 
 
 def _gained(

@@ -20,7 +20,7 @@ from torch import nn
 from breedlab import extras
 from breedlab.errors import ServingError
 from breedlab.files import atomic_open
-from breedlab.serving.engines import probe
+from breedlab.serving.engines import mirrored, probe
 from breedlab.serving.model import Model
 from breedlab.version import __version__
 
@@ -47,10 +47,8 @@ class Portable(nn.Module):
         self.flip_tta = model.answers.flip_tta
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        scores = self.network(images)
-        if self.flip_tta:
-            scores = (scores + self.network(images.flip(3))) / 2
-        scores = scores / self.temperature
+        compute = mirrored(self.network) if self.flip_tta else self.network
+        scores = compute(images) / self.temperature
         return scores, scores.sigmoid() if self.multi_label else scores.softmax(1)
 
 

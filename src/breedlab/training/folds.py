@@ -18,6 +18,7 @@ import torch
 from breedlab.config import Config
 from breedlab.data.cuts import spread_evenly
 from breedlab.errors import TrainingError
+from breedlab.evaluation.label_errors import stratified_folds
 from breedlab.registry import HEADS
 from breedlab.training import loop, solving
 from breedlab.training.activations import Activations
@@ -45,11 +46,7 @@ def fold_numbers(
         own = _labels_of_each(labels) if several else [[label] for label in labels.tolist()]
         fold_of = spread_evenly(own, names, folds, seed)
         return torch.tensor([fold_of[name] for name in names])
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    by_class = order[torch.argsort(labels[order], stable=True)]
-    fold = torch.empty(len(labels), dtype=torch.int64)
-    fold[by_class] = torch.arange(len(labels)) % folds
-    return fold
+    return stratified_folds(labels, folds, seed)
 
 
 def _labels_of_each(targets: torch.Tensor) -> list[list[int]]:

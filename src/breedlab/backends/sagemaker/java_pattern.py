@@ -56,7 +56,7 @@ def _tokens(pattern: str, beyond: str) -> Iterator[str]:
     inside, first, after_class = False, False, False
     for token in _TOKEN.findall(pattern):
         if token.startswith(r"\p{"):
-            # U+FFFF is no character: it means "none of these" where the class would be empty.
+            # U+FFFF is not a character: it means "none of these" where the class would be empty.
             members = _members(token[3:-1], beyond) or "\uffff"
             yield members if inside else f"[{members}]"
             first, after_class = False, True

@@ -101,7 +101,7 @@ def delete(account: boto3.Session, name: str) -> Deleted:
 
 
 def remove(sagemaker: Any, kind: str, parameters: dict[str, str]) -> None:
-    """Delete a model or an endpoint config; one that does not exist any more is no error."""
+    """Delete a model or an endpoint config; one that no longer exists is not an error."""
     from botocore.exceptions import ClientError
 
     try:

@@ -152,7 +152,7 @@ class Log:
         self._tokens: dict[str, str] = {}
 
     def news(self) -> Iterator[str]:
-        """Yield the lines since the last call; none if there is no log yet."""
+        """Yield the lines since the last call; nothing before the log exists."""
         from botocore.exceptions import ClientError
 
         with aws_errors(f"{LOG_GROUP} {self._name}"):
