@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 from filelock import FileLock
 from job_tree import Request, keep, lay_out
 from sagemaker_account import Account
@@ -53,6 +54,11 @@ def can_run() -> bool:
     if not sys.platform.startswith("linux") or shutil.which("unshare") is None:
         return False
     return subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode == 0
+
+
+needs_namespace = pytest.mark.skipif(
+    not can_run(), reason="needs Linux and root: /opt/ml is mounted in a namespace of its own"
+)
 
 
 @dataclass

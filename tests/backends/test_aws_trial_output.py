@@ -15,11 +15,10 @@ import pytest
 from job_tree import put_output
 from sagemaker_account import Account, say
 from sagemaker_pipelines import look, search_ends, training_ends
-from trial_page import commands, expected
+from trial_page import expected, steps
 from waiting import until
 
 from breedlab.backends.sagemaker.jobs import follow
-from breedlab.cli import jobs, launch
 from breedlab.training.objective import FIGURES, epoch_line
 
 ASIDE = {
@@ -104,16 +103,8 @@ def test_a_script_prints_what_the_page_says(
     account.refuse["ListServiceQuotas"] = ("AccessDeniedException", "no")
     worker = threading.Thread(target=aws, args=(account, left))
     worker.start()
-    printed = ""
-    for words in commands(script):
-        given = words[2:]
-        if words[1] == "scripts/launch.py":
-            assert launch.main([*given, f"data.root={few}"]) == 0
-        else:
-            assert jobs.main(given) == 0
-        printed += capsys.readouterr().out
+    seen = " ".join(steps(script, capsys, f"data.root={few}"))
     worker.join()
-    seen = " ".join(printed.split())
     run = max((here / "runs").glob("trial-*/*/"), key=lambda path: path.stat().st_mtime)
 
     def is_seen(quote: str) -> bool:
@@ -123,4 +114,4 @@ def test_a_script_prints_what_the_page_says(
 
     wanted = [quote for quote in expected(script) if quote not in ASIDE]
     assert len(wanted) > 4
-    assert [quote for quote in wanted if not is_seen(quote)] == [], printed
+    assert [quote for quote in wanted if not is_seen(quote)] == [], seen

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
@@ -13,31 +12,12 @@ import pytest
 from deploying import contained
 from sagemaker_account import Account, say
 from sagemaker_endpoints import EndpointAccount
-from trial_page import commands
+from trial_page import steps
 
 from breedlab.backends.sagemaker.jobs import follow
-from breedlab.cli import deploy, jobs, launch, predict
+from breedlab.cli import deploy, jobs
 from breedlab.serving import handler
 from breedlab.training.objective import FIGURES, epoch_line
-
-MAIN = {
-    f"scripts/{command.__name__.rpartition('.')[2]}.py": command.main
-    for command in (launch, jobs, predict, deploy)
-}
-
-
-def steps(script: int, capsys: pytest.CaptureFixture[str], *more: str) -> Iterator[str]:
-    """Run a script's commands, one a step; each yields what was printed.
-
-    Args:
-        script: Its number on the page.
-        capsys: Pytest's.
-        more: Overrides for the launch.
-    """
-    for _, command, *words in commands(script):
-        added = more if command == "scripts/launch.py" else ()
-        assert MAIN[command]([*words, *added]) == 0, words
-        yield " ".join(capsys.readouterr().out.split())
 
 
 def test_a_spot_job_is_stopped_and_what_it_left_is_fetched(

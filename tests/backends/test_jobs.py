@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from containers import Container, Ended, Service, can_run
+from containers import Container, Ended, Service, needs_namespace
 from sagemaker_account import Account
 
 from breedlab.backends.sagemaker.jobs import follow
@@ -23,9 +23,7 @@ from breedlab.tuning.trial_log import read_trial
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.aws_stack,
-    pytest.mark.skipif(
-        not can_run(), reason="needs Linux and root: /opt/ml is mounted in a namespace of its own"
-    ),
+    needs_namespace,
 ]
 
 Words = Callable[..., list[str]]

@@ -14,7 +14,7 @@ from typing import Any
 import boto3
 import nbformat
 import pytest
-from containers import Container, Service, can_run
+from containers import Container, Service, needs_namespace
 from nbclient import NotebookClient
 from sagemaker_account import REGION, ROLE, TRUST, serving
 from sagemaker_endpoints import EndpointAccount
@@ -57,9 +57,7 @@ def served(
 
 @pytest.mark.slow
 @pytest.mark.aws_stack
-@pytest.mark.skipif(
-    not can_run(), reason="needs Linux and root: /opt/ml is mounted in a namespace of its own"
-)
+@needs_namespace
 def test_the_notebook_goes_the_whole_way_on_sagemaker_by_one_word(
     image: Path,
     no_account: None,

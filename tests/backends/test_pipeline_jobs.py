@@ -11,7 +11,7 @@ from pathlib import Path
 import boto3
 import pytest
 import yaml
-from containers import Container, Service, can_run
+from containers import Container, Service, needs_namespace
 from sagemaker_account import Account
 
 from breedlab.backends.sagemaker.jobs import follow
@@ -22,9 +22,7 @@ from breedlab.serving.handler import model_fn
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.aws_stack,
-    pytest.mark.skipif(
-        not can_run(), reason="needs Linux and root: /opt/ml is mounted in a namespace of its own"
-    ),
+    needs_namespace,
 ]
 
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
+
+from breedlab.cli import deploy, jobs, launch, predict
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "aws-trial.md"
 NAMES = {
@@ -12,6 +17,10 @@ NAMES = {
     "$BUCKET": "my-bucket",
     "$REGION": "us-east-1",
     "$RUN": "runs/trial",
+}
+MAIN = {
+    f"scripts/{command.__name__.rpartition('.')[2]}.py": command.main
+    for command in (launch, jobs, predict, deploy)
 }
 
 
@@ -37,3 +46,17 @@ def expected(script: int) -> list[str]:
     """Return what the lists of a script have in backticks."""
     bullets = re.findall(r"^- .*(?:\n  .*)*", section(script), re.MULTILINE)
     return [" ".join(quote.split()) for quote in re.findall(r"`([^`]+)`", "\n".join(bullets))]
+
+
+def steps(script: int, capsys: pytest.CaptureFixture[str], *more: str) -> Iterator[str]:
+    """Run a script's commands, one a step; each yields what was printed.
+
+    Args:
+        script: Its number on the page.
+        capsys: Pytest's.
+        more: Overrides for the launch.
+    """
+    for _, command, *words in commands(script):
+        added = more if command == "scripts/launch.py" else ()
+        assert MAIN[command]([*words, *added]) == 0, words
+        yield " ".join(capsys.readouterr().out.split())

@@ -59,6 +59,34 @@ def start(
     )
 
 
+def run_alone(*words: str, cwd: Path | None = None) -> None:
+    """`breedlab launch` in one process, to its end."""
+    preloaded.run(
+        [sys.executable, *LAUNCH, *words],
+        check=True,
+        cwd=cwd,
+        env=ENVIRONMENT,
+        capture_output=True,
+    )
+
+
+def assert_same_results(expected: Path, found: Path) -> None:
+    """The curves and the test of two runs are alike, up to the order of sums."""
+    one, other = (
+        {tag: [value for _, value in sorted(points)] for tag, points in curves(run).items()}
+        for run in (expected, found)
+    )
+    assert one.keys() == other.keys()
+    for tag, values in one.items():
+        assert other[tag] == pytest.approx(values, rel=1e-3, abs=1e-4), tag
+    tested = [read_metrics(run)["test"]["metrics"] for run in (expected, found)]
+    assert tested[0] == pytest.approx(tested[1], rel=1e-3)
+
+
+def read_metrics(run: Path) -> Any:
+    return json.loads((run / "metrics.json").read_text())
+
+
 @pytest.mark.parametrize(("count", "size"), [(100, 16), (10, 4), (9, 4), (100, 7), (8, 8)])
 def test_the_parts_of_the_processes_are_the_batches_of_one(count: int, size: int) -> None:
     views = Views(None, "basic")
@@ -102,13 +130,7 @@ def test_two_hosts_come_to_the_curve_of_one_process(here: Path, words: Words) ->
     hosts = [here / "first", here / "second"]
     for folder in (one, *hosts):
         folder.mkdir()
-    preloaded.run(
-        [sys.executable, *LAUNCH, *overrides],
-        check=True,
-        cwd=one,
-        env=ENVIRONMENT,
-        capture_output=True,
-    )
+    run_alone(*overrides, cwd=one)
     port = free_port()
     processes = [
         start(1, *overrides, cwd=cwd, hosts=(2, index, port)) for index, cwd in enumerate(hosts)
@@ -118,16 +140,9 @@ def test_two_hosts_come_to_the_curve_of_one_process(here: Path, words: Words) ->
     assert outputs[0][0].count("› Training") == 1 and outputs[1][0] == ""
     assert not (hosts[1] / "runs").exists()
     runs = [(folder / "runs" / "latest").resolve() for folder in (one, hosts[0])]
-    expected, found = (
-        {tag: [value for _, value in sorted(points)] for tag, points in curves(run).items()}
-        for run in runs
-    )
-    assert expected.keys() == found.keys()
-    for tag, values in expected.items():
-        assert found[tag] == pytest.approx(values, rel=1e-3, abs=1e-4), tag
-    metrics = [json.loads((run / "metrics.json").read_text()) for run in runs]
-    assert metrics[0]["search"]["values"] == metrics[1]["search"]["values"]
-    assert metrics[0]["test"]["metrics"] == pytest.approx(metrics[1]["test"]["metrics"], rel=1e-3)
+    assert_same_results(*runs)
+    searched = [read_metrics(run)["search"]["values"] for run in runs]
+    assert searched[0] == searched[1]
     assert len(list((runs[1] / "trials").iterdir())) == 2, "each trial ran once"
 
 
@@ -153,26 +168,13 @@ def test_two_processes_come_to_the_curve_of_one_with_several_labels(
         "trainer.max_epochs=3",
         "trainer.precision=fp32",
     ]
-    preloaded.run(
-        [sys.executable, *LAUNCH, *overrides, "name=one"],
-        check=True,
-        cwd=here,
-        env=ENVIRONMENT,
-        capture_output=True,
-    )
+    run_alone(*overrides, "name=one")
     both = start(2, *overrides, "name=two", cwd=here)
     output = both.communicate(timeout=300)
     assert both.returncode == 0, output
     runs = [next((here / "runs" / name).iterdir()) for name in ("one", "two")]
-    one, two = (
-        {tag: [value for _, value in sorted(points)] for tag, points in curves(run).items()}
-        for run in runs
-    )
-    assert one.keys() == two.keys() and "valid/map" in one
-    for tag, values in one.items():
-        assert two[tag] == pytest.approx(values, rel=1e-3, abs=1e-4), tag
-    metrics = [json.loads((run / "metrics.json").read_text()) for run in runs]
-    assert metrics[0]["test"]["metrics"] == pytest.approx(metrics[1]["test"]["metrics"], rel=1e-3)
+    assert_same_results(*runs)
+    assert "valid/map" in curves(runs[0])
 
 
 # Each process notes what it reads as an image to compute with, and what it makes or changes.
@@ -271,12 +273,7 @@ def test_a_last_batch_with_fewer_photos_than_processes_is_one_step_of_all(
         "cache.dir=cache",
         *QUIET,
     )
-    preloaded.run(
-        [sys.executable, *LAUNCH, *overrides, "name=one"],
-        check=True,
-        env=ENVIRONMENT,
-        capture_output=True,
-    )
+    run_alone(*overrides, "name=one")
     three = start(3, *overrides, "name=three")
     _, err = three.communicate(timeout=300)
     assert three.returncode == 0, err
