@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -179,12 +180,48 @@ def reworded(word: str, error: Exception, tree: Tree) -> Problem:
 def _readable(key: str, value: str) -> str:
     """Say how to write an override whose key or value Hydra's grammar does not take."""
     section, _, name = key.rpartition(".")
-    if section and " " in name:
-        bare = value.strip("\"'")
-        return f"put a name with a space in braces: '{section}={{{name}: {bare}}}'"
-    if re.search(r"[{,]\s*[\"'][^\"']*[\"']\s*:", value):
-        return f"names in braces take no quotes: '{key}={{NAME: VALUE}}'"
+    value_in_quotes = value if re.fullmatch(r"([\"']).*\1|\[.*\]", value) else f'"{value}"'
+    in_braces = f"{section}={{{_escaped(name)}: {value_in_quotes}}}"
+    if section and re.search(f"[{_SPECIAL}]", name) and _is_read(in_braces):
+        return f"put this name in braces: {shlex.quote(in_braces)}"
+    plain_names = f"{key}={_with_plain_names(value)}"
+    if value.startswith("{") and _is_read(plain_names):
+        return (
+            "names in braces take no quotes, and a backslash before special characters:"
+            f" {shlex.quote(plain_names)}"
+        )
     return f"quote it, such as {quoted_override(key, value)}"
+
+
+_SPECIAL = r"\s:=()\[\]{},"
+"""Characters that Hydra's grammar takes in a name only in braces and after a backslash; a space
+needs none."""
+
+
+def _escaped(name: str) -> str:
+    return re.sub(rf"(?=[{_SPECIAL}])(?! )", r"\\", name)
+
+
+def _with_plain_names(mapping: str) -> str:
+    """Return a mapping as Hydra reads it, without quotes around names."""
+    name = re.compile(
+        r"(?P<before>[{,]\s*)"
+        r"(?:(?P<quote>[\"'])(?P<quoted>[^\"']*)(?P=quote)\s*:|(?P<bare>[^{},\"']*\S)\s*:(?=\s))"
+    )
+    return name.sub(
+        lambda found: f"{found['before']}{_escaped(found['quoted'] or found['bare'])}:", mapping
+    )
+
+
+def _is_read(word: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True
 
 
 def _first_line(error: Exception) -> str:
