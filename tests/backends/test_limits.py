@@ -242,10 +242,12 @@ FULL = {f"N{n:02}": "x" * 1021 for n in range(32)}
 SIXTEEN = {f"N{n}": "x" for n in range(16)}
 
 
-def rollout(percent: int, wait: int, keep: int) -> dict[str, Any]:
-    """A new config that takes over in linear steps."""
+def rollout(
+    percent: int, wait: int, keep: int, kind: str = "LINEAR", size: str = "LinearStepSize"
+) -> dict[str, Any]:
+    """A new config that takes over in steps."""
     step = {"Type": "CAPACITY_PERCENT", "Value": percent}
-    routing = {"Type": "LINEAR", "WaitIntervalInSeconds": wait, "LinearStepSize": step}
+    routing = {"Type": kind, "WaitIntervalInSeconds": wait, size: step}
     policy = {"TrafficRoutingConfiguration": routing, "TerminationWaitInSeconds": keep}
     return {"EndpointName": "dogs", "DeploymentConfig": {"BlueGreenUpdatePolicy": policy}}
 
@@ -470,10 +472,89 @@ BREAKS: list[tuple[str, Any, list[Any], str]] = [
         "WaitIntervalInSeconds",
     ),
     (
-        "payloads of a transform job fit together",
+        "a transform job is not too large",
         ("CreateTransformJob", {"MaxPayloadInMB": 26, "MaxConcurrentTransforms": 4}),
         [],
         "MaxPayloadInMB",
+    ),
+    (
+        "a transform job is not too large",
+        ("CreateTransformJob", {"TransformResources": {"InstanceCount": 101}}),
+        [],
+        "TransformResources.InstanceCount",
+    ),
+    (
+        "steps are part of the fleet",
+        ("UpdateEndpoint", rollout(9, 0, 0)),
+        [],
+        "LinearStepSize.Value",
+    ),
+    (
+        "steps are part of the fleet",
+        ("UpdateEndpoint", rollout(51, 0, 0, "CANARY", "CanarySize")),
+        [],
+        "CanarySize.Value",
+    ),
+    (
+        "provisioned concurrency is part of all",
+        (
+            "CreateEndpointConfig",
+            {
+                "ProductionVariants": [
+                    {"ServerlessConfig": {"MaxConcurrency": 2, "ProvisionedConcurrency": 3}}
+                ]
+            },
+        ),
+        [],
+        "ServerlessConfig.ProvisionedConcurrency",
+    ),
+    (
+        "enough combinations",
+        (
+            "CreateHyperParameterTuningJob",
+            tuning(
+                Strategy="Grid",
+                ParameterRanges={"CategoricalParameterRanges": [{"Name": "a", "Values": ["1"]}] * 2}
+                | {"IntegerParameterRanges": []},
+                ResourceLimits={"MaxNumberOfTrainingJobs": 0, "MaxParallelTrainingJobs": 1},
+            ),
+        ),
+        [],
+        "MaxNumberOfTrainingJobs",
+    ),
+    *(
+        (
+            "a search suits its strategy",
+            (
+                "CreateHyperParameterTuningJob",
+                tuning(
+                    Strategy="Random",
+                    ParameterRanges={f"{kind}ParameterRanges": [{"Name": "a", **ends}]},
+                ),
+            ),
+            [],
+            f"{kind}ParameterRanges[0].MinValue",
+        )
+        for kind, ends in (
+            ("Integer", {"MinValue": "3", "MaxValue": "3"}),
+            ("Continuous", {"MinValue": "0.2", "MaxValue": "0.1", "ScalingType": "Linear"}),
+            (
+                "Continuous",
+                {"MinValue": "0.1", "MaxValue": "1.0", "ScalingType": "ReverseLogarithmic"},
+            ),
+        )
+    ),
+    (
+        "a search suits its strategy",
+        (
+            "CreateHyperParameterTuningJob",
+            tuning(
+                Strategy="Hyperband",
+                StrategyConfig={"HyperbandStrategyConfig": {"MinResource": 2, "MaxResource": 2}},
+            ),
+        ),
+        [],
+        "MaxResource",
     ),
     (
         "a version has its group's tags",

@@ -63,6 +63,16 @@ def test_a_run_is_registered_with_its_metrics_origin_and_approval(
     assert created(deploy_account).count("CreateModelPackageGroup") == 1
 
 
+@pytest.mark.parametrize("machine", ["ml.c7g.large", "ml.m6gd.large", "ml.t2.medium"])
+def test_a_type_that_runs_no_batch_jobs_is_registered_for_endpoints_alone(
+    machine: str, deploy_account: EndpointAccount, run: Path
+) -> None:
+    assert deploy(run, "--register", "dogs", "--instance-type", machine) == 0
+    inference = sent(deploy_account, "CreateModelPackage")["InferenceSpecification"]
+    assert inference["SupportedRealtimeInferenceInstanceTypes"] == [machine]
+    assert "SupportedTransformInstanceTypes" not in inference
+
+
 def test_the_newest_approved_version_is_deployed(
     deploy_account: EndpointAccount, run: Path, tmp_path: Path, capsys: Any
 ) -> None:

@@ -305,6 +305,13 @@ CASES = [
         {"tuner.space": {"optim": {"lr": {"low": 0.1, "high": 0.5, "step": 0.1}}}},
     ),
     Case(
+        "search_suits_backend",
+        {"tuner.space": {"optim": {"lr": {"low": 1, "high": 5, "step": 1}}}, **PLANNED},
+        "tuner.space.optim.lr.step: SageMaker's ranges have no steps; expected a list of the"
+        " values",
+        {"tuner.space": {"data": {"batch_size": {"low": 1, "high": 5, "step": 1}}}, **PLANNED},
+    ),
+    Case(
         "machines_fit",
         {"backend.spot": True, "backend.keep_alive_minutes": 10, **PLANNED},
         "backend.keep_alive_minutes: expected 0, since backend.spot=true leaves no instance warm",

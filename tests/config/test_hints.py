@@ -99,6 +99,10 @@ def test_a_value_that_cannot_be_read_is_told_without_the_names_of_the_parser() -
     assert "Exception" not in message
 
 
+def test_a_name_of_nothing_is_a_problem_like_others() -> None:
+    assert "backend.tags" in refusal('backend.tags={"":"x"}')
+
+
 @pytest.mark.parametrize("value", ["~/photos", "/x/Meine Fotos/Übung ß"])
 def test_a_folder_needs_no_quotes_of_hydras(value: str) -> None:
     config = validate(load(["experiment=resnet34", "data=image_folder", f"data.root={value}"]))

@@ -217,7 +217,7 @@ def _ranges_fit(space: Space) -> Iterator[Problem]:
     if len(space) > 30:
         yield Problem("tuner.space", f"has {len(space)} paths; SageMaker searches at most 30")
     for path, dimension in space.items():
-        if isinstance(dimension, Range) and dimension.step is not None and dimension.step != 1:
+        if isinstance(dimension, Range) and _has_steps(dimension):
             yield Problem(
                 f"tuner.space.{path}.step",
                 "SageMaker's ranges have no steps; expected a list of the values",
@@ -227,6 +227,11 @@ def _ranges_fit(space: Space) -> Iterator[Problem]:
                 f"tuner.space.{path}",
                 f"has {len(dimension.values)} choices; SageMaker takes {MOST_CHOICES}",
             )
+
+
+def _has_steps(dimension: Range) -> bool:
+    """Return whether a range leaves out numbers of its kind."""
+    return dimension.step is not None and not (dimension.integer and dimension.step == 1)
 
 
 def _too_many(path: str, words: str, trials: int, most: int) -> Iterator[Problem]:

@@ -206,7 +206,7 @@ def _with_plain_names(mapping: str) -> str:
     """Return a mapping as Hydra reads it, without quotes around names."""
     name = re.compile(
         r"(?P<before>[{,]\s*)"
-        r"(?:(?P<quote>[\"'])(?P<quoted>[^\"']*)(?P=quote)\s*:|(?P<bare>[^{},\"']*\S)\s*:(?=\s))"
+        r"(?:(?P<quote>[\"'])(?P<quoted>[^\"']+)(?P=quote)\s*:|(?P<bare>[^{},\"']*\S)\s*:(?=\s))"
     )
     return name.sub(
         lambda found: f"{found['before']}{_escaped(found['quoted'] or found['bare'])}:", mapping

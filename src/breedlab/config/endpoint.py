@@ -26,6 +26,13 @@ EndpointName = Annotated[
         f"up to {LONGEST_NAME} letters, digits and '-', no '-' at the ends",
     ),
 ]
+S3Folder = Annotated[
+    str,
+    matching(
+        r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?",
+        "an address such as s3://my-bucket/answers",
+    ),
+]
 Seconds = Annotated[int, Field(ge=0)]
 Percentage = Annotated[int, Field(ge=1, le=100)]
 
@@ -94,7 +101,7 @@ class Endpoint(Section):
     """Seconds for the container to become healthy; null is 600."""
     capture: Percentage | None = None
     """The percentage of requests and answers to record in S3; null records none."""
-    capture_to: str | None = None
+    capture_to: S3Folder | None = None
     """Where in S3 they are recorded; null is under the prefix."""
     price_per_hour: Annotated[float, Field(ge=0, lt=10_000)] | None = None
     """The price of an instance, or of a unit of provisioned concurrency, in USD per hour, if
@@ -107,7 +114,7 @@ class Endpoint(Section):
     provisioned_concurrency: PositiveInt | None = None
     """How many of those a serverless endpoint keeps warm, which is billed; null is none."""
 
-    async_output: str | None = None
+    async_output: S3Folder | None = None
     """The S3 location of an async endpoint's answers; null is under the prefix."""
     async_concurrency: PositiveInt | None = None
     """Concurrent requests per instance of an async endpoint; null is 4."""

@@ -12,6 +12,9 @@ from breedlab.backends.sagemaker.endpoint_limits import (
     environment_fits,
     guardrails_suit_endpoint,
     package_environment_fits,
+    provisioned_is_part_of_all,
+    steps_are_part_of_the_fleet,
+    transform_job_is_not_too_large,
     update_ends_in_time,
 )
 from breedlab.backends.sagemaker.limits import Call, Found, training_part, training_root
@@ -119,21 +122,6 @@ _BOTOCORE = "botocore's model of the API, documentation of "
 _GUIDE = "https://docs.aws.amazon.com/sagemaker/latest/dg/"
 
 
-def _payloads_fit(call: Call, before: Sequence[Call]) -> Found:
-    operation, parameters = call
-    if operation != "CreateTransformJob":
-        return
-    megabytes, at_once = (
-        parameters.get("MaxPayloadInMB", 6),
-        max(parameters.get("MaxConcurrentTransforms", 1), 1),
-    )
-    if megabytes * at_once > 100:
-        yield (
-            "MaxPayloadInMB",
-            f"got {megabytes} MB and {at_once} requests at a time; together they may have 100 MB",
-        )
-
-
 def _version_has_no_tags(call: Call, before: Sequence[Call]) -> Found:
     operation, parameters = call
     if (
@@ -192,9 +180,13 @@ LIMITS = (
     ),
     Limit(
         "enough combinations",
-        "https://github.com/aws/amazon-sagemaker-operator-for-k8s/issues/123",
+        "https://github.com/aws/amazon-sagemaker-operator-for-k8s/issues/123; of grids "
+        + _GUIDE
+        + "automatic-model-tuning-how-it-works.html",
         "The total number of hyperparameter combinations for the provided ranges [3.0] must be"
-        " equal or greater than the value of MaxNumberOfJobs, [10].",
+        " equal or greater than the value of MaxNumberOfJobs, [10]. If specified, the value of"
+        " MaxNumberOfTrainingJobs should equal the total number of distinct categorical"
+        " combinations possible.",
         enough_combinations,
     ),
     Limit(
@@ -219,7 +211,9 @@ LIMITS = (
         "TrainingJobEarlyStoppingType must be OFF to use Hyperband; only categorical parameters"
         " with the grid search strategy; 30 hyperparameters that can be searched; 30 values of a"
         " categorical one; logarithmic scaling works only for ranges that have only values greater"
-        " than 0; of MaxResource: the maximum value is 20,000 epochs",
+        " than 0; of MaxResource: the maximum value is 20,000 epochs; MinValue, MaxValue: the"
+        " minimum and the maximum value; reverse logarithmic scaling works only for ranges that are"
+        " entirely within the range 0<=x<1.0",
         search_suits_strategy,
     ),
     Limit(
@@ -273,12 +267,25 @@ LIMITS = (
         _version_has_no_tags,
     ),
     Limit(
-        "payloads of a transform job fit together",
-        _BOTOCORE + "CreateTransformJobRequest.MaxPayloadInMB",
-        "The value of MaxPayloadInMB cannot be greater than 100 MB. If you specify the"
-        " MaxConcurrentTransforms parameter, the value of (MaxConcurrentTransforms *"
-        " MaxPayloadInMB) also cannot exceed 100 MB.",
-        _payloads_fit,
+        "a transform job is not too large",
+        _BOTOCORE + "TransformResources.InstanceCount, CreateTransformJobRequest.MaxPayloadInMB",
+        "The default value is 1, and the maximum is 100. The value of MaxPayloadInMB cannot be"
+        " greater than 100 MB. If you specify the MaxConcurrentTransforms parameter, the value of"
+        " (MaxConcurrentTransforms * MaxPayloadInMB) also cannot exceed 100 MB.",
+        transform_job_is_not_too_large,
+    ),
+    Limit(
+        "steps are part of the fleet",
+        _BOTOCORE + "TrafficRoutingConfig",
+        "CanarySize: Value must be less than or equal to 50% of the variant's total instance"
+        " count. LinearStepSize: Value must be 10-50% of the variant's total instance count.",
+        steps_are_part_of_the_fleet,
+    ),
+    Limit(
+        "provisioned concurrency is part of all",
+        _BOTOCORE + "ProductionVariantServerlessConfig.ProvisionedConcurrency",
+        "Should be less than or equal to MaxConcurrency.",
+        provisioned_is_part_of_all,
     ),
 )
 

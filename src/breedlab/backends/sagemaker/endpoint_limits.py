@@ -13,6 +13,10 @@ _LONGEST_ROLLOUT_S = 28_800
 _ENVIRONMENT_BYTES = 32 * 1024
 _VARIABLE_BYTES = 1024
 _PACKAGE_VARIABLES = 16
+_TRANSFORM_INSTANCES = 100
+_TRANSFORM_MB = 100
+_STEPS = {"CanarySize": (1, 50), "LinearStepSize": (10, 50)}
+"""How many percent of the instances the canary may be, and one of the steps."""
 _BURSTABLE = re.compile(r"ml\.t\d")
 
 
@@ -57,6 +61,49 @@ def update_ends_in_time(call: Call, before: Sequence[Call]) -> Found:
             ".WaitIntervalInSeconds",
             f"got {pause}; {waits} waits and TerminationWaitInSeconds take {total} seconds, and a"
             f" deployment has less than {most}",
+        )
+
+
+def steps_are_part_of_the_fleet(call: Call, before: Sequence[Call]) -> Found:
+    """Yield a canary, or a step, that is too large or too small a part of the instances."""
+    where = "DeploymentConfig.BlueGreenUpdatePolicy.TrafficRoutingConfiguration"
+    policy = call[1].get("DeploymentConfig", {}).get("BlueGreenUpdatePolicy", {})
+    routing = policy.get("TrafficRoutingConfiguration", {})
+    for name, (least, most) in _STEPS.items():
+        size = routing.get(name, {})
+        if size.get("Type") == "CAPACITY_PERCENT" and not least <= size["Value"] <= most:
+            got = f"got {size['Value']}; expected {least} to {most} percent"
+            yield f"{where}.{name}.Value", got
+
+
+def provisioned_is_part_of_all(call: Call, before: Sequence[Call]) -> Found:
+    """Yield that a serverless endpoint keeps more warm than it may run."""
+    if call[0] != "CreateEndpointConfig":
+        return
+    for index, variant in enumerate(call[1].get("ProductionVariants", [])):
+        serverless = variant.get("ServerlessConfig", {})
+        warm, most = serverless.get("ProvisionedConcurrency", 0), serverless.get("MaxConcurrency")
+        if most is not None and warm > most:
+            where = f"ProductionVariants[{index}].ServerlessConfig.ProvisionedConcurrency"
+            yield where, f"got {warm}; expected at most MaxConcurrency ({most})"
+
+
+def transform_job_is_not_too_large(call: Call, before: Sequence[Call]) -> Found:
+    """Yield too many instances of a transform job, or more megabytes at a time than it takes."""
+    operation, parameters = call
+    if operation != "CreateTransformJob":
+        return
+    count = parameters.get("TransformResources", {}).get("InstanceCount", 1)
+    if count > _TRANSFORM_INSTANCES:
+        expected = f"expected at most {_TRANSFORM_INSTANCES}"
+        yield "TransformResources.InstanceCount", f"got {count}; {expected}"
+    megabytes = parameters.get("MaxPayloadInMB", 6)
+    at_once = max(parameters.get("MaxConcurrentTransforms", 1), 1)
+    if megabytes * at_once > _TRANSFORM_MB:
+        yield (
+            "MaxPayloadInMB",
+            f"got {megabytes} MB and {at_once} requests at a time; together they may have"
+            f" {_TRANSFORM_MB} MB",
         )
 
 

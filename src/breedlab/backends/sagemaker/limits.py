@@ -93,6 +93,12 @@ def output_member(service: str, operation: str, parts: Sequence[str | int]) -> s
     return None if shape is None else str(shape.type_name)
 
 
+def values_of(service: str, shape: str) -> list[str]:
+    """Return the values that a text of the API's model may have, such as the instance types of a
+    use."""
+    return list(_api(service).shape_for(shape).enum)
+
+
 def with_stand_ins(value: Any, key: str = "") -> Any:
     """Return a request with its placeholders replaced by values of their kind, so that the rest can
     be judged."""

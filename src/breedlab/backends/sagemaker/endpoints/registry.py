@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from breedlab.backends.sagemaker import limits
 from breedlab.backends.sagemaker.endpoints.endpoint import Deployment, container
 from breedlab.backends.sagemaker.endpoints.inference_image import SERVING_PYTORCH
 from breedlab.backends.sagemaker.request import Request
@@ -107,7 +108,7 @@ def requests(
             "SupportedContentTypes": _CONTENT_TYPES,
             "SupportedResponseMIMETypes": _ANSWERS,
             "SupportedRealtimeInferenceInstanceTypes": [deployment.instance_type],
-            "SupportedTransformInstanceTypes": [deployment.instance_type],
+            **_transform_types(deployment.instance_type),
         },
         # A version of a group has the group's tags and takes none.
         "CustomerMetadataProperties": properties(lineage, metrics),
@@ -127,6 +128,13 @@ def requests(
         Request("CreateModelPackageGroup", own),
         Request("CreateModelPackage", parameters),
     ]
+
+
+def _transform_types(instance_type: str) -> dict[str, list[str]]:
+    """Return the member that says on which instances a batch job runs, which a version may leave
+    out; empty for a type that answers only behind endpoints, such as those with ARM processors."""
+    known = limits.values_of("sagemaker", "TransformInstanceType")
+    return {"SupportedTransformInstanceTypes": [instance_type]} if instance_type in known else {}
 
 
 def properties(lineage: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> dict[str, str]:
