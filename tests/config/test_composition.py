@@ -11,6 +11,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
+from breedlab.config import composition
 from breedlab.config.compose import load
 from breedlab.config.composition import composed
 from breedlab.config.yaml_folders import config_folder
@@ -57,9 +58,54 @@ def by_hydra(words: list[str]) -> object:
     ],
     ids=" ".join,
 )
-def test_words_compose_as_hydra_composes_them(words: list[str]) -> None:
-    for _ in range(2):  # anew, and from what is kept
-        assert outcome(lambda words: composed(words, "config"), words) == outcome(by_hydra, words)
+def test_words_compose_as_hydra_composes_them(words: list[str], cache: Path) -> None:
+    expected = outcome(by_hydra, words)
+    for _ in ("by Hydra", "from the process"):
+        assert outcome(lambda words: composed(words, "config"), words) == expected
+    composition._of_files.cache_clear()
+    assert outcome(lambda words: composed(words, "config"), words) == expected  # from the disk
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's cache folder, empty."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    composition._of_files.cache_clear()
+    return tmp_path / "cache" / "breedlab" / "configs"
+
+
+def test_the_next_process_does_not_ask_hydra_again(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["experiment=quickstart", "seed=3"]
+    before = OmegaConf.to_container(composed(words, "config"))
+    assert len(list(cache.iterdir())) == 1
+    composition._of_files.cache_clear()
+    monkeypatch.setattr(hydra, "compose", None)
+    assert OmegaConf.to_container(composed(words, "config")) == before
+
+
+@pytest.mark.parametrize("damage", [b"", b'{"seed": 1', b"\xff\xfe"])
+def test_a_damaged_file_of_the_cache_is_not_believed(cache: Path, damage: bytes) -> None:
+    words = ["experiment=quickstart"]
+    before = OmegaConf.to_container(composed(words, "config"))
+    (file,) = cache.iterdir()
+    file.write_bytes(damage)
+    composition._of_files.cache_clear()
+    assert OmegaConf.to_container(composed(words, "config")) == before
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(cache: Path) -> None:
+    cache.parent.parent.mkdir()
+    cache.parent.touch()
+    assert composed(["experiment=quickstart"], "config").name == "quickstart"
+
+
+def test_old_files_of_the_cache_are_removed(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(composition, "_MOST_KEPT", 2)
+    for name in ("quickstart", "resnet34", "resnet34_hpo"):
+        composed([f"experiment={name}"], "config")
+    assert len(list(cache.iterdir())) == 2
 
 
 def test_a_composed_config_may_be_changed() -> None:

@@ -3,7 +3,6 @@ elsewhere."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import secrets
@@ -31,6 +30,7 @@ from breedlab.reporting import (
 from breedlab.reporting.added_sections import added_sections
 from breedlab.reporting.charts import theme
 from breedlab.reporting.record import RunRecord, read_run, run_directory
+from breedlab.user_cache import cached_text
 
 _PAGE = Path(__file__).with_name("page")
 _CONTENTS = {
@@ -191,20 +191,7 @@ def _render(template: str, **context: Any) -> str:
 def _bundle() -> str:
     """Return Vega, Vega-Lite and Vega-Embed as one script, built once per machine since it takes
     seconds."""
-    place = Path(
-        os.environ.get("XDG_CACHE_HOME") or "~/.cache",
-        "breedlab",
-        f"vega-{version('vl-convert-python')}.js",
-    )
-    try:
-        return place.expanduser().read_text(encoding="utf-8")
-    except (OSError, RuntimeError, UnicodeDecodeError):  # no such file, or no home
-        bundle = _made_bundle()
-    with contextlib.suppress(OSError, RuntimeError):
-        file = place.expanduser()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write_text(file, bundle)
-    return bundle
+    return cached_text(f"vega-{version('vl-convert-python')}.js", _made_bundle)
 
 
 def _made_bundle() -> str:
