@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breedlab import hardware
-from breedlab.cli.launch import configure, resumed
+from breedlab.cli.launch import configure
+from breedlab.cli.resuming import resumed
 from breedlab.config import Config
 from breedlab.config.plugins import load_plugins_of
 from breedlab.errors import DataError, UsageError

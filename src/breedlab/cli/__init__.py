@@ -13,6 +13,7 @@ from collections.abc import Callable
 from importlib import import_module
 
 from breedlab.errors import BreedlabError, DiskFull, UsageError, causes, ended_run
+from breedlab.garbage import no_collection
 
 COMMANDS = {
     "launch": "search, train, test, and export: launch experiment=NAME [PATH=VALUE ...]",
@@ -83,7 +84,8 @@ def run(command: str) -> None:
     fix."""
     degrade_terminal()
     try:
-        entry: Callable[[list[str]], int] = import_module(f"breedlab.cli.{command}").main
+        with no_collection():
+            entry: Callable[[list[str]], int] = import_module(f"breedlab.cli.{command}").main
         code = entry(sys.argv[1:])
         sys.stdout.flush()
     except BreedlabError as error:
