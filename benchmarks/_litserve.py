@@ -15,13 +15,13 @@ from typing import Any
 
 import litserve
 import torch
-from _peers import usual_photo
+from _peers import usual_image
 
 from breedlab.data.decode import keep_memory
 from breedlab.serving.model import Model
 
 
-class Photos(litserve.LitAPI):  # type: ignore[misc]
+class Images(litserve.LitAPI):  # type: ignore[misc]
     """One image a request, base64 in JSON; scores as a list."""
 
     def __init__(self, folder: Path, threads: int, decoder: str, **words: Any) -> None:
@@ -32,10 +32,10 @@ class Photos(litserve.LitAPI):  # type: ignore[misc]
         torch.set_num_threads(self.threads)
         self.model = Model(self.folder)
         self.pool = ThreadPoolExecutor(self.threads)
-        self.photo = usual_photo()
+        self.image = usual_image()
         if self.decoder == "ours":
             keep_memory()
-            self.photo = self.model.prepare
+            self.image = self.model.prepare
 
     def decode_request(self, request: dict[str, str]) -> str:
         return request["image"]
@@ -43,22 +43,22 @@ class Photos(litserve.LitAPI):  # type: ignore[misc]
     def batch(self, inputs: list[str]) -> torch.Tensor:
         return torch.stack(list(self.pool.map(self._prepare, inputs)))
 
-    def predict(self, photos: torch.Tensor | str) -> torch.Tensor:
-        return self.model.scores(self._prepare(photos)[None] if isinstance(photos, str) else photos)
+    def predict(self, images: torch.Tensor | str) -> torch.Tensor:
+        return self.model.scores(self._prepare(images)[None] if isinstance(images, str) else images)
 
     def encode_response(self, output: torch.Tensor) -> list[Any]:
         found: list[Any] = output.tolist()
         return found
 
     def _prepare(self, image: str) -> torch.Tensor:
-        prepared: torch.Tensor = self.photo(base64.b64decode(image))
+        prepared: torch.Tensor = self.image(base64.b64decode(image))
         return prepared
 
 
 if __name__ == "__main__":
     folder, port, workers, threads, batch, timeout, decoder = sys.argv[1:]
     more = {"max_batch_size": int(batch), "batch_timeout": float(timeout)} if int(batch) > 1 else {}
-    api = Photos(Path(folder), int(threads), decoder, **more)
+    api = Images(Path(folder), int(threads), decoder, **more)
     server = litserve.LitServer(
         api, accelerator="cpu", workers_per_device=int(workers), fast_queue=False
     )

@@ -31,7 +31,7 @@ def usual_view() -> list[Any]:
     return [transforms.Resize(256), transforms.CenterCrop(224)]
 
 
-def usual_photo() -> Callable[[bytes], Any]:
+def usual_image() -> Callable[[bytes], Any]:
     """From an encoded image to uint8 (3, 224, 224), for a network that normalizes by itself, as
     ours does."""
     import io

@@ -76,7 +76,7 @@ class Served:
         os.killpg(self.process.pid, signal.SIGCONT)
 
 
-def exported(engine: str, photos: list[Path]) -> Path:
+def exported(engine: str, images: list[Path]) -> Path:
     """An archive's content with random weights and one engine, made once; its code is always
     today's."""
     from breedlab.serving.archive import record_engine, write_code, write_folder
@@ -113,7 +113,7 @@ def exported(engine: str, photos: list[Path]) -> Path:
         if precision == "int8":
             model = Model(folder)
             graph = quantise(
-                graph, [model.prepare(path.read_bytes()) for path in photos[:64]], lambda *_: None
+                graph, [model.prepare(path.read_bytes()) for path in images[:64]], lambda *_: None
             )
         write_graph(graph, folder / "engines" / f"{precision}.xml", halves=precision == "bf16")
     record_engine(folder, Choice(name, precision), {})
@@ -122,7 +122,7 @@ def exported(engine: str, photos: list[Path]) -> Path:
 
 
 @contextmanager
-def ours(folder: Path, photos: list[Path], *words: str) -> Iterator[Served]:
+def ours(folder: Path, images: list[Path], *words: str) -> Iterator[Served]:
     """scripts/serve.py."""
     command = [
         sys.executable,
@@ -145,7 +145,7 @@ def ours(folder: Path, photos: list[Path], *words: str) -> Iterator[Served]:
         # Its log is read by someone, as in life.
         reader = subprocess.Popen(["cat"], stdin=process.stdout, stdout=subprocess.DEVNULL)
         process.stdout.close()
-        yield Served("ours", int(found[1]), "/invocations", "image/jpeg", photos, process)
+        yield Served("ours", int(found[1]), "/invocations", "image/jpeg", images, process)
     finally:
         os.killpg(process.pid, signal.SIGCONT)
         process.send_signal(signal.SIGTERM)
@@ -154,7 +154,7 @@ def ours(folder: Path, photos: list[Path], *words: str) -> Iterator[Served]:
 
 
 @contextmanager
-def litserve(folder: Path, photos: list[Path], setting: Setting, decoder: str) -> Iterator[Served]:
+def litserve(folder: Path, images: list[Path], setting: Setting, decoder: str) -> Iterator[Served]:
     """LitServe; images in JSON, as it takes them by default."""
     port, name = free_port(), setting.name("LitServe")
     command = [sys.executable, str(Path(__file__).with_name("_litserve.py"))]
@@ -163,12 +163,12 @@ def litserve(folder: Path, photos: list[Path], setting: Setting, decoder: str) -
         (folder, port, setting.workers, setting.threads, setting.batch, setting.timeout, decoder),
     )
     with _running(name, [*command, *words], f"http://127.0.0.1:{port}/health") as process:
-        yield Served(name, port, "/predict", "application/json", _as_json(photos), process)
+        yield Served(name, port, "/predict", "application/json", _as_json(images), process)
 
 
 @contextmanager
 def torchserve(
-    folder: Path, photos: list[Path], python: Path, settings: Sequence[Setting], decoder: str
+    folder: Path, images: list[Path], python: Path, settings: Sequence[Setting], decoder: str
 ) -> Iterator[list[Served]]:
     """TorchServe with the model once a setting; images as bytes."""
     home = Path(tempfile.mkdtemp(prefix="torchserve-"))
@@ -235,9 +235,9 @@ def torchserve(
             for setting in settings:
                 name, path = setting.name("TorchServe"), f"/predictions/{_model_name(setting)}"
                 served.append(
-                    Served(name, ports[0], path, "application/octet-stream", photos, process)
+                    Served(name, ports[0], path, "application/octet-stream", images, process)
                 )
-                _await(f"http://127.0.0.1:{ports[0]}{path}", photos[0].read_bytes())
+                _await(f"http://127.0.0.1:{ports[0]}{path}", images[0].read_bytes())
             yield served
     finally:
         shutil.rmtree(home, ignore_errors=True)
@@ -247,10 +247,10 @@ def _model_name(setting: Setting) -> str:
     return f"photos{setting.workers}x{setting.batch}"
 
 
-def _await(url: str, photo: bytes) -> None:
+def _await(url: str, image: bytes) -> None:
     """TorchServe says that it is well before its workers are."""
     deadline = time.monotonic() + 120
-    while urllib3.request("POST", url, body=photo, timeout=120, retries=False).status != 200:
+    while urllib3.request("POST", url, body=image, timeout=120, retries=False).status != 200:
         if time.monotonic() > deadline:
             raise SystemExit(f"{url} does not answer; the log: {CACHE / 'server.log'}")
         time.sleep(0.5)
@@ -300,11 +300,11 @@ def _running(
                     process.wait(0 if how == signal.SIGCONT else 10)
 
 
-def _as_json(photos: list[Path]) -> list[Path]:
+def _as_json(images: list[Path]) -> list[Path]:
     home = CACHE / "requests"
     home.mkdir(exist_ok=True)
     made = []
-    for path in photos:
+    for path in images:
         file = home / f"{path.stem}.json"
         file.write_text(json.dumps({"image": base64.b64encode(path.read_bytes()).decode()}))
         made.append(file)

@@ -20,7 +20,7 @@ _loaded: list[Any] = []
 def handle(data: list[dict[str, Any]] | None, context: Any) -> list[Any] | None:
     """A batch of requests, an image each; scores of each."""
     import torch
-    from _peers import usual_photo
+    from _peers import usual_image
 
     from breedlab.serving.model import Model
 
@@ -30,11 +30,11 @@ def handle(data: list[dict[str, Any]] | None, context: Any) -> list[Any] | None:
         )
         model = Model(_FOLDER)
         _loaded.extend(
-            (model, model.prepare if os.environ["BREEDLAB_DECODER"] == "ours" else usual_photo())
+            (model, model.prepare if os.environ["BREEDLAB_DECODER"] == "ours" else usual_image())
         )
     if data is None:
         return None
     model, prepare = _loaded
-    photos = [prepare(bytes(row.get("body") or row["data"])) for row in data]
-    found: list[Any] = model.scores(torch.stack(photos)).tolist()
+    images = [prepare(bytes(row.get("body") or row["data"])) for row in data]
+    found: list[Any] = model.scores(torch.stack(images)).tolist()
     return found

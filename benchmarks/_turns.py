@@ -11,7 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from _harness import say, wait
-from _photos import photos
+from _images import drawn_images
 
 CLASSES = 133
 _BEFORE, _AFTER = 1, 4
@@ -34,12 +34,12 @@ def in_turns(
 
     from breedlab.config import validate
     from breedlab.config.compose import load
-    from breedlab.pipeline.checked_images import checked_photos
+    from breedlab.pipeline.checked_images import checked_images
     from breedlab.profiling.session import watched
     from breedlab.training.context import prepare
     from breedlab.training.fit import fit
 
-    root = photos(CLASSES, CLASSES, CLASSES)
+    root = drawn_images(CLASSES, CLASSES, CLASSES)
     batch = (
         torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8),
         torch.randint(0, CLASSES, (size,)),
@@ -74,7 +74,7 @@ def in_turns(
 
         learners = []
         for config in configs:
-            prepared = prepare(config, checked_photos(config))
+            prepared = prepare(config, checked_images(config))
             learner, _ = prepared.learner(prepared.classifier(config), config, epochs=1)
             learners.append((learner, prepared))
         watch.write_to(_made(folder / "1"))

@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from _harness import CACHE, NO_BF16, Ratio, machine, parse, report, say, step
-from _photos import photos
+from _images import drawn_images
 
 _CLASSES, _TRAIN, _VALID = 6, 600, 600
 _EPOCHS = 12
@@ -50,7 +50,7 @@ def main() -> None:
                 Ratio(lost, [module.top1 - mine.top1], MOST_LOST, wanted="at most", excuse=excuse),
             ]
             figures |= {
-                "validation photos": found.photos,
+                "validation images": found.images,
                 "the module's validation top-1": module.top1,
             }
         times = _timed(models, args.rounds)
@@ -63,7 +63,7 @@ def main() -> None:
             name = f"eager fp32 / {precision}, batch {size}, time"
             ratios.append(Ratio(name, pairs, _TARGETS[precision], excuse=excuse))
     figures |= {
-        f"{name}, batch {size}, ms/photo": 1000 * median(found)
+        f"{name}, batch {size}, ms/image": 1000 * median(found)
         for (name, size), found in times.items()
     }
     report(args, "engines", here, ratios, figures)
@@ -72,7 +72,7 @@ def main() -> None:
 def _prepared() -> tuple[Any, Any]:
     from breedlab.config import validate
     from breedlab.config.compose import load
-    from breedlab.pipeline.checked_images import checked_photos
+    from breedlab.pipeline.checked_images import checked_images
     from breedlab.training.context import prepare
 
     words = [
@@ -81,13 +81,13 @@ def _prepared() -> tuple[Any, Any]:
         "model.freeze=none",
         "data=image_folder",
         "data.batch_size=32",
-        f"data.root={photos(_CLASSES, _TRAIN, _VALID)}",
+        f"data.root={drawn_images(_CLASSES, _TRAIN, _VALID)}",
         "optim.lr=0.001",
         "optim.schedule=one_cycle",
         f"trainer.max_epochs={_EPOCHS}",
     ]
     config = validate(load(words))
-    return config, prepare(config, checked_photos(config))
+    return config, prepare(config, checked_images(config))
 
 
 def _trained(config: Any, prepared: Any, epochs: int) -> Path:

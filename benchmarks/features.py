@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from _harness import CACHE, NO_BF16, Ratio, interleave, machine, parse, report, step
-from _photos import photos
+from _images import drawn_images
 
 _MODELS = {
     "ResNet34": (["model=resnet34", "model.weights=none"], 2.0),
@@ -29,7 +29,7 @@ def main() -> None:
     args = parse(__doc__, 3, 1)
     here = machine()
     train, valid = (448, 64) if args.small else (1536, 192)
-    root = photos(8, train, valid)
+    root = drawn_images(8, train, valid)
     small = "targets are for the full size" if args.small else ""
     excuse = small or ("" if here["native_bf16"] else NO_BF16)
     ratios, figures = [], {"images": f"{train:,} + {valid:,}"}
@@ -68,7 +68,7 @@ def main() -> None:
 def prepare(root: Path, folder: Path, words: list[str], experiment: str = "resnet34") -> Any:
     from breedlab.config import validate
     from breedlab.config.compose import load
-    from breedlab.pipeline.checked_images import checked_photos
+    from breedlab.pipeline.checked_images import checked_images
     from breedlab.training import context
 
     overrides = [
@@ -79,7 +79,7 @@ def prepare(root: Path, folder: Path, words: list[str], experiment: str = "resne
         f"cache.dir={folder / 'cache'}",
     ]
     config = validate(load(overrides))
-    prepared = context.prepare(config, checked_photos(config))
+    prepared = context.prepare(config, checked_images(config))
     run = folder / "run"
     run.mkdir()
     prepared.engines.begin(run)

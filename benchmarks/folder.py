@@ -20,10 +20,10 @@ from statistics import median
 from typing import Any
 
 from _harness import NO_BF16, Ratio, interleave, machine, parse, report, say
-from _photos import photos
+from _images import drawn_images
 from _served import ENGINES, exported
 
-_PHOTOS, _SMALL = 10_000, 640
+_IMAGES, _SMALL = 10_000, 640
 _TARGET = 0.95
 _BATCHES = (4, 8, 16, 32, 64)
 _TRIED_S = 3.0
@@ -33,8 +33,8 @@ def main() -> None:
     args = parse(__doc__, 3, 1, ("--engine", f"of {', '.join(ENGINES)}; default openvino-bf16"))
     here = machine()
     engine = args.engine or "openvino-bf16"
-    count = _SMALL if args.small else _PHOTOS
-    drawn = sorted(photos(16, 1024, 256).glob("train/*/*.jpg"))
+    count = _SMALL if args.small else _IMAGES
+    drawn = sorted(drawn_images(16, 1024, 256).glob("train/*/*.jpg"))
     archive = exported(engine, drawn)
     with tempfile.TemporaryDirectory() as scratch:
         files = _linked(drawn, Path(scratch), count)
@@ -50,18 +50,18 @@ def main() -> None:
         excuse = NO_BF16
     ratios = [
         Ratio(
-            "predict / bare engine with decoding, photos/s",
+            "predict / bare engine with decoding, images/s",
             [bare / ours for bare, ours in pairs],
             _TARGET,
             excuse=excuse,
         )
     ]
     figures = {
-        "photos": count,
+        "images": count,
         "engine": engine,
         "bare engine's batch": batch,
-        "bare engine, photos/s": count / median(bare for bare, _ in pairs),
-        "predict, photos/s": count / median(ours for _, ours in pairs),
+        "bare engine, images/s": count / median(bare for bare, _ in pairs),
+        "predict, images/s": count / median(ours for _, ours in pairs),
     }
     report(args, "folder", here, ratios, figures)
 
@@ -98,7 +98,7 @@ def _fastest(archive: Path, files: Sequence[Path]) -> tuple[Any, int]:
         while time.perf_counter() < started + _TRIED_S:
             done += len(_bare(model, files[: 4 * batch], batch))
         rates[batch] = done / (time.perf_counter() - started)
-        say(f"bare engine, batches of {batch}: {rates[batch]:.1f} photos/s")
+        say(f"bare engine, batches of {batch}: {rates[batch]:.1f} images/s")
     return model, max(rates, key=lambda batch: rates[batch])
 
 

@@ -27,8 +27,8 @@ import features
 import search
 import step
 from _harness import CACHE, Ratio, interleave, machine, parse, report, say, seconds
+from _images import drawn_images
 from _peers import bare_trial, make_head
-from _photos import photos
 from _served import exported
 
 _MATRIX, _PEAK_REPEATS = 8192, 20
@@ -144,7 +144,7 @@ def _loader(folder: Path, size: _Size, rounds: int, excuse: str) -> Measured:
     """An epoch with the loader, and as many steps on one batch that lies on the device."""
     from breedlab.training import loop
 
-    root = photos(16, size.images, size.valid)
+    root = drawn_images(16, size.images, size.valid)
     prepared = step.prepare_resnet34(folder / "loader", size.batch, root)
     config = prepared.config
     batch = tuple(
@@ -184,7 +184,7 @@ def _pass(folder: Path, size: _Size, rounds: int, excuse: str) -> Measured:
     home = folder / "pass"
     home.mkdir()
     words = ["model=resnet34", "model.weights=none"]
-    prepared = features.prepare(photos(16, size.images, size.valid), home, words)
+    prepared = features.prepare(drawn_images(16, size.images, size.valid), home, words)
     choice = features.choose(prepared)
     pairs = interleave(
         "feature pass, eager and ours", features.eager(prepared), features.ours(prepared, home), 3
@@ -205,7 +205,7 @@ def _heads(folder: Path, size: _Size, rounds: int, excuse: str) -> Measured:
     home = folder / "heads"
     home.mkdir()
     words = ["model=resnet34", "model.weights=none", f"tuner.max_epochs={_EPOCHS}"]
-    root = photos(16, size.images, size.valid)
+    root = drawn_images(16, size.images, size.valid)
     prepared = features.prepare(root, home, words, "resnet34_hpo")
     activations = prepared.activations(prepared.classifier(prepared.config), prepared.config)
     classes = len(prepared.classes)

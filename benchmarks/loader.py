@@ -17,7 +17,7 @@ from statistics import median
 from typing import Any
 
 from _harness import Ratio, interleave, machine, parse, report
-from _photos import photos
+from _images import drawn_images
 
 _BATCH, _WORKERS = 64, 2
 _TARGETS = {"train crop": 2.2, "train crop from the pixel cache": 8.0, "evaluation": 2.2}
@@ -31,9 +31,9 @@ def main() -> None:
     root = (
         Path(args.data)
         if args.data
-        else photos(16, 256, 64)
+        else drawn_images(16, 256, 64)
         if args.small
-        else photos(16, 1024, 256)
+        else drawn_images(16, 1024, 256)
     )
     with tempfile.TemporaryDirectory() as cache:
         _compare(args, here, root, Path(cache))
@@ -67,7 +67,7 @@ def _compare(args: argparse.Namespace, here: dict[str, Any], root: Path, cache: 
         "loader",
         here,
         ratios,
-        {"photos": count, "workers": _WORKERS, "batch size": _BATCH, **figures},
+        {"images": count, "workers": _WORKERS, "batch size": _BATCH, **figures},
     )
 
 
@@ -80,7 +80,7 @@ def _drain(loader: Any, after: Callable[[Any], Any] | None = None) -> None:
 def _our_loaders(root: Path, cache: Path) -> dict[str, Any]:
     from breedlab.config import validate
     from breedlab.config.compose import load
-    from breedlab.pipeline.checked_images import checked_photos
+    from breedlab.pipeline.checked_images import checked_images
     from breedlab.training.context import prepare
 
     words = [
@@ -95,7 +95,7 @@ def _our_loaders(root: Path, cache: Path) -> dict[str, Any]:
         "cache.pixels=true",
     ]
     config = validate(load(words))
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     data = prepared.data(config)
     return {
         "train crop": data.train_dataloader(),

@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from _harness import CACHE, ROOT, Ratio, machine, parse, report, say
-from _photos import photos
+from _images import drawn_images
 
 _MOST_GB, _LIMIT_GB = 1.5, 2.5
 _EVERY_S = 0.5
@@ -33,7 +33,7 @@ def main() -> None:
     args = parse(__doc__, 1, 1)
     here = machine()
     views = 2 if args.small else 8
-    root = photos(16, 1024, 256)
+    root = drawn_images(16, 1024, 256)
     peaks: list[float] = []
     with tempfile.TemporaryDirectory(prefix="memory-", dir=CACHE) as scratch, _limited() as group:
         for number in range(args.rounds):

@@ -18,8 +18,8 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from _harness import CACHE, NO_BF16, Ratio, interleave, machine, parse, report, say, step
+from _images import drawn_images
 from _peers import bare_trial, usual_epoch
-from _photos import photos
 
 
 class _Size(NamedTuple):
@@ -40,7 +40,7 @@ def main() -> None:
     args = parse(__doc__, 1, 1)
     here = machine()
     size = _SMALL if args.small else _FULL
-    root = photos(size.classes, size.train, size.valid)
+    root = drawn_images(size.classes, size.train, size.valid)
     epochs, passes, searches, checks = [], [], [], []
     CACHE.mkdir(parents=True, exist_ok=True)
     for number in range(args.rounds):
@@ -48,13 +48,13 @@ def main() -> None:
         folder = Path(tempfile.mkdtemp(prefix="search-", dir=CACHE))
         try:
             config = _config(root, folder, size)
-            check, photo_report = _check(config)
+            check, image_report = _check(config)
             with step(f"{title}one epoch the usual way") as usual:
                 usual_epoch(root, config.data.batch_size, size.classes)
             with step(f"{title}one feature pass") as one_pass:
-                _feature_pass(config, photo_report)
+                _feature_pass(config, image_report)
             with step(f"{title}our whole search, {size.trials} trials x {_EPOCHS} epochs") as ours:
-                prepared = _search(config, photo_report, folder, size.trials)
+                prepared = _search(config, image_report, folder, size.trials)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         for times, taken in (
@@ -92,7 +92,7 @@ def main() -> None:
         *_head_ratios(heads, small),
     ]
     figures = {
-        "photos": f"{size.train:,} + {size.valid:,}",
+        "images": f"{size.train:,} + {size.valid:,}",
         "trials x epochs": f"{size.trials} x {_EPOCHS}",
         "our precision": prepared.precision,
         "one epoch the usual way, s": median(epochs),
@@ -128,14 +128,14 @@ def _config(root: Path, folder: Path, size: _Size) -> Any:
 def _check(config: Any) -> tuple[float, Any]:
     """The product reads and decodes every file before anything else; it leaves all of them in the
     page cache."""
-    from breedlab.pipeline.checked_images import checked_photos
+    from breedlab.pipeline.checked_images import checked_images
 
     with step("our check of every file") as taken:
-        found = checked_photos(config)
+        found = checked_images(config)
     return taken[0], found
 
 
-def _feature_pass(config: Any, photo_report: Any) -> None:
+def _feature_pass(config: Any, image_report: Any) -> None:
     """Every image decoded and through the backbone once, nothing kept: what no search can do
     without."""
     import torch
@@ -143,7 +143,7 @@ def _feature_pass(config: Any, photo_report: Any) -> None:
     from breedlab.console import progress
     from breedlab.training.context import prepare
 
-    prepared = prepare(config, photo_report)
+    prepared = prepare(config, image_report)
     classifier = prepared.classifier(config).to(prepared.device).eval()
     data = prepared.data(config)
     bf16 = prepared.precision == "bf16"
@@ -157,13 +157,13 @@ def _feature_pass(config: Any, photo_report: Any) -> None:
                 tell(done, total)
 
 
-def _search(config: Any, photo_report: Any, folder: Path, trials: int) -> Any:
+def _search(config: Any, image_report: Any, folder: Path, trials: int) -> Any:
     import json
 
     from breedlab.training.context import prepare
     from breedlab.tuning.study import search
 
-    prepared = prepare(config, photo_report)
+    prepared = prepare(config, image_report)
     search(config, prepared, folder)
     records = [json.loads(path.read_text()) for path in folder.glob("trials/*/trial.json")]
     done = [record for record in records if len(record["epochs"]) == _EPOCHS]

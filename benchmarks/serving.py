@@ -24,8 +24,8 @@ from statistics import median
 from typing import Any
 
 from _harness import Ratio, machine, parse, report, say
+from _images import drawn_images
 from _load import load
-from _photos import photos
 from _served import ENGINES, Served, Setting, exported, litserve, ours, torchserve
 
 from breedlab.backends.sagemaker.endpoints.torchserve import find_environment
@@ -66,7 +66,7 @@ def main() -> None:
         )
     seconds = float(args.seconds or (2 if args.small else 5))
     here = machine()
-    files = sorted((photos(20, 60, 20) / "train").rglob("*.jpg"))
+    files = sorted((drawn_images(20, 60, 20) / "train").rglob("*.jpg"))
     folder = exported(engine, files)
     bare = _bare(folder, files)
     alone: dict[int, list[float]] = {at_once: [] for at_once in concurrency}
@@ -120,9 +120,9 @@ def main() -> None:
             ratios.append(
                 _ratio(f"ours / {best} at {at_once}", own, rates[best], _TARGETS[peer][at_once])
             )
-        figures[f"bare engine at {at_once}, photos/s"] = median(alone[at_once])
+        figures[f"bare engine at {at_once}, images/s"] = median(alone[at_once])
         for server in servers:
-            for key, unit in (("per_second", "photos/s"), ("p50", "p50 ms"), ("p99", "p99 ms")):
+            for key, unit in (("per_second", "images/s"), ("p50", "p50 ms"), ("p99", "p99 ms")):
                 found = median(each[key] for each in answers[server.name, at_once])
                 figures[f"{server.name} at {at_once}, {unit}"] = found
     suffix = ("-our-decoder" if decoder == "ours" else "") + (
@@ -165,8 +165,8 @@ def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
     contents = cycle([path.read_bytes() for path in files])
     threads = decoders(_CORES, "decode")
 
-    def prepare(photo: bytes) -> Any:
-        return model.prepare(photo).contiguous().numpy()
+    def prepare(image: bytes) -> Any:
+        return model.prepare(image).contiguous().numpy()
 
     def together(batch: int) -> None:
         # As the server does: what it spares must be spared here, too.
@@ -188,8 +188,8 @@ def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
             done = 0
             while time.perf_counter() < until:
                 with lock:
-                    photos = list(islice(contents, batch))
-                part(torch.from_numpy(np.stack([prepare(photo) for photo in photos])))
+                    images = list(islice(contents, batch))
+                part(torch.from_numpy(np.stack([prepare(image) for image in images])))
                 done += batch
             return done
 

@@ -25,7 +25,7 @@ from typing import Any
 import psutil
 import urllib3
 from _harness import ROOT, Ratio, machine, parse, report, say
-from _photos import photos
+from _images import drawn_images
 from _served import ENGINES, Served, exported, ours
 
 AT_ONCE = 32
@@ -39,7 +39,7 @@ def main() -> None:
     args = parse(__doc__, 1, 1, ("--minutes", "default: 10, with --small 1"), engines)
     seconds = 60 * float(args.minutes or (1 if args.small else 10))
     here = machine()
-    files = sorted((photos(20, 60, 20) / "train").rglob("*.jpg"))
+    files = sorted((drawn_images(20, 60, 20) / "train").rglob("*.jpg"))
     hostile = _hostile()
     with ours(exported(args.engine or ENGINES[-1], files), files) as server:
         found = _soak(server, files, hostile, seconds)
@@ -56,7 +56,7 @@ def main() -> None:
             n for status, n in found["hostile"].items() if status == "0" or status.startswith("5")
         ),
         "hostile requests by status": json.dumps(dict(sorted(found["hostile"].items()))),
-        "photos/s": found["per_second"],
+        "images/s": found["per_second"],
         "p50, ms": found["p50"],
         "p99, ms": found["p99"],
         "memory after a fifth, MB": median(memory[fifth : 2 * fifth]) / 1e6,
@@ -180,9 +180,9 @@ def _connect(port: int, kind: str) -> str:
 def _hostile() -> list[tuple[bytes, str]]:
     """The files and bodies that the tests refuse."""
     sys.path.insert(0, str(ROOT / "tests" / "serving"))
-    from hostile import refused_bodies, refused_photos
+    from hostile import refused_bodies, refused_images
 
-    found = [(photo, "application/octet-stream") for photo, _ in refused_photos().values()]
+    found = [(image, "application/octet-stream") for image, _ in refused_images().values()]
     return [*found, *((body, kind or "") for body, kind, _, _ in refused_bodies().values())]
 
 

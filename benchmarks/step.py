@@ -15,8 +15,8 @@ from statistics import median
 from typing import Any
 
 from _harness import NO_BF16, Ratio, machine, parse, report, say, seconds, wait
+from _images import drawn_images
 from _peers import make_head
-from _photos import photos
 
 CLASSES, _TARGET = 133, 2.8
 LEAN, LIGHTNING = "the lean loop", "Lightning's loop"
@@ -104,7 +104,7 @@ def prepare_resnet34(folder: Path, size: int, root: Path | None = None) -> Any:
     gets the same random batch, and images only say how many classes there are."""
     from breedlab.config import validate
     from breedlab.config.compose import load
-    from breedlab.pipeline.checked_images import checked_photos
+    from breedlab.pipeline.checked_images import checked_images
     from breedlab.training.context import prepare
 
     words = [
@@ -112,7 +112,7 @@ def prepare_resnet34(folder: Path, size: int, root: Path | None = None) -> Any:
         "model.weights=none",
         "model.freeze=none",
         "data=image_folder",
-        f"data.root={root or photos(CLASSES, CLASSES, CLASSES)}",
+        f"data.root={root or drawn_images(CLASSES, CLASSES, CLASSES)}",
         f"data.batch_size={size}",
         f"cache.dir={folder / 'cache'}",
         "trainer.max_epochs=1",
@@ -120,7 +120,7 @@ def prepare_resnet34(folder: Path, size: int, root: Path | None = None) -> Any:
         "profiler=none",
     ]
     config = validate(load(words))
-    return prepare(config, checked_photos(config))
+    return prepare(config, checked_images(config))
 
 
 def train_lean(prepared: Any, alternating: Alternating, folder: Path) -> None:

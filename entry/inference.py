@@ -69,9 +69,9 @@ def input_fn(body: bytes | str, content_type: str) -> Any:
     return _tried(handler.input_fn, body, content_type)
 
 
-def predict_fn(photos: Any, model: Model) -> Any:
+def predict_fn(images: Any, model: Model) -> Any:
     """Their scores, or why there are none."""
-    return photos if isinstance(photos, _Failure) else _tried(handler.predict_fn, photos, model)
+    return images if isinstance(images, _Failure) else _tried(handler.predict_fn, images, model)
 
 
 def output_fn(answer: Any, accept: str, context: Any = None) -> tuple[bytes, str]:

@@ -185,7 +185,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 @pytest.fixture(scope="session")
-def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """4 classes; 25 training, 6 validation and 6 test images each."""
     root = tmp_path_factory.mktemp("photos") / "sample"
     write_sample(root, classes=4, train=25, valid=6, test=6, size=48, seed=1)
@@ -199,11 +199,11 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def words(photos: Path, cache: Path) -> Callable[..., list[str]]:
+def words(image_folder: Path, cache: Path) -> Callable[..., list[str]]:
     """The overrides of a small experiment on the drawn images, others added."""
 
     def make(*more: str) -> list[str]:
-        return [*SMALL, f"data.root={photos}", f"cache.dir={cache}", *more]
+        return [*SMALL, f"data.root={image_folder}", f"cache.dir={cache}", *more]
 
     return make
 

@@ -19,8 +19,8 @@ def train(
     classifier = prepared.classifier(config)
     activations = prepared.activations(classifier, config)
     learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
-    photos = prepared.data(config)
-    data = photos if activations is None else ActivationData(activations, photos)
+    images = prepared.data(config)
+    data = images if activations is None else ActivationData(activations, images)
     run.mkdir(exist_ok=True)
     fitted = fit(
         learner,

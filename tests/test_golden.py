@@ -119,7 +119,7 @@ def test_words_that_contradict_an_old_run_are_refused_by_path(golden: Path) -> N
 
 
 @pytest.mark.slow
-def test_photos_that_moved_are_named_once(golden: Path, capsys: Any) -> None:
+def test_images_that_moved_are_named_once(golden: Path, capsys: Any) -> None:
     stopped = "runs/golden/stopped_in_training"
     Path("photos").rename("elsewhere (2)")
     with pytest.raises(BreedlabError):
@@ -197,9 +197,9 @@ def test_an_old_archive_is_served(golden: Path) -> None:
             assert line, said
             said += line
         for name, (label, _) in recorded_answers().items():
-            photo = Path(name).read_bytes()
+            image = Path(name).read_bytes()
             headers = {"Content-Type": "image/jpeg"}
-            request = urllib.request.Request(f"{address[0]}/invocations", photo, headers)
+            request = urllib.request.Request(f"{address[0]}/invocations", image, headers)
             with urllib.request.urlopen(request, timeout=60) as response:
                 assert np.argmax(json.load(response)[0]) == label
     finally:
@@ -218,8 +218,8 @@ def test_an_old_archives_own_code_still_serves_it(golden: Path) -> None:
         "import sys, json, inference\n"
         "model = inference.model_fn(sys.argv[1])\n"
         "for name in sys.argv[2:]:\n"
-        "    photos = inference.input_fn(open(name, 'rb').read(), 'image/jpeg')\n"
-        "    body = inference.output_fn(inference.predict_fn(photos, model), 'application/json')\n"
+        "    images = inference.input_fn(open(name, 'rb').read(), 'image/jpeg')\n"
+        "    body = inference.output_fn(inference.predict_fn(images, model), 'application/json')\n"
         "    print(json.dumps(json.loads(body[0] if isinstance(body, tuple) else body)))\n"
     )
     expected = recorded_answers()

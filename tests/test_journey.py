@@ -95,10 +95,13 @@ def test_metrics_are_those_of_the_test_split(run: Path) -> None:
 
 
 def test_predict_takes_files_folders_and_patterns(
-    run: Path, photos: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    run: Path,
+    image_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.chdir(photos)
-    folder = sorted((photos / "test").iterdir())[0]
+    monkeypatch.chdir(image_folder)
+    folder = sorted((image_folder / "test").iterdir())[0]
     file = sorted(folder.iterdir())[0]
     assert (
         predict.main([str(run), str(file), str(folder), "test/*/0002.jpg", "--json", "--top", "3"])
@@ -113,10 +116,10 @@ def test_predict_takes_files_folders_and_patterns(
     assert "%" in capsys.readouterr().out
 
 
-def test_predict_goes_on_past_a_broken_photo_and_says_so(
-    run: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_predict_goes_on_past_a_broken_image_and_says_so(
+    run: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copy(next((photos / "test").rglob("*.jpg")), tmp_path / "good.jpg")
+    shutil.copy(next((image_folder / "test").rglob("*.jpg")), tmp_path / "good.jpg")
     (tmp_path / "broken.jpg").write_text("no photo")
     assert predict.main([str(run), str(tmp_path), "--json"]) == 1
     broken, good = json.loads(capsys.readouterr().out)
@@ -124,16 +127,16 @@ def test_predict_goes_on_past_a_broken_photo_and_says_so(
 
 
 def test_evaluate_comes_to_the_runs_own_figures(
-    run: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert evaluate.main([str(run), str(photos / "test"), "--json"]) == 0
+    assert evaluate.main([str(run), str(image_folder / "test"), "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     own = json.loads((run / "metrics.json").read_text())["test"]
     assert found["confusion"] == own["confusion"]
     assert found["most_frequent_class"] == own["most_frequent_class"] in own["per_class"]
     assert found["metrics"]["loss"] == pytest.approx(own["metrics"]["loss"], rel=1e-4)
     assert found["engine"] == "eager fp32"
-    assert evaluate.main([str(run), str(photos / "test")]) == 0
+    assert evaluate.main([str(run), str(image_folder / "test")]) == 0
     assert "answered by eager fp32" in capsys.readouterr().out
 
 
@@ -169,11 +172,11 @@ def test_a_finished_run_resumed_has_nothing_left_to_do(
     assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
 
 
-def test_other_photos_than_the_runs_are_refused_on_resume(
-    here: Path, words: Words, photos: Path
+def test_other_images_than_the_runs_are_refused_on_resume(
+    here: Path, words: Words, image_folder: Path
 ) -> None:
 
-    shutil.copytree(photos, "mine")
+    shutil.copytree(image_folder, "mine")
     overrides = [word for word in words() if not word.startswith("data.root")] + ["data.root=mine"]
     assert launch.main([*overrides, "trainer.max_epochs=1", "name=x"]) == 0
     next((here / "mine" / "train").rglob("*.jpg")).unlink()
@@ -203,12 +206,12 @@ def test_a_grid_of_runs_ends_with_a_table(
     assert table.index("valid/top1") < table.index("test/top1")
 
 
-def test_broken_photos_are_refused_all_at_once_or_left_out_and_recorded(
-    here: Path, words: Words, photos: Path, capsys: pytest.CaptureFixture[str]
+def test_broken_images_are_refused_all_at_once_or_left_out_and_recorded(
+    here: Path, words: Words, image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from breedlab.errors import DataError
 
-    shutil.copytree(photos, "mine")
+    shutil.copytree(image_folder, "mine")
     folder = sorted((here / "mine" / "train").iterdir())[0]
     (folder / "text.jpg").write_text("no photo")
     (folder / "empty.png").touch()
@@ -227,7 +230,7 @@ def test_broken_photos_are_refused_all_at_once_or_left_out_and_recorded(
     assert sorted(Path(entry["file"]).name for entry in left_out) == ["empty.png", "text.jpg"]
 
 
-def test_png_photos_with_transparency_train_like_any_other(here: Path, words: Words) -> None:
+def test_png_images_with_transparency_train_like_any_other(here: Path, words: Words) -> None:
     for index, color in enumerate([(200, 30, 30), (30, 30, 200)]):
         for number in range(12):
             folder = here / "png" / ("red" if index == 0 else "blue")

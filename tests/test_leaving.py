@@ -51,7 +51,7 @@ def test_they_are_ten_statements() -> None:
     [("timm/test_efficientnet", (8,)), ("resnet18", ())],
 )
 def test_plain_pytorch_answers_what_breedlab_answers(
-    name: str, head: tuple[int, ...], photos: Path, tmp_path: Path
+    name: str, head: tuple[int, ...], image_folder: Path, tmp_path: Path
 ) -> None:
     torch.manual_seed(3)
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -67,7 +67,7 @@ def test_plain_pytorch_answers_what_breedlab_answers(
     write_folder(folder, network, transform, classes, {}, answers=answers)
     write_archive(tmp_path / "model.tar.gz", folder)
     # of another shape than a square, and lossless under a name that says otherwise: the very pixels
-    with Image.open(next((photos / "test").rglob("*.jpg"))) as picture:
+    with Image.open(next((image_folder / "test").rglob("*.jpg"))) as picture:
         picture.resize((131, 90)).save(tmp_path / "photo.jpg", "PNG")
     ended = subprocess.run(
         [sys.executable, "-c", script(name) + _REPORT],

@@ -8,6 +8,7 @@ from importlib import import_module
 
 import pytest
 
+from breedlab.data import image_set
 from breedlab.moved import MOVED
 
 
@@ -23,3 +24,11 @@ def test_an_old_name_is_the_very_module(old: str, monkeypatch: pytest.MonkeyPatc
 def test_a_name_that_never_was_is_still_an_error() -> None:
     with pytest.raises(ModuleNotFoundError, match=r"breedlab\.never"):
         import_module("breedlab.never")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("Photo", image_set.LabeledImage), ("PhotoSet", image_set.ImageSet)]
+)
+def test_a_class_is_found_by_its_old_name(old: str, new: type) -> None:
+    with pytest.warns(FutureWarning, match=f"{old} is now {new.__name__}"):
+        assert getattr(import_module("breedlab.data.image_set"), old) is new

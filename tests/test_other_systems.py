@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from breedlab.config import Config
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.training.context import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +88,7 @@ def test_a_spawned_process_loads_the_same_images(configure: Callable[..., Config
     try:
         for workers in (0, 1):
             config = configure(f"data.num_workers={workers}")
-            prepared = prepare(config, checked_photos(config))
+            prepared = prepare(config, checked_images(config))
             batches.append(next(iter(prepared.data(config).test_dataloader())))
     finally:
         multiprocessing.set_start_method(method, force=True)

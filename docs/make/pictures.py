@@ -164,7 +164,7 @@ def shoot_report(run: Path, file: Path) -> None:
         save(driver.get_screenshot_as_png(), file)
 
 
-def shoot_page(run: Path, photo: Path, file: Path) -> None:
+def shoot_page(run: Path, image: Path, file: Path) -> None:
     command = [sys.executable, "-m", "breedlab.cli", "serve", str(run), "--port", str(PORT)]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
@@ -176,7 +176,7 @@ def shoot_page(run: Path, photo: Path, file: Path) -> None:
                 time.sleep(0.5)
         with browser(1000, 820) as driver:
             driver.get(f"http://127.0.0.1:{PORT}/")
-            driver.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys(str(photo.resolve()))
+            driver.find_element(By.CSS_SELECTOR, "input[type=file]").send_keys(str(image.resolve()))
             time.sleep(4)
             save(driver.get_screenshot_as_png(), file)
     finally:
@@ -199,8 +199,8 @@ def main() -> None:
         IMAGES.mkdir(exist_ok=True)
         record(commands, IMAGES / "demo.svg")
         shoot_report(folder / "runs" / "latest", IMAGES / "report.png")
-        photo = sorted((folder / "data/sample/test").glob("*/0001.jpg"))[0]
-        shoot_page(folder / "runs" / "latest", photo, IMAGES / "page.png")
+        image = sorted((folder / "data/sample/test").glob("*/0001.jpg"))[0]
+        shoot_page(folder / "runs" / "latest", image, IMAGES / "page.png")
 
 
 if __name__ == "__main__":

@@ -293,12 +293,12 @@ def _statuses() -> str:
 
 def _limits() -> str:
     from breedlab.serving import fetch, file_checks, request_body, server
-    from breedlab.serving.request_parser import MAX_PHOTOS
+    from breedlab.serving.request_parser import MAX_IMAGES
 
     rows = {
         "a request's body": f"{server.MAX_BYTES / 1e6:g} MB",
         "the time for it to arrive": f"{request_body.BODY_SECONDS:g} seconds",
-        "images in a list": f"{MAX_PHOTOS}",
+        "images in a list": f"{MAX_IMAGES}",
         "an image": f"{file_checks.MAX_PIXELS / 1e6:g} megapixels",
         "images in progress or queued": f"{server.CAPACITY}",
         "all bodies and fetched images together": f"{request_body.MAX_HELD / 1e6:g} MB",

@@ -13,6 +13,8 @@ from types import ModuleType
 
 MOVED = {
     "breedlab.cores": "breedlab.hardware",
+    "breedlab.data.drawing.photo": "breedlab.data.drawing.image",
+    "breedlab.data.photo_set": "breedlab.data.image_set",
     "breedlab.debug": "breedlab.cli.debug",
     "breedlab.debugging.judging": "breedlab.debugging.rule_runner",
     "breedlab.debugging.mends": "breedlab.debugging.smdebug_compat",
@@ -33,6 +35,7 @@ MOVED = {
     "breedlab.report": "breedlab.cli.report",
     "breedlab.reporting.console": "breedlab.console",
     "breedlab.reporting.figures": "breedlab.evaluation.figures",
+    "breedlab.reporting.photos": "breedlab.reporting.example_images",
     "breedlab.reporting.tensors": "breedlab.debugging.tensors",
     "breedlab.serve": "breedlab.cli.serve",
     "breedlab.serving.client": "breedlab.backends.client",

@@ -62,14 +62,14 @@ def test_a_spot_job_is_stopped_and_what_it_left_is_fetched(
 def test_an_endpoint_is_deployed_asked_updated_and_deleted(
     deploy_account: EndpointAccount,
     golden: Path,
-    photos: Path,
+    image_folder: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     account = deploy_account
     boto3.client("s3").create_bucket(Bucket="my-bucket")
     shutil.copytree(golden / "runs" / "golden" / "complete", golden / "runs" / "trial")
-    shutil.copytree(photos, golden / "data" / "sample")
+    shutil.copytree(image_folder, golden / "data" / "sample")
     with tarfile.open(golden / "runs" / "trial" / "model.tar.gz") as archive:
         archive.extractall(tmp_path / "model", filter="data")
     account.container = contained(handler.model_fn(str(tmp_path / "model")))

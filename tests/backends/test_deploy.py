@@ -418,7 +418,7 @@ def test_an_archive_that_cannot_be_served_never_leaves(
     assert not created(bare_account)
 
 
-def test_weights_that_do_not_fit_are_found_by_the_photo_here(
+def test_weights_that_do_not_fit_are_found_by_the_image_here(
     bare_account: EndpointAccount, folder: Path, tmp_path: Path
 ) -> None:
     broken = shutil.copytree(folder, tmp_path / "broken")
@@ -428,7 +428,7 @@ def test_weights_that_do_not_fit_are_found_by_the_photo_here(
     assert not created(bare_account)
 
 
-def test_a_photo_that_is_not_there_is_named(
+def test_a_image_that_is_not_there_is_named(
     account: EndpointAccount, archive: Path, tmp_path: Path
 ) -> None:
     with raises_code("BL200", names=("endpoint.photo", "gone.jpg")):
@@ -664,32 +664,37 @@ def test_delete_removes_all_that_was_made_and_nothing_else(
 
 
 def test_predict_boto3_and_the_sdk_ask_the_endpoint_by_name(
-    account: EndpointAccount, archive: Path, folder: Path, photos: Path, capsys: Any, tmp_path: Path
+    account: EndpointAccount,
+    archive: Path,
+    folder: Path,
+    image_folder: Path,
+    capsys: Any,
+    tmp_path: Path,
 ) -> None:
     deploy(archive)
-    photo = next((photos / "test").rglob("*.jpg"))
+    image = next((image_folder / "test").rglob("*.jpg"))
     capsys.readouterr()
-    assert predict(["--endpoint", "dogs", str(photo), "--json", "--top", "1"]) == 0
+    assert predict(["--endpoint", "dogs", str(image), "--json", "--top", "1"]) == 0
     asked = json.loads(capsys.readouterr().out)
-    predict([str(folder), str(photo), "--json", "--top", "1"])
+    predict([str(folder), str(image), "--json", "--top", "1"])
     assert asked == json.loads(capsys.readouterr().out)
     (tmp_path / "no.jpg").write_bytes(b"no photo")
     assert predict(["--endpoint", "dogs", str(tmp_path / "no.jpg"), "--json"]) == 1
     assert "not an image" in json.loads(capsys.readouterr().out)[0]["error"]
     with raises_code("BL400", names="Endpoint cats"):
-        predict(["--endpoint", "cats", str(photo)])
+        predict(["--endpoint", "cats", str(image)])
 
     model = handler.model_fn(str(folder))
-    own = handler.predict_fn([photo.read_bytes()], model).scores
+    own = handler.predict_fn([image.read_bytes()], model).scores
     runtime = boto3.client("sagemaker-runtime")
     answer = runtime.invoke_endpoint(
-        EndpointName="dogs", Body=photo.read_bytes(), ContentType="image/jpeg"
+        EndpointName="dogs", Body=image.read_bytes(), ContentType="image/jpeg"
     )
     np.testing.assert_allclose(json.loads(answer["Body"].read()), own, rtol=1e-4, atol=1e-5)
     from sagemaker.core.resources import Endpoint
 
     invoked = Endpoint(endpoint_name="dogs").invoke(
-        body=photo.read_bytes(),
+        body=image.read_bytes(),
         content_type="image/jpeg",
         accept="application/x-npy",
         session=boto3.Session(),

@@ -283,7 +283,7 @@ def test_an_unknown_price_is_told_and_nothing_is_sent(
 def test_commands_name_a_region_that_is_not_the_profiles(
     account: EndpointAccount,
     model_archive: Path,
-    photos: Path,
+    image_folder: Path,
     capsys: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -294,14 +294,14 @@ def test_commands_name_a_region_that_is_not_the_profiles(
     out = capsys.readouterr().out
     commands = [line for line in out.splitlines() if "breedlab " in line]
     assert len(commands) == 2 and all(f"--region {REGION}" in line for line in commands)
-    photo = str(next((photos / "test").rglob("*.jpg")))
-    assert predict(["--endpoint", "dogs", "--region", REGION, photo, "--json"]) == 0
+    image = str(next((image_folder / "test").rglob("*.jpg")))
+    assert predict(["--endpoint", "dogs", "--region", REGION, image, "--json"]) == 0
     assert "predictions" in json.loads(capsys.readouterr().out)[0]
     account.endpoints["dogs"]["EndpointStatus"] = "Failed"
     with raises_code("BL400", names=f"--delete dogs --region {REGION}"):
         deploy(model_archive, "--region", REGION, "--env", "A=b")
     with pytest.raises(SystemExit):
-        predict(["--endpoint", "http://127.0.0.1:1", "--region", REGION, photo])
+        predict(["--endpoint", "http://127.0.0.1:1", "--region", REGION, image])
     assert "--region: is for --endpoint NAME" in capsys.readouterr().err
 
 

@@ -220,7 +220,7 @@ def test_one_job_is_one_training_job(planned: Planned) -> None:
     assert "optim__lr" not in text
 
 
-def test_photos_in_s3_are_neither_listed_nor_uploaded(planned: Planned) -> None:
+def test_images_in_s3_are_neither_listed_nor_uploaded(planned: Planned) -> None:
     text = planned("data=image_folder", "data.root=s3://theirs/dogs")
     assert "s3://theirs/dogs: in S3, used where it lies" in text
     channel = requests_in(text)[0][1]["TrainingJobDefinition"]["InputDataConfig"][0]

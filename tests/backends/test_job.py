@@ -115,7 +115,7 @@ def test_a_file_of_weights_comes_from_its_channel(tmp_path: Path) -> None:
     assert started(tmp_path, wanted, **channels).model.weights == str(file)
 
 
-def test_photos_in_s3_need_their_channel(tmp_path: Path) -> None:
+def test_images_in_s3_need_their_channel(tmp_path: Path) -> None:
     with raises_code("BL400", names=("data.root", "s3://bucket/dogs")):
         started(tmp_path, config("data.root=s3://bucket/dogs"), SM_CHANNELS="[]")
 

@@ -30,11 +30,11 @@ Words = Callable[..., list[str]]
 
 
 @pytest.fixture
-def cloud(cloud: Words, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Words:
+def cloud(cloud: Words, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Words:
     """As everywhere here, on the images that local runs are compared on; jobs are asked after more
     often than AWS likes."""
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.2)
-    return lambda *more: cloud(f"data.root={photos}", *more)
+    return lambda *more: cloud(f"data.root={image_folder}", *more)
 
 
 def test_the_whole_circle_ends_where_the_local_backend_does(

@@ -233,7 +233,7 @@ def test_the_calls_of_deployments_are_those_on_record(
     recorder: Recorder,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    photo = str(next(few.rglob("*.jpg")))
+    image = str(next(few.rglob("*.jpg")))
     sleepy = ["--kind", "async", "--min-instances", "0", "--max-instances", "2"]
     with recorder.running("deploy"):
         assert deploy(model_archive, "--max-instances", "2") == 0
@@ -258,9 +258,9 @@ def test_the_calls_of_deployments_are_those_on_record(
         assert deploy(model_archive, "--register", "dogs", "--approval", "approved") == 0
         assert deploy(None, "--from-registry", "dogs", name="cats") == 0
     with recorder.running("predict"):
-        assert predict(["--endpoint", "dogs", photo]) == 0
+        assert predict(["--endpoint", "dogs", image]) == 0
     for name in ("a", "b"):
-        boto3.client("s3").upload_file(photo, BUCKET, f"in/{name}.jpg")
+        boto3.client("s3").upload_file(image, BUCKET, f"in/{name}.jpg")
     boto3.resource("s3").Bucket(BUCKET).objects.filter(Prefix="breedlab/models").delete()
     with recorder.running("batch"):
         place = [f"s3://{BUCKET}/in", f"s3://{BUCKET}/out", "--role", ROLE, "--bucket", BUCKET]

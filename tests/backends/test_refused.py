@@ -349,7 +349,7 @@ def test_what_aws_refuses_is_one_message(cloud: Any, account: Account, here: Pat
     assert not (here / "runs").exists()
 
 
-def test_photos_in_s3_stay_with_the_backend_that_reads_them(words: Any, here: Path) -> None:
+def test_images_in_s3_stay_with_the_backend_that_reads_them(words: Any, here: Path) -> None:
     with raises_code("BL104", names=("data.root", "s3://b/dogs", "backend=sagemaker")):
         main(words("experiment=quickstart", "data.root=s3://b/dogs"))
 

@@ -13,7 +13,7 @@ from codes import raises_code
 from sagemaker_account import Account
 
 from breedlab.backends.sagemaker.session import AwsTarget, connect
-from breedlab.backends.sagemaker.upload import upload_photos
+from breedlab.backends.sagemaker.upload import upload_images
 from breedlab.cli import upload
 from breedlab.cli.launch import main
 from breedlab.data.check import Report, check
@@ -24,12 +24,12 @@ PLACE = AwsTarget("us-east-1", "role", "breedlab-tests", "lab")
 
 
 @pytest.fixture
-def photos_of(tmp_path: Path) -> Callable[..., Report]:
+def images_of(tmp_path: Path) -> Callable[..., Report]:
     """The check of a folder, as a launch makes it."""
 
     def make(root: Path, on_bad_file: str = "error") -> Report:
-        photos = scan(root, valid_fraction=0.2, test_fraction=0.2, seed=0)
-        return check(photos, tmp_path / "checks", on_bad_file=on_bad_file)
+        images = scan(root, valid_fraction=0.2, test_fraction=0.2, seed=0)
+        return check(images, tmp_path / "checks", on_bad_file=on_bad_file)
 
     return make
 
@@ -43,11 +43,11 @@ def keys(prefix: str = "") -> set[str]:
     return {entry["Key"].removeprefix(prefix) for entry in found.get("Contents", [])}
 
 
-def test_photos_go_once_by_their_fingerprint(
-    account: Account, few: Path, photos_of: Any, tmp_path: Path
+def test_images_go_once_by_their_fingerprint(
+    account: Account, few: Path, images_of: Any, tmp_path: Path
 ) -> None:
     session = connect(None)
-    first = upload_photos(session, PLACE, photos_of(few), None)
+    first = upload_images(session, PLACE, images_of(few), None)
     prefix = first.removeprefix("s3://breedlab-tests/")
     assert prefix.startswith("lab/data/") and prefix.endswith("/")
     assert keys(prefix) == {p.relative_to(few).as_posix() for p in few.rglob("*.jpg")}
@@ -55,17 +55,17 @@ def test_photos_go_once_by_their_fingerprint(
     account.calls.clear()
     copy = tmp_path / "copy"
     shutil.copytree(few, copy)
-    assert upload_photos(session, PLACE, photos_of(copy), None) == first  # wherever it lies
+    assert upload_images(session, PLACE, images_of(copy), None) == first  # wherever it lies
     assert puts(account) == []
     next(copy.rglob("*.jpg")).unlink()
-    assert upload_photos(session, PLACE, photos_of(copy), None) != first
+    assert upload_images(session, PLACE, images_of(copy), None) != first
 
 
 def test_a_broken_upload_goes_on_where_it_stopped(
-    account: Account, few: Path, photos_of: Any, monkeypatch: pytest.MonkeyPatch
+    account: Account, few: Path, images_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session = connect(None)
-    whole = upload_photos(session, PLACE, photos_of(few), None)
+    whole = upload_images(session, PLACE, images_of(few), None)
     prefix = whole.removeprefix("s3://breedlab-tests/")
     # As an interrupted one leaves it: some images, one of them half there, no note that it is
     # complete.
@@ -76,7 +76,7 @@ def test_a_broken_upload_goes_on_where_it_stopped(
         s3.delete_object(Bucket="breedlab-tests", Key=prefix + name)
     s3.put_object(Bucket="breedlab-tests", Key=prefix + kept[3], Body=b"half")
     account.calls.clear()
-    assert upload_photos(session, PLACE, photos_of(few), None) == whole
+    assert upload_images(session, PLACE, images_of(few), None) == whole
     assert (
         sum("/train/" in call or "/valid/" in call or "/test/" in call for call in puts(account))
         == 4
@@ -88,27 +88,27 @@ def test_a_broken_upload_goes_on_where_it_stopped(
 
 
 def test_what_is_left_out_here_travels_too_so_that_the_job_comes_to_the_same(
-    account: Account, few: Path, photos_of: Any, tmp_path: Path
+    account: Account, few: Path, images_of: Any, tmp_path: Path
 ) -> None:
     root = tmp_path / "photos"
     shutil.copytree(few, root)
     broken = next((root / "train").rglob("*.jpg")).with_name("broken.jpg")
     broken.write_bytes(b"no photo")
-    here = photos_of(root, "skip")
-    address = upload_photos(connect(None), PLACE, here, None)
+    here = images_of(root, "skip")
+    address = upload_images(connect(None), PLACE, here, None)
     there = tmp_path / "job"
     prefix = address.removeprefix("s3://breedlab-tests/")
     for name in keys(prefix):
         (there / name).parent.mkdir(parents=True, exist_ok=True)
         boto3.client("s3").download_file("breedlab-tests", prefix + name, str(there / name))
-    assert photos_of(there, "skip").fingerprint == here.fingerprint
+    assert images_of(there, "skip").fingerprint == here.fingerprint
     assert (there / broken.relative_to(root)).is_file()
 
 
 def test_uploads_are_encrypted_with_the_persons_key(
-    account: Account, few: Path, photos_of: Any
+    account: Account, few: Path, images_of: Any
 ) -> None:
-    address = upload_photos(connect(None), PLACE, photos_of(few), "alias/mine")
+    address = upload_images(connect(None), PLACE, images_of(few), "alias/mine")
     prefix = address.removeprefix("s3://breedlab-tests/")
     about = boto3.client("s3").head_object(
         Bucket="breedlab-tests", Key=prefix + sorted(keys(prefix))[0]
@@ -187,7 +187,7 @@ def test_upload_py_refuses(
     assert puts(account) == []
 
 
-def test_upload_py_refuses_broken_photos_or_leaves_them_out(
+def test_upload_py_refuses_broken_images_or_leaves_them_out(
     account: Account, few: Path, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(few, here / "photos")
@@ -208,37 +208,37 @@ def own(few: Path, tmp_path: Path) -> Path:
 
 
 def test_links_out_of_the_data_set_are_uploaded_only_when_that_is_said(
-    account: Account, own: Path, photos_of: Any, tmp_path: Path
+    account: Account, own: Path, images_of: Any, tmp_path: Path
 ) -> None:
     """A link to a file elsewhere went to S3 with the images, whatever it was."""
-    photo = next((own / "train").rglob("*.jpg"))
+    image = next((own / "train").rglob("*.jpg"))
     elsewhere = tmp_path / "private.jpg"
-    shutil.move(photo, elsewhere)
-    photo.symlink_to(elsewhere)
+    shutil.move(image, elsewhere)
+    image.symlink_to(elsewhere)
     with pytest.raises(BreedlabError) as caught:
-        upload_photos(connect(None), PLACE, photos_of(own), None)
-    assert f"{photo} -> {elsewhere}" in str(caught.value) and "--links" in str(caught.value)
+        upload_images(connect(None), PLACE, images_of(own), None)
+    assert f"{image} -> {elsewhere}" in str(caught.value) and "--links" in str(caught.value)
     with raises_code("BL200", names="--links"):
         upload.main([str(own), "s3://breedlab-tests/dogs"])
     assert puts(account) == []
     assert upload.main([str(own), "s3://breedlab-tests/dogs", "--links"]) == 0
-    assert f"{photo.relative_to(own).as_posix()}" in keys("dogs/")
+    assert f"{image.relative_to(own).as_posix()}" in keys("dogs/")
 
 
 def test_a_link_within_the_data_set_is_nothing_to_ask_about(
-    account: Account, own: Path, photos_of: Any
+    account: Account, own: Path, images_of: Any
 ) -> None:
-    photo = next((own / "train").rglob("*.jpg"))
-    photo.rename(photo.with_name("moved.jpg"))
-    photo.symlink_to("moved.jpg")
-    assert upload_photos(connect(None), PLACE, photos_of(own), None)
+    image = next((own / "train").rglob("*.jpg"))
+    image.rename(image.with_name("moved.jpg"))
+    image.symlink_to("moved.jpg")
+    assert upload_images(connect(None), PLACE, images_of(own), None)
 
 
 def test_a_name_that_is_no_utf8_is_refused_before_anything_is_sent(
-    account: Account, own: Path, photos_of: Any
+    account: Account, own: Path, images_of: Any
 ) -> None:
-    photo = next((own / "train").rglob("*.jpg"))
-    photo.rename(photo.with_name("caf\udce9.jpg"))
+    image = next((own / "train").rglob("*.jpg"))
+    image.rename(image.with_name("caf\udce9.jpg"))
     with pytest.raises(BreedlabError) as caught:
-        upload_photos(connect(None), PLACE, photos_of(own), None)
+        upload_images(connect(None), PLACE, images_of(own), None)
     assert "caf\\xe9.jpg" in str(caught.value) and puts(account) == []

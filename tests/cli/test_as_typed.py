@@ -97,16 +97,16 @@ def test_a_whole_circle_names_commands_as_typed(
     spelling: str,
     here: Path,
     words: Callable[..., list[str]],
-    photos: Path,
+    image_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     """In all that is printed and in all that is written, beside what was typed."""
     (here / "scripts").symlink_to(ROOT / "scripts")
-    test = photos / "test"
+    test = image_folder / "test"
     unlabelled = here / "unlabelled"
     unlabelled.mkdir()
-    (unlabelled / "train").symlink_to(photos / "train")
+    (unlabelled / "train").symlink_to(image_folder / "train")
     (unlabelled / "test").symlink_to(next(test.iterdir()))
 
     def circle(name: str, *args: str, code: int = 0) -> str:

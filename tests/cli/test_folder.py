@@ -37,13 +37,13 @@ TINY = [
 
 
 @pytest.fixture
-def flat(photos: Path, tmp_path: Path) -> Path:
+def flat(image_folder: Path, tmp_path: Path) -> Path:
     """A folder as people have it: images, a CSV, litter, and a broken file."""
     root = tmp_path / "My dogs"
     root.mkdir()
     rows = []
     for split in ("train", "valid", "test"):
-        for path in sorted((photos / split).glob("*/*.jpg")):
+        for path in sorted((image_folder / split).glob("*/*.jpg")):
             name = f"{split}-{path.parent.name}-{path.name}"
             shutil.copy(path, root / name)
             rows.append((name, path.parent.name, split))
@@ -129,21 +129,23 @@ def test_what_is_not_there_is_one_message(
 
 
 @pytest.mark.parametrize("gpu", [False, True])
-def test_every_proposal_is_a_config_that_holds(photos: Path, tmp_path: Path, gpu: bool) -> None:
+def test_every_proposal_is_a_config_that_holds(
+    image_folder: Path, tmp_path: Path, gpu: bool
+) -> None:
     """With names that Hydra would read as its own grammar."""
     for name in ("dogs", "a=b, c'd", 'say "x"', "end\\", "${seed}", "a\\${seed}"):
         root = tmp_path / name
-        shutil.copytree(photos, root)
+        shutil.copytree(image_folder, root)
         found = scan(root, valid_fraction=0.15, test_fraction=0.15, seed=0)
         report = check(found, tmp_path / "memory", on_bad_file="skip")
         config = validate(load(list(propose(root, report, gpu=gpu).words)))
         assert config.data.root == str(root)
 
 
-def test_few_images_are_not_searched_by(photos: Path, tmp_path: Path) -> None:
-    found = scan(photos, valid_fraction=0.15, test_fraction=0.15, seed=0)
+def test_few_images_are_not_searched_by(image_folder: Path, tmp_path: Path) -> None:
+    found = scan(image_folder, valid_fraction=0.15, test_fraction=0.15, seed=0)
     report = check(found, tmp_path / "memory", on_bad_file="skip")
-    assert "experiment=resnet34" in propose(photos, report, gpu=False).words  # 24 to validate
+    assert "experiment=resnet34" in propose(image_folder, report, gpu=False).words  # 24 to validate
 
 
 def test_an_archive_in_place_of_a_folder_is_answered_with_what_to_do(
@@ -157,10 +159,10 @@ def test_an_archive_in_place_of_a_folder_is_answered_with_what_to_do(
     assert ended.value.code == 2 and "unpack it first" in capsys.readouterr().err
 
 
-def test_imbalanced_classes_are_not_judged_by_accuracy(photos: Path, tmp_path: Path) -> None:
+def test_imbalanced_classes_are_not_judged_by_accuracy(image_folder: Path, tmp_path: Path) -> None:
     """98.7% top-1, and 98.7% by always guessing the common class: every trial tied."""
     root = tmp_path / "dogs"
-    shutil.copytree(photos, root)
+    shutil.copytree(image_folder, root)
     folders = sorted((root / "train").iterdir())
     for path in sorted(folders[0].iterdir())[2:]:
         path.unlink()

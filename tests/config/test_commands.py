@@ -105,7 +105,7 @@ def test_looking_at_a_config_a_grid_or_an_old_run_imports_nothing_heavy(
     assert ended.stdout.endswith("heavy: []\n")
 
 
-def test_a_run_without_its_photos_leaves_nothing_behind(here: Path) -> None:
+def test_a_run_without_its_images_leaves_nothing_behind(here: Path) -> None:
     with raises_code("BL200", names=("data.root", "nowhere")) as refusal:
         main(["experiment=resnet34", "data=image_folder", "data.root=nowhere"])
     assert refusal.value.exit_code == 2

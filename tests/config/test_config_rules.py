@@ -92,7 +92,7 @@ CASES = [
         {"data.archive": ARCHIVE, "data.sample": None},
     ),
     Case(
-        "splits_leave_training_photos",
+        "splits_leave_training_images",
         {"data.valid_fraction": 0.4, "data.test_fraction": 0.6},
         "data.test_fraction: with data.valid_fraction makes 1; expected less than 1 together",
         {"data.valid_fraction": 0.4, "data.test_fraction": 0.5},

@@ -26,9 +26,9 @@ Words = Callable[..., list[str]]
 
 
 @pytest.fixture
-def canary(here: Path, photos: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def canary(here: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An environment of secrets: a token, and the place of the images, whose name is one, too."""
-    (here / CANARY).symlink_to(photos)
+    (here / CANARY).symlink_to(image_folder)
     monkeypatch.setenv("TOKEN", CANARY)
     monkeypatch.setenv("PHOTOS", str(here / CANARY))
     return here
@@ -227,9 +227,9 @@ def test_a_job_takes_no_escaped_variable_from_the_shell(canary: Path, words: Wor
 
 
 def test_images_in_a_folder_that_looks_like_a_variable_are_found_again(
-    canary: Path, photos: Path, words: Words
+    canary: Path, image_folder: Path, words: Words
 ) -> None:
-    (canary / "${oc.env:TOKEN}").symlink_to(photos)
+    (canary / "${oc.env:TOKEN}").symlink_to(image_folder)
     assert main([*words("debugger=none", "profiler=none"), f"data.root={LITERAL}"]) == 0
     run = canary / "runs/latest"
     assert holding(canary / "runs", CANARY) == []

@@ -16,7 +16,7 @@ from PIL import Image
 
 from breedlab.data.check import Report, check
 from breedlab.data.folders import SPLITS, survey
-from breedlab.data.photo_set import PhotoSet
+from breedlab.data.image_set import ImageSet
 from breedlab.errors import DataError
 
 
@@ -48,7 +48,7 @@ def build_twice(root: Path) -> Path:
     return root
 
 
-def photos_of(root: Path) -> PhotoSet:
+def images_of(root: Path) -> ImageSet:
     return survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0)
 
 
@@ -63,7 +63,7 @@ def memory(tmp_path: Path) -> Path:
 
 
 def run(root: Path, memory: Path, on_bad_file: str = "error") -> Report:
-    return check(photos_of(root), memory, on_bad_file=on_bad_file)
+    return check(images_of(root), memory, on_bad_file=on_bad_file)
 
 
 def refusal(root: Path, memory: Path) -> str:
@@ -72,8 +72,8 @@ def refusal(root: Path, memory: Path) -> str:
     return str(error.value)
 
 
-def paths(photos: PhotoSet, split: str) -> list[Path]:
-    return [photo.path for photo in photos.splits[split]]
+def paths(images: ImageSet, split: str) -> list[Path]:
+    return [image.path for image in images.splits[split]]
 
 
 def reads(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
@@ -115,14 +115,14 @@ def break_some(root: Path) -> dict[Path, str]:
     return {path: word for path, (_, word) in broken.items()}
 
 
-def test_good_photos_pass_as_they_are(root: Path, memory: Path) -> None:
+def test_good_images_pass_as_they_are(root: Path, memory: Path) -> None:
     found = run(root, memory)
-    assert found.photos == photos_of(root)
+    assert found.images == images_of(root)
     assert (found.bad, found.leaks, found.warnings) == ((), (), ())
 
 
 @pytest.mark.parametrize("ending", ["png", "gif", "webp", "bmp", "tiff"])
-def test_photos_of_every_kind_pass(ending: str, root: Path, memory: Path) -> None:
+def test_images_of_every_kind_pass(ending: str, root: Path, memory: Path) -> None:
     paint(root / "train" / "cat" / f"x.{ending}", 99)
     assert run(root, memory).bad == ()
 
@@ -201,19 +201,19 @@ def test_of_many_findings_the_first_are_told_and_a_file_has_them_all(
 
 
 def test_skip_leaves_broken_files_out_and_reports_them(root: Path, memory: Path) -> None:
-    whole = photos_of(root)
+    whole = images_of(root)
     broken = break_some(root)
     found = run(root, memory, "skip")
     assert {finding.path for finding in found.bad} == set(broken)
     assert all(broken[finding.path] in finding.reason for finding in found.bad)
-    assert found.photos.splits == whole.splits
-    assert found.photos.classes == whole.classes
+    assert found.images.splits == whole.splits
+    assert found.images.classes == whole.classes
 
 
 @pytest.mark.parametrize(
     ("first", "second"), [("train", "valid"), ("train", "test"), ("valid", "test")]
 )
-def test_a_photo_in_two_splits_is_refused_with_both_paths(
+def test_a_image_in_two_splits_is_refused_with_both_paths(
     root: Path, memory: Path, first: str, second: str
 ) -> None:
     one, other = root / first / "cat" / "0.jpg", root / second / "dog" / "copy.jpg"
@@ -227,23 +227,23 @@ def test_a_photo_in_two_splits_is_refused_with_both_paths(
 def test_skip_keeps_the_test_split_whole_and_takes_leaks_out_of_the_others(
     root: Path, memory: Path
 ) -> None:
-    test = paths(photos_of(root), "test")
+    test = paths(images_of(root), "test")
     leaked = [root / "train" / "cat" / "leak.jpg", root / "valid" / "cat" / "leak.jpg"]
     for path in leaked:
         shutil.copy(test[0], path)
     from_valid = root / "train" / "dog" / "leak.jpg"
     shutil.copy(root / "valid" / "dog" / "0.jpg", from_valid)
     found = run(root, memory, "skip")
-    assert paths(found.photos, "test") == test
+    assert paths(found.images, "test") == test
     assert {finding.path for finding in found.leaks} == {*leaked, from_valid}
-    assert [found.photos.counts(split) for split in SPLITS] == [[4, 4], [2, 2], [2, 2]]
+    assert [found.images.counts(split) for split in SPLITS] == [[4, 4], [2, 2], [2, 2]]
 
 
 def test_copies_within_one_split_are_fine(root: Path, memory: Path) -> None:
     shutil.copy(root / "train" / "cat" / "0.jpg", root / "train" / "cat" / "again.jpg")
     found = run(root, memory)
     assert found.leaks == ()
-    assert found.photos.counts("train") == [5, 4]
+    assert found.images.counts("train") == [5, 4]
 
 
 def test_copies_in_train_that_a_cut_puts_apart_are_left_out_without_a_refusal(
@@ -253,7 +253,7 @@ def test_copies_in_train_that_a_cut_puts_apart_are_left_out_without_a_refusal(
     root = build_twice(tmp_path / "bare")
     found = run(root, memory)
     assert found.leaks
-    contents = [{path.read_bytes() for path in paths(found.photos, split)} for split in SPLITS]
+    contents = [{path.read_bytes() for path in paths(found.images, split)} for split in SPLITS]
     assert (
         not contents[0] & contents[1]
         and not contents[0] & contents[2]
@@ -263,12 +263,12 @@ def test_copies_in_train_that_a_cut_puts_apart_are_left_out_without_a_refusal(
 
 
 @pytest.mark.parametrize("part", ["train", "valid"])
-def test_a_photo_of_train_in_the_test_folder_is_refused_wherever_the_cut_puts_it(
+def test_a_image_of_train_in_the_test_folder_is_refused_wherever_the_cut_puts_it(
     tmp_path: Path, memory: Path, part: str
 ) -> None:
     root = build(tmp_path / "photos", train=10)
     shutil.rmtree(root / "valid")
-    leaked = paths(photos_of(root), part)[0]
+    leaked = paths(images_of(root), part)[0]
     shutil.copy(leaked, root / "test" / "cat" / "copy.jpg")
     assert str(leaked) in refusal(root, memory)
 
@@ -339,7 +339,7 @@ def test_a_torn_memory_is_forgotten(root: Path, memory: Path) -> None:
     assert run(root, memory) == first
 
 
-def test_the_memory_leaves_no_scratch_behind_and_nothing_in_the_photos(
+def test_the_memory_leaves_no_scratch_behind_and_nothing_in_the_images(
     root: Path, memory: Path
 ) -> None:
     before = sorted(root.rglob("*"))
@@ -361,14 +361,14 @@ def test_two_folders_share_a_memory(
 
 
 def test_a_file_that_is_gone_since_the_scan_is_listed_or_left_out(root: Path, memory: Path) -> None:
-    photos = photos_of(root)
-    gone = photos.splits["train"][0].path
+    images = images_of(root)
+    gone = images.splits["train"][0].path
     gone.unlink()
     with raises_code("BL200", names=gone):
-        check(photos, memory, on_bad_file="error")
-    found = check(photos, memory, on_bad_file="skip")
+        check(images, memory, on_bad_file="error")
+    found = check(images, memory, on_bad_file="skip")
     assert [finding.path for finding in found.bad] == [gone]
-    assert found.photos.counts("train") == [3, 4]
+    assert found.images.counts("train") == [3, 4]
 
 
 def test_a_link_to_nothing_is_listed_or_left_out(root: Path, memory: Path) -> None:
@@ -382,12 +382,12 @@ def test_a_link_to_nothing_is_listed_or_left_out(root: Path, memory: Path) -> No
     assert [finding.path for finding in found.bad] == [dangling]
 
 
-def test_photos_may_be_links(root: Path, memory: Path, tmp_path: Path) -> None:
+def test_images_may_be_links(root: Path, memory: Path, tmp_path: Path) -> None:
     (root / "train" / "cat" / "linked.jpg").symlink_to(paint(tmp_path / "store" / "x.jpg", 50))
-    assert run(root, memory).photos.counts("train") == [5, 4]
+    assert run(root, memory).images.counts("train") == [5, 4]
 
 
-def test_a_class_left_without_training_photos_stops_even_under_skip(
+def test_a_class_left_without_training_images_stops_even_under_skip(
     root: Path, memory: Path
 ) -> None:
     for path in (root / "train" / "dog").iterdir():
@@ -400,7 +400,7 @@ def test_a_class_left_without_training_photos_stops_even_under_skip(
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_a_split_left_without_photos_stops_even_under_skip(
+def test_a_split_left_without_images_stops_even_under_skip(
     root: Path, memory: Path, split: str
 ) -> None:
     for path in (root / split).rglob("*.jpg"):
@@ -410,7 +410,7 @@ def test_a_split_left_without_photos_stops_even_under_skip(
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
-def test_a_class_without_photos_outside_training_is_a_warning(
+def test_a_class_without_images_outside_training_is_a_warning(
     root: Path, memory: Path, split: str
 ) -> None:
     for path in (root / split / "dog").iterdir():
@@ -434,7 +434,7 @@ def test_imbalance_is_a_warning_from_ten_to_one(
         assert "data.class_weights=balanced" in warnings[0]
 
 
-def test_the_fingerprint_stays_when_photos_move_or_get_a_new_time(
+def test_the_fingerprint_stays_when_images_move_or_get_a_new_time(
     root: Path, memory: Path, tmp_path: Path
 ) -> None:
     first = run(root, memory).fingerprint
@@ -462,7 +462,7 @@ def test_the_fingerprint_changes_with_content_class_and_split(root: Path, memory
     assert len(set(prints)) == len(prints)
 
 
-def test_the_fingerprint_of_what_skip_leaves_is_that_of_the_same_photos_alone(
+def test_the_fingerprint_of_what_skip_leaves_is_that_of_the_same_images_alone(
     root: Path, memory: Path
 ) -> None:
     alone = run(root, memory).fingerprint
@@ -473,7 +473,7 @@ def test_the_fingerprint_of_what_skip_leaves_is_that_of_the_same_photos_alone(
 def test_progress_reaches_the_total_one_file_at_a_time(root: Path, memory: Path) -> None:
     steps: list[tuple[int, int]] = []
     check(
-        photos_of(root),
+        images_of(root),
         memory,
         on_bad_file="error",
         progress=lambda done, total: steps.append((done, total)),
@@ -492,7 +492,7 @@ def test_a_check_silences_no_warning_of_the_rest_of_the_process(
     with warnings.catch_warnings():
         before = list(warnings.filters)
         for attempt in range(5):
-            check(photos_of(root), memory / str(attempt), on_bad_file="error")
+            check(images_of(root), memory / str(attempt), on_bad_file="error")
             assert list(warnings.filters) == before
 
 
@@ -500,7 +500,7 @@ def test_more_files_than_are_read_at_a_time_are_all_read(tmp_path: Path, memory:
     root = build(tmp_path / "many", train=60)
     steps: list[tuple[int, int]] = []
     found = check(
-        photos_of(root), memory, on_bad_file="error", progress=lambda *step: steps.append(step)
+        images_of(root), memory, on_bad_file="error", progress=lambda *step: steps.append(step)
     )
     assert steps[-1] == (128, 128)
-    assert found.photos.counts("train") == [60, 60]
+    assert found.images.counts("train") == [60, 60]

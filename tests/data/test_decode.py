@@ -151,13 +151,13 @@ def test_the_fast_jpeg_path_equals_pillow_to_the_last_level(
 def test_without_simplejpeg_the_pixels_stay_the_same(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    photos = [
+    images = [
         encode(scene(81, 55, seed), "JPEG", **options, exif=rotated(seed)) for seed in range(1, 9)
     ]
-    photos.append(encode(scene().convert("L"), "JPEG", **options))
-    fast = [decode(data) for data in photos]
+    images.append(encode(scene().convert("L"), "JPEG", **options))
+    fast = [decode(data) for data in images]
     monkeypatch.setitem(sys.modules, "simplejpeg", None)
-    for data, pixels in zip(photos, fast, strict=True):
+    for data, pixels in zip(images, fast, strict=True):
         assert_equal(decode(data), pixels, within=2)
 
 
@@ -199,7 +199,7 @@ def test_16_bit_gray_is_scaled_by_its_full_range(form: str) -> None:
 
 
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_a_dark_16_bit_photo_stays_dark(form: str) -> None:
+def test_a_dark_16_bit_image_stays_dark(form: str) -> None:
     values = np.linspace(0, 2000, 64 * 48).reshape(48, 64).astype(np.uint16)
     assert decode(encode(Image.fromarray(values), form)).max() == 8
 
@@ -387,7 +387,7 @@ def test_the_first_picture_of_an_mpo_stands_for_all(reader: str) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_photos_come_out_the_right_way_up(form: str, orientation: int) -> None:
+def test_images_come_out_the_right_way_up(form: str, orientation: int) -> None:
     data = encode(scene(), form, exif=rotated(orientation))
     got = decode(data)
     assert_equal(got, by_pillow(data))
@@ -425,7 +425,7 @@ ODD_EXIF = {
 
 
 @pytest.mark.parametrize("name", ODD_EXIF)
-def test_damaged_exif_costs_not_the_photo(name: str, reader: str) -> None:
+def test_damaged_exif_costs_not_the_image(name: str, reader: str) -> None:
     got = decode(with_segment(encode(scene(), "JPEG"), 0xE1, ODD_EXIF[name]))
     assert sorted(got.shape) == [3, 61, 97]
 
@@ -479,7 +479,7 @@ def test_pixels_become_a_tensor_without_a_warning(form: str) -> None:
 
 # ---------------------------------------------------------------- no image at all
 
-NO_PHOTOS = {
+NO_IMAGES = {
     "text": b"these are not the pixels you are looking for\n",
     "SVG": b'<?xml version="1.0"?><svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
     "HTML": b"<!DOCTYPE html><html><body>404 Not Found</body></html>",
@@ -491,9 +491,9 @@ NO_PHOTOS = {
 }
 
 
-@pytest.mark.parametrize("name", NO_PHOTOS)
+@pytest.mark.parametrize("name", NO_IMAGES)
 def test_what_is_no_image_is_called_so(name: str, reader: str) -> None:
-    text = refusal(NO_PHOTOS[name])
+    text = refusal(NO_IMAGES[name])
     assert text.startswith("is not an image (") and "expected JPEG, PNG, WebP, BMP, GIF" in text
 
 
@@ -671,7 +671,7 @@ def test_hostile_bytes_give_pixels_or_a_reason(form: str, reader: str) -> None:
     assert refused
 
 
-def test_a_damaged_photo_leaves_its_file_untouched(tmp_path: Path) -> None:
+def test_a_damaged_image_leaves_its_file_untouched(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(encode(scene(), "JPEG")[:-100])
     before = path.read_bytes()
@@ -694,7 +694,7 @@ def test_a_damaged_photo_leaves_its_file_untouched(tmp_path: Path) -> None:
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     ],
 )
-def test_a_photo_of_a_phone_by_the_name_of_jpg_is_told_for_what_it_is(
+def test_a_image_of_a_phone_by_the_name_of_jpg_is_told_for_what_it_is(
     head: bytes, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("breedlab.data.formats.reads_heic", lambda: False)
@@ -732,12 +732,12 @@ def test_the_size_is_known_before_decoding(kind: str, orientation: int) -> None:
 
 
 @pytest.mark.parametrize("brand", [b"heic", b"avif"])
-def test_what_is_told_of_a_broken_photo_is_no_address_in_memory(brand: bytes) -> None:
+def test_what_is_told_of_a_broken_image_is_no_address_in_memory(brand: bytes) -> None:
     """'cannot identify image file <_io.BytesIO object at 0x7f599a9646d0>'."""
     if not formats.is_read(brand.decode().upper()):
         pytest.skip(f"{brand.decode()} is not read here")
-    photo = b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1" + brand + bytes(500)
+    image = b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1" + brand + bytes(500)
     for look in (decode, decoding.size, file_checks.inspect):
         with pytest.raises(ImageError) as caught:
-            look(photo)
+            look(image)
         assert " at 0x" not in str(caught.value)

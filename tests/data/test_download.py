@@ -30,7 +30,7 @@ from breedlab.data.download import CHUNK, Archive, fetch
 from breedlab.errors import DataError
 
 
-def _photos() -> dict[str, bytes]:
+def _images() -> dict[str, bytes]:
     draw = random.Random(1)
     names = [
         f"{split}/{breed}/{n}.jpg"
@@ -41,7 +41,7 @@ def _photos() -> dict[str, bytes]:
     return {name: draw.randbytes(50_000) for name in names}
 
 
-PHOTOS = _photos()
+IMAGES = _images()
 
 
 def _zip(entries: dict[str, bytes] | list[tuple[zipfile.ZipInfo, bytes]], method: int = 0) -> bytes:
@@ -53,8 +53,8 @@ def _zip(entries: dict[str, bytes] | list[tuple[zipfile.ZipInfo, bytes]], method
 
 
 JUNK = {"dogImages/__MACOSX/0.jpg": b"x", "dogImages/.DS_Store": b"x", "readme.txt": b"x"}
-CONTENT = _zip({f"dogImages/{name}": photo for name, photo in PHOTOS.items()} | JUNK)
-OTHER = _zip({f"dogImages/{name}": photo[::-1] for name, photo in PHOTOS.items()} | JUNK)
+CONTENT = _zip({f"dogImages/{name}": image for name, image in IMAGES.items()} | JUNK)
+OTHER = _zip({f"dogImages/{name}": image[::-1] for name, image in IMAGES.items()} | JUNK)
 
 
 class Site:
@@ -188,9 +188,9 @@ def _part(root: Path, content: bytes, etag: str | None = None) -> Path:
     return part
 
 
-def _fetched(root: Path, photos: dict[str, bytes] = PHOTOS) -> bool:
+def _fetched(root: Path, images: dict[str, bytes] = IMAGES) -> bool:
     """Whether exactly the images are there and nothing is left beside them."""
-    return _files(root) == photos and _beside(root) == {"dogs"}
+    return _files(root) == images and _beside(root) == {"dogs"}
 
 
 def _refused(archive: Archive, root: Path) -> str:
@@ -211,7 +211,7 @@ def test_downloads_and_unpacks(site: Site, root: Path) -> None:
     assert told == sorted(told)
     assert told[0] == ("download", 0, len(CONTENT))
     assert ("download", len(CONTENT), len(CONTENT)) in told
-    assert told[-1] == ("extract", len(PHOTOS), len(PHOTOS))
+    assert told[-1] == ("extract", len(IMAGES), len(IMAGES))
 
 
 @pytest.mark.parametrize("folder, kept", [("dogImages/train", 6), ("", 13)])
@@ -241,7 +241,7 @@ def test_a_linked_root_fills_the_disk_it_links_to(site: Site, root: Path, tmp_pa
     root.symlink_to(tmp_path / "scratch" / "dogs")
     fetch(site.archive(), root)
     assert _fetched(tmp_path / "scratch" / "dogs")
-    assert _files(root) == PHOTOS
+    assert _files(root) == IMAGES
 
 
 def test_a_file_in_the_place_of_the_root_is_named(site: Site, root: Path) -> None:
@@ -394,7 +394,7 @@ def test_a_file_that_changes_during_the_download_starts_over(site: Site, root: P
 
     site.script, site.after = [("drop", 200_000)], change
     fetch(site.archive(), root)
-    assert _fetched(root, {name: photo[::-1] for name, photo in PHOTOS.items()})
+    assert _fetched(root, {name: image[::-1] for name, image in IMAGES.items()})
     assert site.sent == 200_000 + len(OTHER)
 
 

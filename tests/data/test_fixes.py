@@ -10,28 +10,28 @@ from codes import raises_code
 
 from breedlab.cli import launch
 from breedlab.data.fixes import apply_fixes, joined, write_fixes
-from breedlab.data.photo_set import Photo, PhotoSet
+from breedlab.data.image_set import ImageSet, LabeledImage
 from breedlab.errors import DataError
 
 
 @pytest.fixture
-def photos(tmp_path: Path) -> PhotoSet:
+def images(tmp_path: Path) -> ImageSet:
     root = tmp_path / "photos"
     splits = {
         split: tuple(
-            Photo(root / split / name / f"{n}.jpg", label)
+            LabeledImage(root / split / name / f"{n}.jpg", label)
             for label, name in enumerate("ab")
             for n in (1, 2)
         )
         for split in ("train", "valid", "test")
     }
-    return PhotoSet(root, ("Basset", "Übel, hound"), splits)
+    return ImageSet(root, ("Basset", "Übel, hound"), splits)
 
 
 @pytest.mark.parametrize("separator", [",", ";"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_an_image_is_relabeled_or_removed_and_the_others_stay(
-    photos: PhotoSet, tmp_path: Path, separator: str, mark: str
+    images: ImageSet, tmp_path: Path, separator: str, mark: str
 ) -> None:
     rows = [
         ["file", "fix"],
@@ -41,13 +41,13 @@ def test_an_image_is_relabeled_or_removed_and_the_others_stay(
     ]
     file = tmp_path / "fixes.csv"
     file.write_text(mark + "".join(separator.join(row) + "\r\n" for row in rows), "utf-8")
-    fixed = apply_fixes(photos, file)
-    assert [photo.label for photo in fixed.splits["train"]] == [1, 0, 1, 1]
-    assert len(fixed.splits["test"]) == 3 and fixed.splits["valid"] == photos.splits["valid"]
+    fixed = apply_fixes(images, file)
+    assert [image.label for image in fixed.splits["train"]] == [1, 0, 1, 1]
+    assert len(fixed.splits["test"]) == 3 and fixed.splits["valid"] == images.splits["valid"]
     assert fixed.notes[-1] == f"{file}: 1 images relabeled, 1 removed"
 
 
-def test_a_list_that_nobody_edited_changes_nothing(photos: PhotoSet, tmp_path: Path) -> None:
+def test_a_list_that_nobody_edited_changes_nothing(images: ImageSet, tmp_path: Path) -> None:
     row = {
         "file": "train/a/1.jpg",
         "split": "train",
@@ -56,33 +56,33 @@ def test_a_list_that_nobody_edited_changes_nothing(photos: PhotoSet, tmp_path: P
         "confidence": 0.9,
     }
     write_fixes(tmp_path / "fixes.csv", [row])
-    assert apply_fixes(photos, tmp_path / "fixes.csv").splits == photos.splits
+    assert apply_fixes(images, tmp_path / "fixes.csv").splits == images.splits
 
 
-def test_all_that_is_wrong_with_a_list_is_told_together(photos: PhotoSet, tmp_path: Path) -> None:
+def test_all_that_is_wrong_with_a_list_is_told_together(images: ImageSet, tmp_path: Path) -> None:
     file = tmp_path / "fixes.csv"
     file.write_text("file,fix\ntrain/a/9.jpg,remove\ntrain/a/1.jpg,Baset\n")
     with pytest.raises(DataError) as caught:
-        apply_fixes(photos, file)
+        apply_fixes(images, file)
     said = str(caught.value)
     assert "line 2: 'train/a/9.jpg' is not an image of" in said
     assert "line 3: fix is 'Baset', which is not a class; did you mean 'Basset'?" in said
 
 
-def test_the_last_images_of_a_class_cannot_be_taken(photos: PhotoSet, tmp_path: Path) -> None:
+def test_the_last_images_of_a_class_cannot_be_taken(images: ImageSet, tmp_path: Path) -> None:
     file = tmp_path / "fixes.csv"
     file.write_text("file,fix\ntrain/a/1.jpg,remove\ntrain/a/2.jpg,remove\n")
     with raises_code("BL200", names=("train", "Basset")):
-        apply_fixes(photos, file)
+        apply_fixes(images, file)
 
 
 @pytest.mark.parametrize("content", [b"", b"photo,class\n1,2\n", b"\xff\xfe\x00"])
 def test_what_is_no_such_list_is_one_message(
-    photos: PhotoSet, tmp_path: Path, content: bytes
+    images: ImageSet, tmp_path: Path, content: bytes
 ) -> None:
     (tmp_path / "fixes.csv").write_bytes(content)
     with raises_code("BL200", names=("data.fixes", "fixes.csv")):
-        apply_fixes(photos, tmp_path / "fixes.csv")
+        apply_fixes(images, tmp_path / "fixes.csv")
 
 
 def test_a_list_that_is_not_there_is_refused_by_its_path(here: Path) -> None:
@@ -90,24 +90,24 @@ def test_a_list_that_is_not_there_is_refused_by_its_path(here: Path) -> None:
         launch.main(["experiment=quickstart", "data.fixes=gone.csv", "dry_run=true"])
 
 
-def test_labels_of_an_image_of_several_are_replaced(photos: PhotoSet, tmp_path: Path) -> None:
+def test_labels_of_an_image_of_several_are_replaced(images: ImageSet, tmp_path: Path) -> None:
     several = replace(
-        photos,
+        images,
         classes=("cat", "dog", "a|b"),
         multi_label=True,
         splits={
             split: tuple(
-                replace(photo, label=-1, labels=(photo.label, 2)) for photo in photos.splits[split]
+                replace(image, label=-1, labels=(image.label, 2)) for image in images.splits[split]
             )
-            for split in photos.splits
+            for split in images.splits
         },
     )
     file = tmp_path / "fixes.csv"
     rows = ["file,fix", "train/a/1.jpg,dog | cat", "train/a/2.jpg,none", "train/b/1.jpg,a|b"]
     file.write_text("\n".join(rows))
     fixed = apply_fixes(several, file)
-    assert [photo.labels for photo in fixed.splits["train"]] == [(0, 1), (), (2,), (1, 2)]
-    assert all(photo.label == -1 for photo in fixed.splits["train"])
+    assert [image.labels for image in fixed.splits["train"]] == [(0, 1), (), (2,), (1, 2)]
+    assert all(image.label == -1 for image in fixed.splits["train"])
     assert [joined(["cat", "dog"]), joined([])] == ["cat|dog", "none"]
     file.write_text("file,fix\ntrain/a/1.jpg,cat|dgo\n")
     with raises_code("BL200", names=("line 2", "'dgo'", "'dog'", "none")):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from breedlab.data.folders import SPLITS, display_names, is_absent, scan
+from breedlab.data.image_set import ImageSet
 from breedlab.data.listing import find_images
-from breedlab.data.photo_set import PhotoSet
 from breedlab.errors import DataError
 
 
@@ -27,15 +27,15 @@ def fill(folder: Path, classes: Mapping[str, int]) -> None:
         put(folder, *(f"{name}/{index:04}.jpg" for index in range(count)))
 
 
-def read(root: Path, *, seed: int = 0, valid: float = 0.15, test: float = 0.15) -> PhotoSet:
+def read(root: Path, *, seed: int = 0, valid: float = 0.15, test: float = 0.15) -> ImageSet:
     return scan(root, valid_fraction=valid, test_fraction=test, seed=seed)
 
 
-def files(photos: PhotoSet, splits: Iterable[str] = SPLITS) -> list[str]:
+def files(images: ImageSet, splits: Iterable[str] = SPLITS) -> list[str]:
     return [
-        photo.path.relative_to(photos.root).as_posix()
+        image.path.relative_to(images.root).as_posix()
         for split in splits
-        for photo in photos.splits[split]
+        for image in images.splits[split]
     ]
 
 
@@ -52,11 +52,11 @@ def refusal(root: Path, **fractions: float) -> str:
 def test_every_name_of_the_validation_folder_is_known(tmp_path: Path, alias: str) -> None:
     for folder, count in (("train", 5), (alias, 3), ("test", 2)):
         fill(tmp_path / folder, {"cat": count, "dog": count})
-    photos = read(tmp_path)
-    assert [photos.counts(split) for split in SPLITS] == [[5, 5], [3, 3], [2, 2]]
-    assert photos.classes == ("cat", "dog")
-    assert photos.cut == ()
-    assert all(name.startswith(f"{alias}/") for name in files(photos, ["valid"]))
+    images = read(tmp_path)
+    assert [images.counts(split) for split in SPLITS] == [[5, 5], [3, 3], [2, 2]]
+    assert images.classes == ("cat", "dog")
+    assert images.cut == ()
+    assert all(name.startswith(f"{alias}/") for name in files(images, ["valid"]))
 
 
 @pytest.mark.parametrize("names", [("Train", "Valid", "Test"), ("TRAIN", "Validation", "test")])
@@ -64,19 +64,19 @@ def test_split_folders_may_be_written_in_capitals(tmp_path: Path, names: tuple[s
     """Read as classes they would make a network that tells training images from test images."""
     for folder in names:
         fill(tmp_path / folder, {"cat": 2, "dog": 2})
-    photos = read(tmp_path)
-    assert photos.classes == ("cat", "dog")
-    assert photos.cut == ()
+    images = read(tmp_path)
+    assert images.classes == ("cat", "dog")
+    assert images.cut == ()
 
 
 def test_a_label_is_the_place_of_its_class_in_the_list(tmp_path: Path) -> None:
     for split in SPLITS:
         fill(tmp_path / split, {"pug": 2, "boxer": 2, "collie": 2})
-    photos = read(tmp_path)
-    assert photos.classes == ("boxer", "collie", "pug")
+    images = read(tmp_path)
+    assert images.classes == ("boxer", "collie", "pug")
     for split in SPLITS:
         assert all(
-            photos.classes[photo.label] == photo.path.parent.name for photo in photos.splits[split]
+            images.classes[image.label] == image.path.parent.name for image in images.splits[split]
         )
 
 
@@ -106,13 +106,13 @@ def test_a_missing_split_is_cut_from_train(
 ) -> None:
     for folder in given:
         fill(tmp_path / folder, MANY)
-    photos = read(tmp_path)
-    assert photos.cut == cut
+    images = read(tmp_path)
+    assert images.cut == cut
     for split in cut:
-        assert photos.splits[split]
-        assert all(name.startswith("train/") for name in files(photos, [split]))
+        assert images.splits[split]
+        assert all(name.startswith("train/") for name in files(images, [split]))
     for split in {"valid", "test"} - set(cut):
-        assert photos.counts(split) == list(MANY.values()), "a split with a folder stays as it is"
+        assert images.counts(split) == list(MANY.values()), "a split with a folder stays as it is"
 
 
 @pytest.mark.parametrize(("valid", "test"), [(0.15, 0.15), (0.1, 0.2), (0.3, 0.05)])
@@ -120,10 +120,10 @@ def test_every_class_is_in_each_cut_in_proportion(
     tmp_path: Path, valid: float, test: float
 ) -> None:
     fill(tmp_path / "train", MANY)
-    photos = read(tmp_path, valid=valid, test=test)
+    images = read(tmp_path, valid=valid, test=test)
     for index, count in enumerate(MANY.values()):
         for split, fraction in (("valid", valid), ("test", test), ("train", 1 - valid - test)):
-            found = photos.counts(split)[index]
+            found = images.counts(split)[index]
             assert found >= 1
             assert abs(found - fraction * count) <= 1, (split, count)
 
@@ -152,21 +152,21 @@ def test_the_cut_does_not_take_the_first_files(tmp_path: Path) -> None:
     # Names often follow the camera: neighbors are alike, so a cut by name would flatter the
     # result.
     fill(tmp_path, {"a": 100, "b": 100})
-    photos = read(tmp_path)
-    numbers = [int(photo.path.stem) for photo in photos.splits["test"]]
+    images = read(tmp_path)
+    numbers = [int(image.path.stem) for image in images.splits["test"]]
     assert min(numbers) < 50 <= max(numbers)
 
 
 def test_a_root_of_bare_class_folders(tmp_path: Path) -> None:
     fill(tmp_path, MANY)
-    photos = read(tmp_path)
-    assert photos.classes == ("a", "b", "c", "d")
-    assert photos.cut == ("valid", "test")
-    assert len(set(files(photos))) == sum(MANY.values())
-    assert min(photos.counts("valid")) >= 1 and min(photos.counts("test")) >= 1
+    images = read(tmp_path)
+    assert images.classes == ("a", "b", "c", "d")
+    assert images.cut == ("valid", "test")
+    assert len(set(files(images))) == sum(MANY.values())
+    assert min(images.counts("valid")) >= 1 and min(images.counts("test")) >= 1
 
 
-def test_three_photos_make_three_splits(tmp_path: Path) -> None:
+def test_three_images_make_three_splits(tmp_path: Path) -> None:
     fill(tmp_path, {"a": 3, "b": 3})
     assert [read(tmp_path).counts(split) for split in SPLITS] == [[1, 1]] * 3
 
@@ -174,21 +174,21 @@ def test_three_photos_make_three_splits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "count", "cut"), [((), 2, "valid and test"), (("test",), 1, "valid")]
 )
-def test_too_few_photos_to_cut(
+def test_too_few_images_to_cut(
     tmp_path: Path, given: tuple[str, ...], count: int, cut: str
 ) -> None:
     for folder in ("train", *given):
         fill(tmp_path / folder, {"plenty": 30, "rare": count})
     text = refusal(tmp_path)
     assert str(tmp_path / "train" / "rare") in text
-    photos = "1 image is" if count == 1 else f"{count} images are"
-    assert f"{photos} too few to cut {cut} from" in text
+    images = "1 image is" if count == 1 else f"{count} images are"
+    assert f"{images} too few to cut {cut} from" in text
 
 
 @pytest.mark.parametrize(
     ("count", "valid", "test"), [(4, 0.45, 0.45), (3, 0.7, 0.2), (3, 0.2, 0.7), (5, 0.8, 0.1)]
 )
-def test_a_class_with_as_many_photos_as_the_refusal_asks_for_is_cut(
+def test_a_class_with_as_many_images_as_the_refusal_asks_for_is_cut(
     tmp_path: Path, count: int, valid: float, test: float
 ) -> None:
     """A refusal says "expected at least 3"."""
@@ -227,9 +227,9 @@ def test_names_that_would_collide_stay_as_they_are(names: list[str]) -> None:
 
 def test_numbered_folders_keep_their_order_and_lose_their_numbers(tmp_path: Path) -> None:
     fill(tmp_path, {"002.Afghan_hound": 4, "001.Zwergpinscher": 4})
-    photos = read(tmp_path)
-    assert photos.classes == ("Zwergpinscher", "Afghan hound")
-    assert {photo.path.parent.name for photo in photos.splits["train"] if photo.label == 0} == {
+    images = read(tmp_path)
+    assert images.classes == ("Zwergpinscher", "Afghan hound")
+    assert {image.path.parent.name for image in images.splits["train"] if image.label == 0} == {
         "001.Zwergpinscher"
     }
 
@@ -274,7 +274,7 @@ def test_an_empty_root(tmp_path: Path, inside: str) -> None:
     assert str(tmp_path / inside) in text and "found 0 class folders" in text and "<class>" in text
 
 
-def test_a_root_of_photos_without_class_folders(tmp_path: Path) -> None:
+def test_a_root_of_images_without_class_folders(tmp_path: Path) -> None:
     put(tmp_path, "1.jpg", "2.jpg")
     assert "found 0 class folders" in refusal(tmp_path)
 
@@ -300,7 +300,7 @@ def test_two_names_for_one_split(tmp_path: Path) -> None:
     assert "val and valid both exist" in text and "data.ignore=[valid]" in text
 
 
-def test_class_folders_without_photos_are_named(tmp_path: Path) -> None:
+def test_class_folders_without_images_are_named(tmp_path: Path) -> None:
     fill(tmp_path, {"cat": 5, "dog": 5})
     put(tmp_path, "emu/notes.txt")
     (tmp_path / "yak").mkdir()
@@ -311,7 +311,7 @@ def test_class_folders_without_photos_are_named(tmp_path: Path) -> None:
 # ---------------------------------------------------------------- which files count
 
 
-def test_hidden_files_and_other_endings_are_no_photos(tmp_path: Path) -> None:
+def test_hidden_files_and_other_endings_are_no_images(tmp_path: Path) -> None:
     for split in SPLITS:
         fill(tmp_path / split, {"cat": 2, "dog": 2})
         litter = (
@@ -327,9 +327,9 @@ def test_hidden_files_and_other_endings_are_no_photos(tmp_path: Path) -> None:
         put(tmp_path / split, ".DS_Store", "labels.csv", ".cache/x.jpg")
         put(tmp_path / split / "cat", ".thumbnails/0000.jpg")
     put(tmp_path, ".DS_Store", ".git/x.jpg")
-    photos = read(tmp_path)
-    assert photos.classes == ("cat", "dog")
-    assert [photos.counts(split) for split in SPLITS] == [[2, 2]] * 3
+    images = read(tmp_path)
+    assert images.classes == ("cat", "dog")
+    assert [images.counts(split) for split in SPLITS] == [[2, 2]] * 3
 
 
 def test_litter_in_a_root_of_bare_class_folders(tmp_path: Path) -> None:
@@ -338,12 +338,12 @@ def test_litter_in_a_root_of_bare_class_folders(tmp_path: Path) -> None:
     assert read(tmp_path).classes == ("cat", "dog")
 
 
-def test_photos_in_folders_inside_a_class_belong_to_it(tmp_path: Path) -> None:
+def test_images_in_folders_inside_a_class_belong_to_it(tmp_path: Path) -> None:
     put(tmp_path, *(f"train/dog/summer/{day}/{n}.jpg" for day in ("mon", "tue") for n in range(3)))
     put(tmp_path, *(f"train/cat/{n}.jpg" for n in range(4)))
-    photos = read(tmp_path)
-    assert photos.classes == ("cat", "dog")
-    assert sum(photos.counts(split)[1] for split in SPLITS) == 6
+    images = read(tmp_path)
+    assert images.classes == ("cat", "dog")
+    assert sum(images.counts(split)[1] for split in SPLITS) == 6
 
 
 @pytest.mark.parametrize(
@@ -377,11 +377,11 @@ def test_a_linked_class_folder_is_followed(tmp_path: Path) -> None:
     fill(tmp_path / "elsewhere", {"dog": 5})
     fill(tmp_path / "root", {"cat": 5})
     (tmp_path / "root/dog").symlink_to(tmp_path / "elsewhere/dog")
-    photos = read(tmp_path / "root")
-    assert sum(photos.counts(split)[1] for split in SPLITS) == 5
+    images = read(tmp_path / "root")
+    assert sum(images.counts(split)[1] for split in SPLITS) == 5
 
 
-def test_a_link_back_into_its_own_folder_doubles_no_photo(tmp_path: Path) -> None:
+def test_a_link_back_into_its_own_folder_doubles_no_image(tmp_path: Path) -> None:
     fill(tmp_path, {"cat": 5, "dog": 5})
     (tmp_path / "cat" / "loop").symlink_to(tmp_path / "cat")
     assert len(files(read(tmp_path))) == 10

@@ -65,8 +65,8 @@ def test_a_folder_of_both_is_a_data_set(tmp_path: Path) -> None:
         (tmp_path / name).mkdir()
         for index in range(4):
             (tmp_path / name / f"{index}.{ending}").write_bytes(encoded(form))
-    photos = scan(tmp_path, valid_fraction=0.2, test_fraction=0.2, seed=0)
-    assert sum(len(found) for found in photos.splits.values()) == 8 and not photos.left_out
+    images = scan(tmp_path, valid_fraction=0.2, test_fraction=0.2, seed=0)
+    assert sum(len(found) for found in images.splits.values()) == 8 and not images.left_out
 
 
 def test_without_the_plugin_one_sentence_names_the_extra(

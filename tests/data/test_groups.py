@@ -14,7 +14,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from breedlab.data.check import check
 from breedlab.data.cuts import spread
 from breedlab.data.folders import SPLITS, scan, survey
-from breedlab.data.photo_set import PhotoSet
+from breedlab.data.image_set import ImageSet
 from breedlab.errors import DataError
 
 
@@ -25,15 +25,15 @@ def put(root: Path, *names: str) -> None:
         path.touch()
 
 
-def read(root: Path, group: str, labels: str = "auto", seed: int = 0) -> PhotoSet:
+def read(root: Path, group: str, labels: str = "auto", seed: int = 0) -> ImageSet:
     return scan(root, valid_fraction=0.2, test_fraction=0.2, seed=seed, labels=labels, group=group)
 
 
-def splits_of_groups(photos: PhotoSet) -> dict[str, set[str]]:
+def splits_of_groups(images: ImageSet) -> dict[str, set[str]]:
     found: dict[str, set[str]] = {}
     for split in SPLITS:
-        for photo in photos.splits[split]:
-            found.setdefault(photo.group, set()).add(split)
+        for image in images.splits[split]:
+            found.setdefault(image.group, set()).add(split)
     return found
 
 
@@ -47,16 +47,16 @@ def dogs(root: Path) -> None:
 
 def test_no_dog_is_in_two_splits(tmp_path: Path) -> None:
     dogs(tmp_path)
-    photos = read(tmp_path, "^([^_]+)_")
-    found = splits_of_groups(photos)
+    images = read(tmp_path, "^([^_]+)_")
+    found = splits_of_groups(images)
     assert len(found) == 20 and all(len(splits) == 1 for splits in found.values())
-    assert all(min(photos.counts(split)) > 0 for split in SPLITS)
-    total = sum(len(photos.splits[split]) for split in SPLITS)
-    assert 0.1 < len(photos.splits["test"]) / total < 0.3
-    assert any("20 groups" in note for note in photos.notes)
+    assert all(min(images.counts(split)) > 0 for split in SPLITS)
+    total = sum(len(images.splits[split]) for split in SPLITS)
+    assert 0.1 < len(images.splits["test"]) / total < 0.3
+    assert any("20 groups" in note for note in images.notes)
     again = read(tmp_path, "^([^_]+)_")
-    assert again.splits == photos.splits
-    assert read(tmp_path, "^([^_]+)_", seed=1).splits != photos.splits
+    assert again.splits == images.splits
+    assert read(tmp_path, "^([^_]+)_", seed=1).splits != images.splits
     without = scan(tmp_path, valid_fraction=0.2, test_fraction=0.2, seed=0)
     assert any(
         len({p.path.name.split("_")[0] for p in without.splits[s]} & others) > 0
@@ -71,10 +71,10 @@ def test_a_column_of_the_label_file_names_the_groups(tmp_path: Path) -> None:
         put(tmp_path, f"images/{n:02}.jpg")
         rows.append(f"{n:02}.jpg,{'pug' if n % 2 else 'collie'},{'' if n > 57 else n // 4}")
     (tmp_path / "labels.csv").write_text("\n".join(rows))
-    photos = read(tmp_path, "dog_id")
-    found = splits_of_groups(photos)
+    images = read(tmp_path, "dog_id")
+    found = splits_of_groups(images)
     assert len(found) == 15 + 2 and all(len(splits) == 1 for splits in found.values())
-    assert any("15 groups of 58 images; 2 images have none" in note for note in photos.notes)
+    assert any("15 groups of 58 images; 2 images have none" in note for note in images.notes)
 
 
 def test_a_file_beside_class_folders_names_the_groups(tmp_path: Path) -> None:
@@ -134,9 +134,9 @@ def test_the_check_names_groups_that_given_splits_divide(tmp_path: Path) -> None
             for dog in numbers:
                 number += 1
                 draw(root / split / breed / f"{breed}{dog}_{number}.jpg", number)
-    photos = survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0, group="^([^_]+)_")
+    images = survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0, group="^([^_]+)_")
     with pytest.raises(DataError) as caught:
-        check(photos, tmp_path / "memory", on_bad_file="error")
+        check(images, tmp_path / "memory", on_bad_file="error")
     message = str(caught.value)
     assert "collie5, which the test split has, too" in message
     assert "collie6, which the test split has, too" in message
@@ -144,11 +144,11 @@ def test_the_check_names_groups_that_given_splits_divide(tmp_path: Path) -> None
     one = root / "valid" / "pug" / "new_1.jpg"
     draw(one, 999)
     draw(root / "valid" / "collie" / "other_1.jpg", 1000)
-    photos = survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0, group="^([^_]+)_")
-    report = check(photos, tmp_path / "memory", on_bad_file="skip")
-    assert all(len(splits) == 1 for splits in splits_of_groups(report.photos).values())
-    assert len(report.photos.splits["test"]) == 6, "the test is kept whole"
-    assert one in {photo.path for photo in report.photos.splits["valid"]}
+    images = survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0, group="^([^_]+)_")
+    report = check(images, tmp_path / "memory", on_bad_file="skip")
+    assert all(len(splits) == 1 for splits in splits_of_groups(report.images).values())
+    assert len(report.images.splits["test"]) == 6, "the test is kept whole"
+    assert one in {image.path for image in report.images.splits["valid"]}
     assert len(report.leaks) == 2 + 4
 
 

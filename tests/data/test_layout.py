@@ -13,7 +13,7 @@ from PIL import Image
 
 from breedlab.data.check import check
 from breedlab.data.folders import SPLITS, scan, survey
-from breedlab.data.photo_set import PhotoSet
+from breedlab.data.image_set import ImageSet
 from breedlab.errors import DataError
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(20)
@@ -31,7 +31,7 @@ def fill(folder: Path, *classes: str, count: int = 6) -> None:
         put(folder, *(f"{name}/{index:04}.jpg" for index in range(count)))
 
 
-def read(root: Path, *ignore: str) -> PhotoSet:
+def read(root: Path, *ignore: str) -> ImageSet:
     return scan(root, valid_fraction=0.15, test_fraction=0.15, seed=0, ignore=ignore)
 
 
@@ -245,7 +245,7 @@ def test_what_is_ignored_has_to_be_there(tmp_path: Path) -> None:
 # told
 
 
-def test_litter_of_systems_is_no_class_and_no_photo_and_told_in_one_line(tmp_path: Path) -> None:
+def test_litter_of_systems_is_no_class_and_no_image_and_told_in_one_line(tmp_path: Path) -> None:
     fill(tmp_path, "cat", "dog", count=12)
     put(
         tmp_path,
@@ -335,7 +335,7 @@ def test_jpegs_under_other_endings_or_none_are_read(tmp_path: Path, name: str) -
     assert sum(len(images.splits[split]) for split in SPLITS) == 13 and not images.left_out
 
 
-def test_a_raw_photo_which_starts_like_a_tiff_is_left_out_and_told(tmp_path: Path) -> None:
+def test_a_raw_image_which_starts_like_a_tiff_is_left_out_and_told(tmp_path: Path) -> None:
     fill(tmp_path, "cat", "dog")
     (tmp_path / "cat" / "DSC_1.NEF").write_bytes(b"II*\0" + bytes(100))
     assert "1 .nef" in read(tmp_path).left_out[0]
@@ -433,7 +433,7 @@ def test_broken_files_whose_names_are_no_utf8_are_told_and_written_down(tmp_path
 
 
 @pytest.mark.parametrize("split", ["", "train"])
-def test_a_photo_in_two_classes_is_refused_and_skip_takes_every_copy_out(
+def test_a_image_in_two_classes_is_refused_and_skip_takes_every_copy_out(
     tmp_path: Path, split: str
 ) -> None:
     """Which label is right nobody can say here. It also holds where a cut put the copies into two
@@ -455,10 +455,10 @@ def test_a_photo_in_two_classes_is_refused_and_skip_takes_every_copy_out(
     )
     report = check(images, memory, on_bad_file="skip")
     assert len(report.conflicts) == 6 and not report.leaks
-    assert sum(len(report.photos.splits[split]) for split in SPLITS) == 17
+    assert sum(len(report.images.splits[split]) for split in SPLITS) == 17
 
 
-def test_a_photo_of_another_class_in_another_split_stays_a_leak(tmp_path: Path) -> None:
+def test_a_image_of_another_class_in_another_split_stays_a_leak(tmp_path: Path) -> None:
     root, memory = tmp_path / "root", tmp_path / "memory"
     for split in SPLITS:
         paint(root / split, count=3)
@@ -475,9 +475,9 @@ def test_folders_that_may_have_been_meant_as_classes_are_told(tmp_path: Path) ->
     """Cats and oaks were trained on as animals and plants, without a word."""
     fill(tmp_path / "animals", "cat", "dog")
     fill(tmp_path / "plants", "oak", "rose")
-    photos = survey(tmp_path, valid_fraction=0.2, test_fraction=0.2, seed=0)
-    assert photos.classes == ("animals", "plants")
-    (told,) = photos.notes
+    images = survey(tmp_path, valid_fraction=0.2, test_fraction=0.2, seed=0)
+    assert images.classes == ("animals", "plants")
+    (told,) = images.notes
     assert "animals/cat, animals/dog, plants/oak, plants/rose" in told and "move them up" in told
 
 

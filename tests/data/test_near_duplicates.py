@@ -75,14 +75,14 @@ def test_the_check_names_near_duplicates_in_two_classes_and_in_two_splits(tmp_pa
     ):
         folder = root / split / name
         folder.mkdir(parents=True)
-        for photo in range(3):
-            scene(10 * number + photo).save(folder / f"{photo}.png")
+        for image in range(3):
+            scene(10 * number + image).save(folder / f"{image}.png")
     copied(scene(0)).save(root / "train" / "b" / "copy_of_a.png")
     copied(scene(1)).save(root / "test" / "a" / "copy_of_train.png")
     copied(scene(2)).save(root / "train" / "a" / "harmless.png")
-    photos = scan(root, valid_fraction=0.1, test_fraction=0.1, seed=0)
+    images = scan(root, valid_fraction=0.1, test_fraction=0.1, seed=0)
     for _ in range(2):  # anew, and from what is remembered
-        report = check(photos, tmp_path / "memory", on_bad_file="error")
+        report = check(images, tmp_path / "memory", on_bad_file="error")
         said = "\n".join(report.warnings)
         assert (
             "1 pair of images is nearly the same, in two classes:" in said

@@ -28,14 +28,14 @@ def root(tmp_path: Path) -> Path:
 
 
 def warnings(root: Path) -> list[str]:
-    photos = scan(root, valid_fraction=0.2, test_fraction=0.2, seed=0)
-    found = check(photos, root.parent / "memory", on_bad_file="error").warnings
-    again = check(photos, root.parent / "memory", on_bad_file="error").warnings
+    images = scan(root, valid_fraction=0.2, test_fraction=0.2, seed=0)
+    found = check(images, root.parent / "memory", on_bad_file="error").warnings
+    again = check(images, root.parent / "memory", on_bad_file="error").warnings
     assert found == again  # what is remembered of files says the same
     return list(found)
 
 
-def test_photos_alike_are_not_worth_a_word(root: Path) -> None:
+def test_images_alike_are_not_worth_a_word(root: Path) -> None:
     assert warnings(root) == []
 
 

@@ -50,13 +50,13 @@ def test_names_are_unique_and_the_list_only_grows() -> None:
     assert all(name.replace(" ", "").isalnum() and name.isascii() for name in names)
 
 
-def test_a_photo_is_the_same_every_time() -> None:
-    photo = draw_dog(3, 11, 48)
-    assert photo.mode == "RGB" and photo.size == (48, 48)
-    assert photo.tobytes() == draw_dog(3, 11, 48).tobytes()
+def test_a_image_is_the_same_every_time() -> None:
+    image = draw_dog(3, 11, 48)
+    assert image.mode == "RGB" and image.size == (48, 48)
+    assert image.tobytes() == draw_dog(3, 11, 48).tobytes()
 
 
-def test_photos_of_one_breed_vary() -> None:
+def test_images_of_one_breed_vary() -> None:
     assert len({draw_dog(3, seed, 32).tobytes() for seed in range(20)}) == 20
 
 
@@ -68,17 +68,17 @@ def test_the_same_seed_gives_every_breed_the_same_place() -> None:
 
 
 def test_breeds_look_different() -> None:
-    photos = [[draw_dog(breed, seed, 64) for seed in range(3)] for breed in range(12)]
-    for i, one in enumerate(photos):
-        for other in photos[:i]:
+    images = [[draw_dog(breed, seed, 64) for seed in range(3)] for breed in range(12)]
+    for i, one in enumerate(images):
+        for other in images[:i]:
             assert np.mean([changed(a, b) for a, b in zip(one, other, strict=True)]) > 0.03
 
 
 def test_breeds_past_the_catalogue_still_look_different() -> None:
     assert breed_names(801)[800] != breed_names(1)[0]
     for breed in (0, 5, 321):
-        photos = [draw_dog(breed + 800 * shade, 2, 64).tobytes() for shade in range(5)]
-        assert len(set(photos)) == 5
+        images = [draw_dog(breed + 800 * shade, 2, 64).tobytes() for shade in range(5)]
+        assert len(set(images)) == 5
 
 
 def test_the_mean_colour_does_not_tell_the_breed() -> None:
@@ -97,13 +97,13 @@ def test_the_mean_colour_does_not_tell_the_breed() -> None:
 @pytest.mark.parametrize("size", [MIN_SIZE, 77, 224])
 def test_any_breed_can_be_drawn_at_any_size(size: int) -> None:
     for breed in (0, 4, 13, 700, 12345):
-        photo = draw_dog(breed, breed, size)
-        assert photo.size == (size, size)
-        assert np.asarray(photo).std() > 10
+        image = draw_dog(breed, breed, size)
+        assert image.size == (size, size)
+        assert np.asarray(image).std() > 10
 
 
 @pytest.mark.parametrize("arguments", [(-1, 0, 64), (0, -1, 64), (0, 0, 8)])
-def test_a_photo_that_cannot_be_drawn_is_refused(arguments: tuple[int, int, int]) -> None:
+def test_a_image_that_cannot_be_drawn_is_refused(arguments: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="must be at least"):
         draw_dog(*arguments)
 
@@ -119,8 +119,8 @@ def test_folders_are_laid_out_like_the_dog_breed_archive(small: Path) -> None:
     assert set(contents(small)) == expected
     assert "train/001.Amber_Brindle_Pointer/0001.jpg" in expected
     for path in small.rglob("*.jpg"):
-        with Image.open(path) as photo:
-            assert (photo.format, photo.mode, photo.size) == ("JPEG", "RGB", (32, 32))
+        with Image.open(path) as image:
+            assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (32, 32))
 
 
 def test_the_same_seed_gives_the_same_bytes(small: Path, tmp_path: Path) -> None:
@@ -128,25 +128,25 @@ def test_the_same_seed_gives_the_same_bytes(small: Path, tmp_path: Path) -> None
     assert contents(tmp_path / "again") == contents(small)
 
 
-def test_another_seed_gives_other_photos(small: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_images(small: Path, tmp_path: Path) -> None:
     write_sample(tmp_path / "other", **{**SMALL, "seed": 6})
     other = contents(tmp_path / "other")
     assert other.keys() == contents(small).keys()
     assert not set(other.values()) & set(contents(small).values())
 
 
-def test_no_photo_appears_twice(small: Path) -> None:
-    photos = contents(small)
-    assert len({hashlib.sha256(photo).digest() for photo in photos.values()}) == len(photos) == 8
+def test_no_image_appears_twice(small: Path) -> None:
+    images = contents(small)
+    assert len({hashlib.sha256(image).digest() for image in images.values()}) == len(images) == 8
 
 
-def test_a_larger_set_keeps_the_photos_of_a_smaller_one(small: Path, tmp_path: Path) -> None:
+def test_a_larger_set_keeps_the_images_of_a_smaller_one(small: Path, tmp_path: Path) -> None:
     write_sample(tmp_path / "more", **{**SMALL, "classes": 3, "train": 3, "valid": 2})
     more = contents(tmp_path / "more")
     assert contents(small).items() < more.items()
 
 
-def test_progress_counts_every_photo(tmp_path: Path) -> None:
+def test_progress_counts_every_image(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     write_sample(
         tmp_path / "dogs", **SMALL, progress=lambda done, total: seen.append((done, total))

@@ -17,22 +17,22 @@ from breedlab.config import validate
 from breedlab.config.compose import load
 from breedlab.data.check import check
 from breedlab.data.folders import SPLITS, scan
+from breedlab.data.image_set import ImageSet
 from breedlab.data.label_cells import split_labels
-from breedlab.data.module import PhotoData
-from breedlab.data.photo_set import PhotoSet
+from breedlab.data.module import ImageData
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import DataError
 
 
-def read(root: Path, multi: bool = True, group: str | None = None) -> PhotoSet:
+def read(root: Path, multi: bool = True, group: str | None = None) -> ImageSet:
     return scan(root, valid_fraction=0.2, test_fraction=0.2, seed=0, group=group, multi=multi)
 
 
-def found(photos: PhotoSet) -> dict[str, set[str]]:
+def found(images: ImageSet) -> dict[str, set[str]]:
     return {
-        photo.path.name: {photos.classes[label] for label in photo.classes}
+        image.path.name: {images.classes[label] for label in image.classes}
         for split in SPLITS
-        for photo in photos.splits[split]
+        for image in images.splits[split]
     }
 
 
@@ -58,10 +58,10 @@ def rewrite(root: Path, header: Sequence[str], rows: Sequence[Sequence[object]])
 
 
 def test_a_cell_of_several_labels_gives_all_of_them_and_an_empty_one_none(root: Path) -> None:
-    photos = read(root)
-    assert photos.classes == CLASSES and photos.multi_label
-    assert found(photos) == expected(48)
-    assert found(photos)["000.png"] == set()
+    images = read(root)
+    assert images.classes == CLASSES and images.multi_label
+    assert found(images) == expected(48)
+    assert found(images)["000.png"] == set()
 
 
 @pytest.mark.parametrize(
@@ -101,21 +101,21 @@ def test_a_cut_leaves_each_split_its_share_of_every_label_and_of_images_without(
     tmp_path: Path,
 ) -> None:
     write_csv(tmp_path, 160)
-    photos = read(tmp_path)
+    images = read(tmp_path)
     for split, share in (("train", 0.6), ("valid", 0.2), ("test", 0.2)):
-        mine = photos.splits[split]
+        mine = images.splits[split]
         assert len(mine) == pytest.approx(160 * share, abs=3)
-        assert photos.counts(split) == pytest.approx([80 * share] * 3, abs=3)
-        assert sum(not photo.classes for photo in mine) == pytest.approx(20 * share, abs=2)
-    assert read(tmp_path).splits == photos.splits
+        assert images.counts(split) == pytest.approx([80 * share] * 3, abs=3)
+        assert sum(not image.classes for image in mine) == pytest.approx(20 * share, abs=2)
+    assert read(tmp_path).splits == images.splits
 
 
 def test_a_group_stays_in_one_split(root: Path) -> None:
-    photos = read(root, group=r"^\d(\d)")
+    images = read(root, group=r"^\d(\d)")
     splits_of: dict[str, set[str]] = {}
     for split in SPLITS:
-        for photo in photos.splits[split]:
-            splits_of.setdefault(photo.group, set()).add(split)
+        for image in images.splits[split]:
+            splits_of.setdefault(image.group, set()).add(split)
     assert len(splits_of) == 5 and all(len(splits) == 1 for splits in splits_of.values())
 
 
@@ -156,20 +156,20 @@ def folders(tmp_path: Path) -> Path:
 def test_an_image_in_several_class_folders_is_one_image_of_all_those_classes(
     folders: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    photos = read(folders)
+    images = read(folders)
     wanted = {name: labels for name, labels in expected(48).items() if labels}
-    assert found(photos) == wanted
-    assert any("in several class folders" in note for note in photos.notes)
-    report = check(photos, tmp_path_factory.mktemp("memory"), on_bad_file="error")
-    assert not report.conflicts and not report.leaks and found(report.photos) == wanted
+    assert found(images) == wanted
+    assert any("in several class folders" in note for note in images.notes)
+    report = check(images, tmp_path_factory.mktemp("memory"), on_bad_file="error")
+    assert not report.conflicts and not report.leaks and found(report.images) == wanted
 
 
 def test_without_the_setting_it_is_told_beside_the_conflict(
     folders: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    photos = read(folders, multi=False)
+    images = read(folders, multi=False)
     with raises_code("BL200", names="data=multi_label"):
-        check(photos, tmp_path_factory.mktemp("memory"), on_bad_file="error")
+        check(images, tmp_path_factory.mktemp("memory"), on_bad_file="error")
 
 
 def test_copies_with_other_labels_in_a_file_are_conflicts(root: Path, tmp_path: Path) -> None:
@@ -181,16 +181,16 @@ def test_copies_with_other_labels_in_a_file_are_conflicts(root: Path, tmp_path: 
 
 
 def test_batches_have_a_one_for_each_class_of_an_image(root: Path) -> None:
-    photos = read(root)
+    images = read(root)
     config = validate(
         load(["data=multi_label", f"data.root={root}", "data.num_workers=2", "name=x"])
     )
     half = (0.5, 0.5, 0.5)
-    data = PhotoData(photos, config.data, EvalTransform(36, 32, "bilinear", half, half), 0, 1)
+    data = ImageData(images, config.data, EvalTransform(36, 32, "bilinear", half, half), 0, 1)
     batches = [targets for _, targets in data.view_dataloader("train", 0, batch_size=7)]
     targets = torch.cat(batches)
     assert targets.dtype == torch.float32 and torch.equal(targets, data.labels("train"))
-    assert targets.sum(0).tolist() == photos.counts("train")
+    assert targets.sum(0).tolist() == images.counts("train")
 
 
 def cells(of: Callable[[list[str]], str]) -> list[tuple[str, str]]:
@@ -214,8 +214,8 @@ def test_cells_as_other_tools_write_them_are_refused_as_classes_and_read_as_labe
 ) -> None:
     rewrite(root, ["filename", column], rows)
     assert "data=multi_label" in refusal(root)
-    photos = read(root)
-    assert photos.classes == CLASSES and found(photos) == expected(48)
+    images = read(root)
+    assert images.classes == CLASSES and found(images) == expected(48)
 
 
 @pytest.mark.parametrize(("yes", "no"), [("True", "False"), ("1", "-1"), ("yes", "no")])
@@ -265,9 +265,9 @@ def test_a_few_images_of_two_classes_are_mistakes_left_out_and_told(
         hot = [[f"{i:03}.png", *(int(name == n) for n in CLASSES)] for i, name in enumerate(names)]
         hot[0][2] = 1
         rewrite(root, ["filename", *CLASSES], hot)
-    photos = read(root, multi=False)
-    assert sum(map(len, photos.splits.values())) == 47
-    (told,) = [text for text in photos.left_out if "more than one class" in text]
+    images = read(root, multi=False)
+    assert sum(map(len, images.splits.values())) == 47
+    (told,) = [text for text in images.left_out if "more than one class" in text]
     assert "000.png" in told and CLASSES[0] in told and CLASSES[1] in told
 
 

@@ -19,13 +19,13 @@ from pathlib import Path
 from breedlab.config import validate
 from breedlab.config.compose import load
 from breedlab.data.folders import scan
-from breedlab.data.module import PhotoData
+from breedlab.data.module import ImageData
 from breedlab.data.transforms import EvalTransform
 config = validate(load(["experiment=quickstart", "data=image_folder", f"data.root={sys.argv[1]}",
                         "data.batch_size=10", "data.num_workers=4"]))
 evaluation = EvalTransform(146, 128, "bilinear", (0.5,) * 3, (0.5,) * 3)
-photos = scan(Path(sys.argv[1]), valid_fraction=0.1, test_fraction=0.1, seed=0)
-data = PhotoData(photos, config.data, evaluation, 0, None)
+images = scan(Path(sys.argv[1]), valid_fraction=0.1, test_fraction=0.1, seed=0)
+data = ImageData(images, config.data, evaluation, 0, None)
 print(data.describe_loading())
 seen = 0
 for images, labels in data.train_dataloader():
@@ -40,11 +40,11 @@ print("seen", seen)
     [(1, "images are loaded in this process"), (3, "images are loaded in this process"), (200, "")],
 )
 def test_images_are_loaded_whatever_size_the_shared_memory_has(
-    photos: Path, megabytes: int, says: str
+    image_folder: Path, megabytes: int, says: str
 ) -> None:
     command = (
         f"mount -t tmpfs -o size={megabytes}m tmpfs /dev/shm && exec {sys.executable} -c '{LOAD}'"
-        f" {photos}"
+        f" {image_folder}"
     )
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode:
         pytest.skip("this user may mount nothing")

@@ -31,21 +31,21 @@ def test_a_sample_is_drawn_on_first_use_and_not_again(tmp_path: Path, there: boo
     root = tmp_path / "deep" / "photos"
     if there:
         root.mkdir(parents=True)
-    photos = obtain(sample(root))
-    assert [photos.counts(split) for split in SPLITS] == [[3, 3], [1, 1], [2, 2]]
-    assert photos.cut == ()
+    images = obtain(sample(root))
+    assert [images.counts(split) for split in SPLITS] == [[3, 3], [1, 1], [2, 2]]
+    assert images.cut == ()
     before = contents(root)
     assert sum(name.endswith(".jpg") for name in before) == 12
-    assert obtain(sample(root)) == photos
+    assert obtain(sample(root)) == images
     assert contents(root) == before
 
 
-def test_ones_own_photos_are_used_whatever_the_sample_would_be(tmp_path: Path) -> None:
+def test_ones_own_images_are_used_whatever_the_sample_would_be(tmp_path: Path) -> None:
     root = tmp_path / "photos"
     obtain(sample(root))
     (root / "sample.json").unlink()  # without it nothing says that they were drawn
-    photos = obtain(sample(root, "data.sample.classes=3", "data.sample.train=9"))
-    assert photos.counts("train") == [3, 3]
+    images = obtain(sample(root, "data.sample.classes=3", "data.sample.train=9"))
+    assert images.counts("train") == [3, 3]
 
 
 def test_nothing_is_drawn_into_a_folder_that_holds_something_else(tmp_path: Path) -> None:
@@ -78,18 +78,18 @@ def test_the_drawn_set_loses_its_valid_folder_and_is_cut_by_the_configs_seed(
         path.unlink() if path.is_file() else path.rmdir()
     (root / "valid").rmdir()
     capsys.readouterr()
-    photos = obtain(sample(root, "seed=11"))
-    assert photos.cut == ("valid",)
-    assert [photos.counts(split) for split in SPLITS] == [[2, 2], [1, 1], [2, 2]]
-    assert obtain(sample(root, "seed=11")) == photos
+    images = obtain(sample(root, "seed=11"))
+    assert images.cut == ("valid",)
+    assert [images.counts(split) for split in SPLITS] == [[2, 2], [1, 1], [2, 2]]
+    assert obtain(sample(root, "seed=11")) == images
     assert "no folder for valid: cut from train, stratified, seed 11" in " ".join(
         capsys.readouterr().out.split()
     )
 
 
 def test_brackets_in_the_path_are_no_accident(tmp_path: Path) -> None:
-    photos = obtain(sample(tmp_path / "set [/bold] [v2]"))
-    assert photos.counts("train") == [3, 3]
+    images = obtain(sample(tmp_path / "set [/bold] [v2]"))
+    assert images.counts("train") == [3, 3]
 
 
 def test_an_empty_class_is_left_to_the_check_which_has_more_to_tell(tmp_path: Path) -> None:
@@ -97,6 +97,6 @@ def test_an_empty_class_is_left_to_the_check_which_has_more_to_tell(tmp_path: Pa
     obtain(sample(root))
     for split in SPLITS:
         (root / split / "emu").mkdir()
-    photos = obtain(sample(root))
-    assert len(photos.flaws) == 1
-    assert "no images of emu" in photos.flaws[0]
+    images = obtain(sample(root))
+    assert len(images.flaws) == 1
+    assert "no images of emu" in images.flaws[0]

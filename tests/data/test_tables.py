@@ -11,7 +11,7 @@ import pytest
 
 from breedlab.data.check import check
 from breedlab.data.folders import SPLITS, scan
-from breedlab.data.photo_set import PhotoSet
+from breedlab.data.image_set import ImageSet
 from breedlab.errors import DataError
 
 BREEDS = ("beagle", "collie")
@@ -38,15 +38,15 @@ def breed(index: int) -> str:
     return BREEDS[index % 2]
 
 
-def read(root: Path, labels: str = "auto", ignore: Sequence[str] = ()) -> PhotoSet:
+def read(root: Path, labels: str = "auto", ignore: Sequence[str] = ()) -> ImageSet:
     return scan(root, valid_fraction=0.2, test_fraction=0.2, seed=0, labels=labels, ignore=ignore)
 
 
-def labels_of(photos: PhotoSet) -> dict[str, str]:
+def labels_of(images: ImageSet) -> dict[str, str]:
     return {
-        photo.path.relative_to(photos.root).as_posix(): photos.classes[photo.label]
+        image.path.relative_to(images.root).as_posix(): images.classes[image.label]
         for split in SPLITS
-        for photo in photos.splits[split]
+        for image in images.splits[split]
     }
 
 
@@ -61,10 +61,10 @@ def test_a_flat_folder_with_a_csv_has_its_labels_and_splits(tmp_path: Path) -> N
     splits = ["train"] * 8 + ["val"] * 2 + ["Testing"] * 2
     rows = [(name, breed(index), splits[index]) for index, name in enumerate(names(12))]
     write(tmp_path / "labels.csv", [("filename", "label", "split"), *rows])
-    photos = read(tmp_path)
-    assert photos.classes == BREEDS and not photos.cut
-    assert [len(photos.splits[split]) for split in SPLITS] == [8, 2, 2]
-    assert labels_of(photos) == {name: label for name, label, _ in rows}
+    images = read(tmp_path)
+    assert images.classes == BREEDS and not images.cut
+    assert [len(images.splits[split]) for split in SPLITS] == [8, 2, 2]
+    assert labels_of(images) == {name: label for name, label, _ in rows}
 
 
 def test_kaggles_ids_have_no_extension_and_its_test_no_labels(tmp_path: Path) -> None:
@@ -72,10 +72,10 @@ def test_kaggles_ids_have_no_extension_and_its_test_no_labels(tmp_path: Path) ->
     rows = [(Path(name).stem, breed(index)) for index, name in enumerate(names(20))]
     write(tmp_path / "labels.csv", [("id", "breed"), *rows])
     write(tmp_path / "sample_submission.csv", [("id", *BREEDS), ("000", 0.5, 0.5)])
-    photos = read(tmp_path)
-    assert labels_of(photos) == {f"train/{name}.jpg": label for name, label in rows}
-    assert photos.cut == ("valid", "test")
-    assert any("5 images (in test)" in text and "predict" in text for text in photos.left_out)
+    images = read(tmp_path)
+    assert labels_of(images) == {f"train/{name}.jpg": label for name, label in rows}
+    assert images.cut == ("valid", "test")
+    assert any("5 images (in test)" in text and "predict" in text for text in images.left_out)
 
 
 def test_hugging_faces_metadata_lies_in_each_split(tmp_path: Path) -> None:
@@ -86,9 +86,9 @@ def test_hugging_faces_metadata_lies_in_each_split(tmp_path: Path) -> None:
             for i, name in enumerate(names(count))
         ]
         (tmp_path / split / "metadata.jsonl").write_text("\n".join(lines))
-    photos = read(tmp_path)
-    assert [len(photos.splits[split]) for split in SPLITS] == [6, 4, 2]
-    assert len(photos.label_files) == 3
+    images = read(tmp_path)
+    assert [len(images.splits[split]) for split in SPLITS] == [6, 4, 2]
+    assert len(images.label_files) == 3
 
 
 def test_a_csv_for_each_split_names_images_of_one_folder(tmp_path: Path) -> None:
@@ -102,8 +102,8 @@ def test_a_csv_for_each_split_names_images_of_one_folder(tmp_path: Path) -> None
             tmp_path / file,
             [("image", "species"), *((name, breed(i)) for i, name in enumerate(part))],
         )
-    photos = read(tmp_path)
-    assert [len(photos.splits[split]) for split in SPLITS] == [8, 2, 2]
+    images = read(tmp_path)
+    assert [len(images.splits[split]) for split in SPLITS] == [8, 2, 2]
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_class_folders_go_first_and_say_that_a_label_file_was_not_read(tmp_path:
         tmp_path / "ages.csv",
         [("filename", "label"), *((f"cat/{name}", i % 2) for i, name in enumerate(names(6)))],
     )
-    photos = read(tmp_path)
-    assert photos.classes == ("cat", "dog")
-    assert any("data.labels=ages.csv" in text for text in photos.notes)
+    images = read(tmp_path)
+    assert images.classes == ("cat", "dog")
+    assert any("data.labels=ages.csv" in text for text in images.notes)
     assert read(tmp_path, "ages.csv").classes == ("0", "1")
 
 
@@ -242,13 +242,13 @@ def test_a_path_out_of_the_folder_names_nothing(tmp_path: Path) -> None:
 
 
 def test_labels_from_a_file_pass_the_check_and_its_fingerprint_knows_them(
-    photos: Path, tmp_path: Path
+    image_folder: Path, tmp_path: Path
 ) -> None:
     """The same images with two labels exchanged are other data, which no cache may take for the
     first."""
     root, rows = tmp_path / "flat", []
     root.mkdir()
-    for index, path in enumerate(sorted((photos / "train").glob("*/*.jpg"))[::5]):
+    for index, path in enumerate(sorted((image_folder / "train").glob("*/*.jpg"))[::5]):
         (root / f"{index}.jpg").write_bytes(path.read_bytes())
         rows.append((f"{index}.jpg", path.parent.name))
     prints = []

@@ -28,7 +28,7 @@ def transform(resize: int = 72, crop: int = 64, interpolation: str = "bilinear")
     return EvalTransform(resize, crop, interpolation, MEAN, STD)
 
 
-def photo(width: int, height: int) -> Pixels:
+def image(width: int, height: int) -> Pixels:
     """Smooth shapes with some grain, as images have."""
     rng = np.random.default_rng(width * 1000 + height)
     coarse = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
@@ -64,7 +64,7 @@ SIZES = {
 def test_evaluation_is_torchvisions_resize_and_centre_crop_of_a_pil_image(
     size: tuple[int, int], interpolation: str
 ) -> None:
-    base, pixels = transform(interpolation=interpolation), photo(*size)
+    base, pixels = transform(interpolation=interpolation), image(*size)
     result = base(pixels)
     assert result.dtype == torch.uint8
     assert result.shape == (3, 64, 64)
@@ -104,32 +104,32 @@ def test_a_long_strip_is_refused_or_transformed_within_bounds(width: int, height
 
 
 def test_the_cut_is_the_centre_when_nothing_is_resized() -> None:
-    pixels = photo(100, 80)
+    pixels = image(100, 80)
     result = transform(80, 60)(pixels)
     np.testing.assert_array_equal(result.permute(1, 2, 0).numpy(), pixels[10:70, 20:80])
 
 
 def test_the_interpolation_matters() -> None:
-    pixels = photo(301, 187)
+    pixels = image(301, 187)
     assert not torch.equal(transform()(pixels), transform(interpolation="bicubic")(pixels))
 
 
-def test_evaluation_is_the_same_every_time_and_leaves_the_photo_alone() -> None:
-    pixels = photo(120, 90)
+def test_evaluation_is_the_same_every_time_and_leaves_the_image_alone() -> None:
+    pixels = image(120, 90)
     before = pixels.copy()
     assert torch.equal(transform()(pixels), transform()(pixels))
     np.testing.assert_array_equal(pixels, before)
 
 
-def test_memory_order_of_the_photo_does_not_matter() -> None:
+def test_memory_order_of_the_image_does_not_matter() -> None:
     """Rotated images and views of arrays arrive in other orders."""
-    pixels = photo(120, 90)
+    pixels = image(120, 90)
     turned = np.ascontiguousarray(pixels.transpose(1, 0, 2)).transpose(1, 0, 2)
     assert torch.equal(transform()(pixels), transform()(turned))
 
 
-def test_a_photo_becomes_channels_first_without_a_copy() -> None:
-    pixels = photo(20, 10)
+def test_a_image_becomes_channels_first_without_a_copy() -> None:
+    pixels = image(20, 10)
     tensor = to_tensor(pixels)
     assert tensor.shape == (3, 10, 20)
     assert tensor.data_ptr() == pixels.ctypes.data
@@ -150,7 +150,7 @@ def training(policy: str) -> TrainTransform:
 def test_augmentation_repeats_by_seed_and_differs_between_seeds(
     policy: str, size: tuple[int, int]
 ) -> None:
-    augment, pixels = training(policy), photo(*size)
+    augment, pixels = training(policy), image(*size)
     first = [drawn(augment, pixels, seed) for seed in range(8)]
     for seed, result in enumerate(first):
         assert result.dtype == torch.uint8
@@ -159,7 +159,7 @@ def test_augmentation_repeats_by_seed_and_differs_between_seeds(
     assert len({result.contiguous().numpy().tobytes() for result in first}) == 8
 
 
-def test_augmentation_flips_about_half_of_the_photos() -> None:
+def test_augmentation_flips_about_half_of_the_images() -> None:
     """An image that is dark on the left and light on the right shows whether it was flipped."""
     pixels = np.tile(np.linspace(0, 255, 80).astype(np.uint8)[None, :, None], (60, 1, 3))
     augment = training("basic")
@@ -169,7 +169,7 @@ def test_augmentation_flips_about_half_of_the_photos() -> None:
 
 
 def test_policies_add_something_to_crop_and_flip() -> None:
-    pixels = photo(120, 90)
+    pixels = image(120, 90)
     results = {
         policy: torch.stack([drawn(training(policy), pixels, seed) for seed in range(6)])
         for policy in ("basic", "trivial", "randaug")

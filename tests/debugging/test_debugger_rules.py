@@ -47,7 +47,7 @@ class Training:
         network: Callable[[], nn.Module] | None = None,
         shares: tuple[float, ...] = (1, 1, 1, 1),
         noise: float = 0.0,
-        photos: int = BATCH * STEPS,
+        images: int = BATCH * STEPS,
         spread: float = 0.5,
         taken_for: dict[int, int] | None = None,
         passes: int = PASSES,
@@ -63,7 +63,7 @@ class Training:
             taken_for or {},
         )
         self.shares = torch.tensor(shares, dtype=torch.float)
-        self.train, self.valid = self._points(photos), self._points(64, honest=True)
+        self.train, self.valid = self._points(images), self._points(64, honest=True)
         torch.manual_seed(0)
         self.network = (network or sound_network)()
         self.lr, self.passes, self.optimized, self.spoil = lr, passes, optimized, spoil
@@ -153,8 +153,8 @@ def _not_a_number(network: nn.Module, step: int) -> None:
 
 FAULTS: dict[str, Callable[[], Training]] = {
     "LossNotDecreasing": lambda: Training(noise=1.0, lr=1e-6),
-    "Overfit": lambda: Training(noise=0.6, photos=32, spread=2.0, passes=18, lr=0.01),
-    "Overtraining": lambda: Training(noise=0.6, photos=32, spread=2.0, passes=18, lr=0.01),
+    "Overfit": lambda: Training(noise=0.6, images=32, spread=2.0, passes=18, lr=0.01),
+    "Overtraining": lambda: Training(noise=0.6, images=32, spread=2.0, passes=18, lr=0.01),
     "VanishingGradient": lambda: Training(network=deep_sigmoids),
     "ExplodingTensor": lambda: Training(spoil=_explode, passes=4),
     "PoorWeightInitialization": lambda: Training(

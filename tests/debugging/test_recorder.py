@@ -22,14 +22,14 @@ from smdebug import modes
 from smdebug.trials import create_trial
 
 from breedlab.config import Config
-from breedlab.data.module import PhotoData
+from breedlab.data.module import ImageData
 from breedlab.data.sample import write_sample
 from breedlab.debugging import recorder
 from breedlab.debugging.hook import RunHook
 from breedlab.debugging.reader import TensorLog, losses, opened, registrations
 from breedlab.debugging.recorder import Recorder
 from breedlab.models.classifier import Classifier
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.observers import observers
 from breedlab.training.context import TrainingContext, prepare
 from breedlab.training.fit import Fitted
@@ -44,7 +44,7 @@ LIVE = ("model.freeze=none", "trainer.ema=0.9", "data.mixup=0.2")
 
 
 def prepared_for(config: Config) -> TrainingContext:
-    return prepare(config, checked_photos(config))
+    return prepare(config, checked_images(config))
 
 
 def train(
@@ -84,7 +84,7 @@ def live_run(tmp_path_factory: pytest.TempPathFactory, configure: Configure) -> 
     """Everything trains, with a moving average."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            PhotoData,
+            ImageData,
             "val_dataloader",
             lambda data: data.view_dataloader("valid", 0, batch_size=16),
         )
@@ -502,7 +502,7 @@ def test_without_labels_the_loss_of_an_epoch_is_lightning_s_too(
         )
         monkeypatch.setenv("SMDEBUG_CONFIG_FILE_PATH", str(source))
     monkeypatch.setattr(
-        PhotoData, "val_dataloader", lambda data: data.view_dataloader("valid", 0, batch_size=16)
+        ImageData, "val_dataloader", lambda data: data.view_dataloader("valid", 0, batch_size=16)
     )
     config = configure("debugger=losses", "model.freeze=none")
     train(prepared_for(config), config, tmp_path / "run")

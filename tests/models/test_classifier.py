@@ -17,7 +17,7 @@ def make(name: str, freeze: str = "none", side: int = 64, classes: int = 5) -> C
     return Classifier(architecture, backbones.build(name), freeze, side)
 
 
-def photos(count: int = 3, side: int = 64) -> torch.Tensor:
+def images(count: int = 3, side: int = 64) -> torch.Tensor:
     return torch.randint(
         0,
         256,
@@ -54,7 +54,7 @@ def test_any_family_of_backbones_classifies(name: str, side: int) -> None:
         pytest.importorskip("timm")
     classifier = make(name, "backbone", side)
     for mode in (False, True):
-        assert classifier.train(mode)(photos(2, side)).shape == (2, 5)
+        assert classifier.train(mode)(images(2, side)).shape == (2, 5)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ def test_any_family_of_backbones_classifies(name: str, side: int) -> None:
 )
 def test_the_two_halves_of_a_network_make_the_whole(name: str, stage: str, side: int) -> None:
     classifier = make(name, stage, side).eval()
-    batch = photos(side=side)
+    batch = images(side=side)
     tail = classifier.tail().eval()
     torch.testing.assert_close(
         tail(classifier.to_boundary(batch)), classifier(batch), rtol=1e-4, atol=1e-5
@@ -83,7 +83,7 @@ def test_a_cut_tail_trains_the_networks_own_weights() -> None:
     tail = classifier.tail().train()
     before = classifier.backbone.layer4[0].conv1.weight.clone()
     optimizer = torch.optim.SGD([p for p in classifier.parameters() if p.requires_grad], lr=0.1)
-    tail(classifier.to_boundary(photos())).sum().backward()
+    tail(classifier.to_boundary(images())).sum().backward()
     optimizer.step()
     assert not torch.equal(classifier.backbone.layer4[0].conv1.weight, before)
 
@@ -97,7 +97,7 @@ def test_frozen_numbers_take_no_gradient_and_no_statistics(freeze: str) -> None:
         [p for p in classifier.parameters() if p.requires_grad], lr=0.1, weight_decay=0.5
     )
     for _ in range(3):
-        classifier(photos()).square().sum().backward()
+        classifier(images()).square().sum().backward()
         optimizer.step()
     after = classifier.frozen_tensors()
     assert all(torch.equal(after[name], before[name]) for name in before)

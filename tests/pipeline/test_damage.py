@@ -60,7 +60,7 @@ def test_a_record_that_is_empty_or_torn_is_written_anew_by_a_resume(
         assert again["data"] == json.loads((whole / name).read_text())["data"]
 
 
-def test_without_its_lineage_a_run_still_refuses_other_photos(
+def test_without_its_lineage_a_run_still_refuses_other_images(
     copied: Path, configure: Configure
 ) -> None:
     (copied / "lineage.json").write_text("")

@@ -15,7 +15,7 @@ from safetensors.torch import load
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline import final_test
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.fine_tuning import fine_tune, settings
 from breedlab.pipeline.run import run
 from breedlab.training.context import prepare
@@ -79,7 +79,7 @@ def test_a_better_network_is_kept_tested_and_exported(
         served = load(archive.extractfile("model.safetensors").read())  # type: ignore[union-attr]
     for name, tensor in served.items():
         torch.testing.assert_close(trained[f"classifier.{name}"], tensor)
-    pretrained = prepare(config, checked_photos(config)).backbone.network.state_dict()
+    pretrained = prepare(config, checked_images(config)).backbone.network.state_dict()
     assert not torch.equal(pretrained["conv1.weight"], served["backbone.conv1.weight"])
     # BatchNorm goes on with the statistics under which the head was found
     assert torch.equal(pretrained["bn1.running_mean"], served["backbone.bn1.running_mean"])
@@ -104,7 +104,7 @@ def test_what_a_search_left_of_its_minutes_decides_the_epochs(
     configure: Configure, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = configure("fine_tune.epochs=3")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     tuned = fine_tune(prepared, config, here, Fitted(1, "its one epoch", 1, 0.5), 0.001)
     assert tuned.config is None and tuned.told == {"epochs": 0, "kept": False}
     assert "raise tuner.minutes" in " ".join(capsys.readouterr().out.split())
@@ -114,7 +114,7 @@ def test_a_single_epoch_of_several_is_not_worth_its_time(
     configure: Configure, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure(*EAGER, "fine_tune.epochs=3", "model.head_type=linear")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     monkeypatch.setattr("breedlab.pipeline.fine_tuning._seconds_an_epoch", lambda *_: 10.0)
     tuned = fine_tune(prepared, config, here, Fitted(1, "its one epoch", 1, 0.0), 19.0)
     assert tuned.told == {"epochs": 0, "kept": False}
@@ -124,7 +124,7 @@ def test_the_last_layers_train_where_there_is_no_time_for_all(
     configure: Configure, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure(*EAGER, "fine_tune.epochs=2", "model.head_type=linear")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
 
     def seconds(_context: Any, tuned: Config, _precision: str) -> float:
         return 10.0 if tuned.model.freeze == "none" else 1.0
@@ -148,20 +148,20 @@ def test_training_crops_are_smaller_where_the_network_takes_any_size(
 ) -> None:
     size = (f"data.image_size={side}", f"data.resize={side}", "data.batch_size=8")
     config = configure(f"model.name={name}", *size, "fine_tune.epochs=1")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     tuned = settings(prepared, config, "none")
     assert tuned.data.train_size == expected
-    photos = prepared.data(tuned)
-    images, _ = next(iter(photos.train_dataloader()))
+    data = prepared.data(tuned)
+    images, _ = next(iter(data.train_dataloader()))
     assert images.shape[2:] == (expected or side, expected or side)
-    images, _ = next(iter(photos.val_dataloader()))
+    images, _ = next(iter(data.val_dataloader()))
     assert images.shape[2:] == (side, side)
 
 
 def test_training_begins_where_the_head_left_the_network(configure: Configure) -> None:
     """A frozen BatchNorm gives in training what it gives in evaluation."""
     config = configure("fine_tune.epochs=1", "model.head_type=linear", "model.dropout=0")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     tuned = settings(prepared, config, "none")
     learner, _ = prepared.learner(prepared.classifier(tuned), tuned, 1)
     images = torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)
@@ -175,7 +175,7 @@ def test_training_begins_where_the_head_left_the_network(configure: Configure) -
 def test_batch_norm_stays_frozen_behind_a_frozen_stage(configure: Configure) -> None:
     words = ("model.freeze=layer3", "model.batch_norm=frozen", "model.dropout=0")
     config = configure(*words, "model.head_type=linear")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     learner, feed = prepared.learner(prepared.classifier(config), config, 1)
     activations, _ = next(iter(feed.train(0)))
     learner.eval()
@@ -193,7 +193,7 @@ def test_all_layers_train_of_a_backbone_that_another_input_size_has_frozen(
 ) -> None:
     """A search over image sizes shares one backbone among them, and frozen heads train first."""
     config = configure(*EAGER, "fine_tune.epochs=1")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     larger = configure(*EAGER, "fine_tune.epochs=1", "data.image_size=40", "data.resize=44")
     suited = prepared.suited(larger)
     head_to(here, suited.classifier(larger))

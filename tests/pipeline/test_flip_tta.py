@@ -20,12 +20,12 @@ from breedlab.serving.portable import Portable
 
 
 def test_the_test_and_all_answers_average_an_image_and_its_mirror_image(
-    configure: Callable[..., Config], photos: Path, capsys: pytest.CaptureFixture[str]
+    configure: Callable[..., Config], image_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("model.name=resnet18", "trainer.max_epochs=2", "serving.unknown=off")
     ended = run(configure("serving.flip_tta=true", *words), [])
     tested = json.loads((ended.run / "predictions.json").read_text())
-    files = [photos / name for name in tested["photos"]]
+    files = [image_folder / name for name in tested["photos"]]
     truth = torch.tensor(tested["labels"])
     with opened(ended.run) as folder:
         description = json.loads((folder / "model.json").read_text())

@@ -43,11 +43,11 @@ def planned(quickstart: Config, here: Path) -> Planned:
 def folder(root: Path, **splits: int) -> Path:
     """A data set of two classes with so many images a class in each split; no split is
     `root/<class>/`."""
-    for split, photos in splits.items():
+    for split, images in splits.items():
         for breed in ("beagle", "whippet"):
             place = root / breed if split == "all" else root / split / breed
             place.mkdir(parents=True)
-            for number in range(photos):
+            for number in range(images):
                 Image.new("RGB", (8, 8), (number, 0, 0)).save(place / f"{number}.png")
     return root
 
@@ -121,7 +121,7 @@ def test_fine_tuning_has_a_probe_and_no_activations(planned: Planned) -> None:
     assert "activations" not in text
 
 
-def test_views_multiply_the_photos_to_compute(planned: Planned) -> None:
+def test_views_multiply_the_images_to_compute(planned: Planned) -> None:
     assert "activations once: 1,056 images" in planned({"cache.views": 3, "data.augment": "basic"})
     assert "activations" not in planned({"cache.mode": "off"})
 
@@ -151,7 +151,7 @@ def test_a_dimension_is_told_as_it_is_written_in_the_config(
     assert told in planned({"tuner.space": {path: given}})
 
 
-def test_photos_to_download_are_told_with_size_and_counts(
+def test_images_to_download_are_told_with_size_and_counts(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["experiment=resnet34_hpo", "dry_run=true"])
@@ -166,7 +166,7 @@ def test_photos_to_download_are_told_with_size_and_counts(
     assert "GB for activations in .cache/activations" in text
 
 
-def test_photos_in_a_folder_are_counted(planned: Planned, here: Path) -> None:
+def test_images_in_a_folder_are_counted(planned: Planned, here: Path) -> None:
     root = folder(here / "dogs", train=5, valid=2, test=3)
     text = planned({"data.root": str(root)})
     assert f"data      {root}\n" in text

@@ -12,7 +12,7 @@ import torch
 
 from breedlab.config import Config
 from breedlab.pipeline import final_test
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.refit import on_all
 from breedlab.pipeline.run import run
 from breedlab.training import loop
@@ -55,7 +55,7 @@ def test_the_final_is_trained_on_both_splits_for_the_epochs_that_validation_foun
         "refit on the 124 images of train and validation" in (stopped / "report.html").read_text()
     )
 
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     classifier = prepared.classifier(config)
     cached = prepared.activations(classifier, config)
     assert cached is not None
@@ -79,7 +79,7 @@ def test_logistic_regression_is_refit_as_scikit_learn_does(
 
     config = configure("model.head_type=logistic", "model.logistic.c=0.01", "trainer.refit=true")
     result = run(config, [])
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     cached = prepared.activations(prepared.classifier(config), config)
     assert cached is not None
     features = torch.cat([cached.train[0], cached.valid]).double().numpy()

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from breedlab.config import Config
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.run import run
 from breedlab.training.context import prepare
 
@@ -34,7 +34,7 @@ def test_a_run_with_logistic_regression_serves_the_solved_head(
         and result.metrics["training"]["logistic"]["c"] == 0.1
     )
     assert "logistic regression: valid/top1" in capsys.readouterr().out
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     classifier = prepared.classifier(config)
     prepared.solve(classifier, config)
     saved = torch.load(result.run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]

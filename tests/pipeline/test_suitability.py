@@ -16,7 +16,7 @@ from codes import raises_code
 from breedlab.cli.launch import main
 from breedlab.config import Config, search_space
 from breedlab.config.space import Choices, Range
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.run import run
 from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
 
@@ -120,13 +120,17 @@ def test_early_stopping_that_cuts_a_schedule_off_is_warned_of(
 
 @pytest.mark.parametrize("weights", ["none", "balanced"])
 def test_nobody_is_told_to_balance_classes_that_are(
-    here: Path, photos: Path, configure: Configure, capsys: pytest.CaptureFixture[str], weights: str
+    here: Path,
+    image_folder: Path,
+    configure: Configure,
+    capsys: pytest.CaptureFixture[str],
+    weights: str,
 ) -> None:
     root = here / "photos"
-    shutil.copytree(photos, root)
+    shutil.copytree(image_folder, root)
     for image in sorted(next((root / "train").iterdir()).iterdir())[2:]:  # of 25
         image.unlink()
-    checked_photos(configure(f"data.root={root}", f"data.class_weights={weights}"))
+    checked_images(configure(f"data.root={root}", f"data.class_weights={weights}"))
     said = " ".join(capsys.readouterr().out.split())
     assert "classes are imbalanced" in said
     assert ("data.class_weights=balanced weighs them evenly" in said) is (weights == "none")

@@ -23,7 +23,7 @@ from breedlab.config import Config, validate
 from breedlab.config.compose import load
 from breedlab.config.validate import known_paths
 from breedlab.data.augmentations import Built
-from breedlab.data.module import PhotoData
+from breedlab.data.module import ImageData
 from breedlab.data.source import obtain
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import ConfigError
@@ -204,11 +204,11 @@ def test_a_loading_process_that_is_spawned_gets_the_augmentation(
 
 
 def test_training_sees_the_images_that_a_plugin_makes(
-    package: Write, words: Words, photos: Path
+    package: Write, words: Words, image_folder: Path
 ) -> None:
     config = read(words(package(AUGMENTATION), *BLANK, "data.blank.side=5", "data.num_workers=2"))
     transform = EvalTransform(36, 32, "bilinear", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
-    data = PhotoData(obtain(config), config.data, transform, 1, None)
+    data = ImageData(obtain(config), config.data, transform, 1, None)
     images, _ = next(iter(data.train_dataloader()))
     assert torch.equal(images[:, :, :5, :5], torch.zeros_like(images[:, :, :5, :5]))
     assert images[:, :, 5:, 5:].float().mean() > 10

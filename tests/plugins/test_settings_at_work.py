@@ -96,7 +96,7 @@ class Diary(LoggerKind):
 
 
 def test_settings_of_plugins_reach_the_test_the_report_and_evaluate(
-    package: Write, words: Words, photos: Path, here: Path, capsys: Any
+    package: Write, words: Words, image_folder: Path, here: Path, capsys: Any
 ) -> None:
     own = ["monitor.counted.factor=3", "report.note.text=ours", "logger.name=diary"]
     watched = ["debugger=losses", "profiler=system", "trainer.max_epochs=1", "name=own"]
@@ -115,7 +115,7 @@ def test_settings_of_plugins_reach_the_test_the_report_and_evaluate(
         assert len(verdicts) > 5  # the others are judged
 
     capsys.readouterr()
-    assert evaluate.main([str(run), str(photos / "test"), "--json"]) == 0
+    assert evaluate.main([str(run), str(image_folder / "test"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["metrics"]["counted"] == 3 * test["photos"]
 
 

@@ -106,11 +106,11 @@ def test_one_of_each_kind_from_the_manual_is_at_work_in_a_run(
     with safe_open(str(folder / "model.safetensors"), "pt") as weights:
         assert "head.classes" in weights.keys()  # noqa: SIM118  not a mapping
 
-    photo = here / "data" / "stripes" / "test" / "vertical" / "0.png"
-    assert predict.main([str(run), str(photo), "--json"]) == 0
+    image = here / "data" / "stripes" / "test" / "vertical" / "0.png"
+    assert predict.main([str(run), str(image), "--json"]) == 0
     answer = json.loads(capsys.readouterr().out)
     assert "vertical" in json.dumps(answer) and "horizontal" in json.dumps(answer)
-    answered_by_an_endpoint(folder, photo)
+    answered_by_an_endpoint(folder, image)
 
 
 ENDPOINT = """
@@ -125,18 +125,18 @@ sys.meta_path.insert(0, Absent())
 import inference
 model = inference.model_fn(sys.argv[1])
 assert inference.handler.__file__.startswith(sys.argv[1]), inference.handler.__file__
-photos = inference.input_fn(open(sys.argv[2], "rb").read(), "image/png")
-body, kind = inference.output_fn(inference.predict_fn(photos, model), "application/json")
+images = inference.input_fn(open(sys.argv[2], "rb").read(), "image/png")
+body, kind = inference.output_fn(inference.predict_fn(images, model), "application/json")
 print(model.engine.choice, type(model.network.head).__name__, body.decode())
 """
 
 
-def answered_by_an_endpoint(folder: Path, photo: Path) -> None:
+def answered_by_an_endpoint(folder: Path, image: Path) -> None:
     """An endpoint has the archive's code and the packages that it asks for, and nothing of the
     working folder."""
     needed = (folder / "code" / "requirements.txt").read_text()
     assert "pydantic==" in needed
-    command = [sys.executable, "-c", ENDPOINT, str(folder), str(photo)]
+    command = [sys.executable, "-c", ENDPOINT, str(folder), str(image)]
     environment = {"PYTHONPATH": str(folder / "code"), "PATH": "/usr/bin:/bin"}
     answer = subprocess.run(
         command, cwd="/", env=environment, capture_output=True, text=True, check=False

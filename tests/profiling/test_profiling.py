@@ -165,19 +165,19 @@ def test_a_watched_run_ends_at_the_same_weights(
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
-def test_a_training_that_waits_for_its_photos_is_told(
+def test_a_training_that_waits_for_its_images_is_told(
     words: Words,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    plain = module.PhotoDataset.__getitem__
+    plain = module.ImageDataset.__getitem__
 
-    def slow(self: module.PhotoDataset, key: Any) -> Any:
+    def slow(self: module.ImageDataset, key: Any) -> Any:
         time.sleep(0.01)
         return plain(self, key)
 
-    monkeypatch.setattr(module.PhotoDataset, "__getitem__", slow)
+    monkeypatch.setattr(module.ImageDataset, "__getitem__", slow)
     found = verdicts(launch(words, tmp_path, "profiler=system", "cache.mode=off"))["Dataloader"]
     assert found["verdict"] == "triggered" and found["steps"] and "num_workers" in found["advice"]
     assert found["figures"]["share_of_step_time"] > 0.2

@@ -21,7 +21,7 @@ def write_run(
     folder: Path,
     *,
     classes: list[str],
-    photos: Path | None = None,
+    images: Path | None = None,
     trials: int = 12,
     steps: int = 400,
     seed: int = 0,
@@ -31,7 +31,7 @@ def write_run(
     Args:
         folder: Where to write it.
         classes: Their names.
-        photos: Where to draw the images; none are drawn by default.
+        images: Where to draw the images; none are drawn by default.
         trials: Of the search.
         steps: Of the training, 10 epochs.
         seed: Of the figures.
@@ -59,7 +59,7 @@ def write_run(
     files = {
         s: [f"{s}/{label:03}/{i}.jpg" for i, label in enumerate(mine)] for s, mine in labels.items()
     }
-    root = photos or folder / "gone"
+    root = images or folder / "gone"
     left_out = [{"file": f"train/{HOSTILE}.jpg", "reason": "is empty"}]
     splits = {
         "root": str(root),
@@ -69,7 +69,7 @@ def write_run(
         "labels": labels,
     }
     (folder / "splits.json").write_text(
-        json.dumps({**splits, "left_out": left_out, "warnings": ["few photos"]})
+        json.dumps({**splits, "left_out": left_out, "warnings": ["few images"]})
     )
     lineage = {
         "experiment": "made",
@@ -128,12 +128,12 @@ def write_run(
                 )
     _profile(folder / "profile", chance, steps)
     (folder / "model.tar.gz").write_bytes(bytes(1000))
-    if photos is not None:
+    if images is not None:
         first = dict(zip(labels["train"][::-1], files["train"][::-1], strict=True))
         for file in (*first.values(), *files["test"]):
-            (photos / file).parent.mkdir(parents=True, exist_ok=True)
+            (images / file).parent.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (160, 120), tuple(chance.integers(0, 255, 3).tolist())).save(
-                photos / file
+                images / file
             )
     return folder
 

@@ -32,7 +32,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     assert len(BREEDS) == 133
     folder = tmp_path_factory.mktemp("made")
     made = write_run(
-        folder / "run", classes=[HOSTILE, *BREEDS[1:]], photos=folder / "photos", steps=4000
+        folder / "run", classes=[HOSTILE, *BREEDS[1:]], images=folder / "photos", steps=4000
     )
     return write_report([made]).as_uri()
 

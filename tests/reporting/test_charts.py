@@ -35,8 +35,8 @@ def test_the_bins_are_those_of_the_calibration_error() -> None:
     labels = torch.tensor(chance.integers(0, 4, 500))
     sure, answers = logits.softmax(1).max(1)
     found = test_charts.bins(sure.tolist(), (answers == labels).tolist())
-    assert sum(b.photos for b in found) == 500
-    error = sum(b.photos / 500 * abs(b.accuracy - b.confidence) for b in found)
+    assert sum(b.images for b in found) == 500
+    error = sum(b.images / 500 * abs(b.accuracy - b.confidence) for b in found)
     metric = MulticlassCalibrationError(4, n_bins=test_charts.BINS)
     assert error == pytest.approx(float(metric(logits, labels)), abs=1e-6)
 

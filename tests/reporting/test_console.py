@@ -189,7 +189,7 @@ def width(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
 
 
 @pytest.mark.parametrize("width", [80, 100], indirect=True)
-def test_an_error_is_folded_so_that_the_photos_names_are_whole(
+def test_an_error_is_folded_so_that_the_images_names_are_whole(
     width: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     predict._show(ANSWERS)
@@ -210,7 +210,7 @@ def test_names_too_long_for_a_terminal_are_folded_and_not_cut(
     assert all(name.replace(" ", "") in column.replace(" ", "") for name in NAMES)
 
 
-def test_in_a_pipe_a_photo_and_what_is_said_of_it_are_one_line(
+def test_in_a_pipe_a_image_and_what_is_said_of_it_are_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     predict._show(ANSWERS)

@@ -20,7 +20,7 @@ from codes import raises_code
 from made_runs import HOSTILE, write_run
 
 from breedlab.cli import launch, report
-from breedlab.data.photo_set import Photo, PhotoSet
+from breedlab.data.image_set import ImageSet, LabeledImage
 from breedlab.evaluation.statistics import wilson
 from breedlab.pipeline.final_test import most_frequent_class
 from breedlab.reporting import comparison, diagnosis_sections, quality_sections, sections
@@ -80,7 +80,7 @@ class Page(html.parser.HTMLParser):
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of few classes, one with a hostile name, with images."""
     folder = tmp_path_factory.mktemp("made")
-    return write_run(folder / "runs" / "made" / "one", classes=CLASSES, photos=folder / "photos")
+    return write_run(folder / "runs" / "made" / "one", classes=CLASSES, images=folder / "photos")
 
 
 @pytest.fixture(scope="module")
@@ -151,16 +151,22 @@ def test_names_from_files_are_text_and_nothing_else(made: Path, page: Page) -> N
     assert HOSTILE in {row["class"] for row in counts}
 
 
+def test_the_folder_of_the_images_has_its_old_name_too(made: Path) -> None:
+    run = read_run(made)
+    with pytest.warns(FutureWarning, match="photo_root is now image_root"):
+        assert run.photo_root == run.image_root is not None
+
+
 def test_figures_are_the_runs_own(made: Path, page: Page) -> None:
     test = json.loads((made / "metrics.json").read_text())["test"]
     assert f"{test['metrics']['top1']:.1%}" in page.text
     splits = json.loads((made / "splits.json").read_text())
     rows = page.charts["specs"]["counts"]["datasets"]["table1"]
     assert sum(row["photos"] for row in rows) == sum(
-        len(photos) for photos in splits["photos"].values()
+        len(images) for images in splits["photos"].values()
     )
     for finding in (
-        "few photos",
+        "few images",
         "is empty",
         "valid cut from train",
         "with changes that are not committed",
@@ -209,11 +215,11 @@ def test_guessing_is_of_the_class_that_is_most_frequent_in_training(tmp_path: Pa
 
 def test_the_most_frequent_class_is_that_of_the_training_images() -> None:
     splits = {
-        split: tuple(Photo(Path("x.jpg"), label) for label in labels)
+        split: tuple(LabeledImage(Path("x.jpg"), label) for label in labels)
         for split, labels in {"train": [1, 2, 2, 0, 2], "test": [0, 0, 0, 1]}.items()
     }
-    photos = PhotoSet(Path(), ("cat", "dog", "fox"), splits, cut=())
-    assert most_frequent_class(photos) == "fox"
+    images = ImageSet(Path(), ("cat", "dog", "fox"), splits, cut=())
+    assert most_frequent_class(images) == "fox"
 
 
 def test_figures_of_verdicts_are_told_in_their_units() -> None:
@@ -247,8 +253,8 @@ def test_figures_of_verdicts_are_told_in_their_units() -> None:
 
 def answers(*groups: tuple[float, int, int]) -> dict[str, list[Any]]:
     """Predictions of two classes, by groups: how sure, how many, how many of them right."""
-    sure = [confidence for confidence, photos, _ in groups for _ in range(photos)]
-    right = [number < hits for _, photos, hits in groups for number in range(photos)]
+    sure = [confidence for confidence, images, _ in groups for _ in range(images)]
+    right = [number < hits for _, images, hits in groups for number in range(images)]
     return {
         "probabilities": sure,
         "labels": [0] * len(sure),
@@ -277,7 +283,7 @@ def answers(*groups: tuple[float, int, int]) -> dict[str, list[Any]]:
         ),
     ],
 )
-def test_calibration_is_judged_by_its_error_and_not_from_a_few_photos(
+def test_calibration_is_judged_by_its_error_and_not_from_a_few_images(
     made: Path, found: dict[str, Any], error: float, says: str
 ) -> None:
     run = read_run(made)
@@ -319,7 +325,7 @@ def test_a_report_of_a_run_that_ended_opens_neither_pytorch_nor_optuna(
     assert {"importance", "debug_1"} <= set(page.charts["specs"]) and "1 TRAIN losses" in page.text
 
 
-def test_the_worst_confusions_and_each_class_are_shown_with_photos(page: Page) -> None:
+def test_the_worst_confusions_and_each_class_are_shown_with_images(page: Page) -> None:
     pictures = [attributes["alt"] for tag, attributes in page.tags if tag == "img"]
     assert set(CLASSES) <= set(pictures)
     assert any(re.fullmatch(r"test/\d+/\d+\.jpg", picture) for picture in pictures)
@@ -349,7 +355,7 @@ def test_the_command_of_a_run_is_one_to_copy(argv: list[str], typed: str, tmp_pa
     assert sections.summary(read_run(made))["command"] == typed
 
 
-def test_without_its_photos_a_report_is_still_written_and_says_so(
+def test_without_its_images_a_report_is_still_written_and_says_so(
     made: Path, tmp_path: Path
 ) -> None:
     elsewhere = shutil.copytree(made, tmp_path / "copy")

@@ -11,7 +11,7 @@ import pytest
 
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.serving import openvino_export
 from breedlab.serving.archive import record_engine, write_folder
 from breedlab.serving.engines import Choice
@@ -24,7 +24,7 @@ Configure = Callable[..., Config]
 @pytest.fixture(scope="module")
 def prepared(configure: Configure) -> TrainingContext:
     config = configure("model.name=resnet18")
-    return prepare(config, checked_photos(config))
+    return prepare(config, checked_images(config))
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,8 @@ def with_openvino(
 
 
 @pytest.fixture(scope="module")
-def photo(photos: Path) -> bytes:
-    return next((photos / "test").rglob("*.jpg")).read_bytes()
+def image(image_folder: Path) -> bytes:
+    return next((image_folder / "test").rglob("*.jpg")).read_bytes()
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
-from breedlab.serving.request_parser import JSON, PHOTO_TYPES
+from breedlab.serving.request_parser import IMAGE_TYPES, JSON
 
 
 def saved(image: Image.Image, kind: str, **words: Any) -> bytes:
@@ -86,12 +86,12 @@ def png(
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
-def claiming(photo: bytes, width: int, height: int) -> bytes:
+def claiming(image: bytes, width: int, height: int) -> bytes:
     """A JPEG that says it has these dimensions."""
     for marker in (b"\xff\xc0", b"\xff\xc2"):
-        at = photo.find(marker)
+        at = image.find(marker)
         if at > 0:
-            return photo[: at + 5] + struct.pack(">HH", height, width) + photo[at + 9 :]
+            return image[: at + 5] + struct.pack(">HH", height, width) + image[at + 9 :]
     raise ValueError("no frame header")
 
 
@@ -151,7 +151,7 @@ def chunked(file: bytes, kind: bytes, content: bytes, count: int) -> bytes:
 
 
 @functools.cache
-def costly_photos() -> dict[str, tuple[bytes, str]]:
+def costly_images() -> dict[str, tuple[bytes, str]]:
     """By what they are: a file within the limit of bytes that costs a decoder seconds or gigabytes,
     and a word of what is said of it."""
     image = Image.linear_gradient("L").convert("RGB").resize((96, 64))
@@ -210,7 +210,7 @@ def half(file: bytes) -> bytes:
 
 
 @functools.cache
-def refused_photos() -> dict[str, tuple[bytes, str]]:
+def refused_images() -> dict[str, tuple[bytes, str]]:
     """By what they are: a file that no server should take, and a word of what is said of it."""
     image = Image.linear_gradient("L").convert("RGB").resize((96, 64))
     jpeg, progressive = saved(image, "JPEG"), saved(image, "JPEG", progressive=True)
@@ -224,7 +224,7 @@ def refused_photos() -> dict[str, tuple[bytes, str]]:
         "no dimensions": (png(0, 0, rows=b""), "corrupt"),
         "a JPEG that says it is huge": (claiming(jpeg, 65_000, 65_000), "large"),
         "a JPEG without height": (claiming(jpeg, 96, 0), ""),
-        "a long thin photo": (saved(image.resize((6_000, 3)), "JPEG"), "narrow"),
+        "a long thin image": (saved(image.resize((6_000, 3)), "JPEG"), "narrow"),
         "a thousand scans": (progressive[:-2] + scan * 1000 + b"\xff\xd9", "scans"),
         "a truncated JPEG": (half(jpeg), "truncated"),
         "a truncated PNG": (half(saved(image, "PNG")), "truncated"),
@@ -248,7 +248,7 @@ def refused_photos() -> dict[str, tuple[bytes, str]]:
         "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n", "not an image"),
         "words": (b"no photo", "not an image"),
         "an iPhone's HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500), "HEIC"),
-        **costly_photos(),
+        **costly_images(),
     }  # fmt: skip
 
 
@@ -287,8 +287,8 @@ def refused_bodies() -> dict[str, tuple[bytes, str | None, int, str]]:
         "a fraction of many digits": (b"0." + b"1" * 5_000_000, JSON, 400, "expected"),
         "a number beyond numbers": (b"1e999999999", JSON, 400, "expected"),
         "NaN": (b"NaN", JSON, 400, "expected"),
-        "no photos": (b"[]", JSON, 400, "expected 1 to"),
-        "too many photos": (json.dumps([{"image": one}] * 33).encode(), JSON, 400, "33 images"),
+        "no images": (b"[]", JSON, 400, "expected 1 to"),
+        "too many images": (json.dumps([{"image": one}] * 33).encode(), JSON, 400, "33 images"),
         "a list in a list": (json.dumps([[{"image": one}]]).encode(), JSON, 400, "expected"),
         "a text": (json.dumps("a photo!").encode(), JSON, 400, "is not base64"),
         "null": (b"null", JSON, 400, "expected"),
@@ -296,7 +296,7 @@ def refused_bodies() -> dict[str, tuple[bytes, str | None, int, str]]:
         "a key too many": (json.dumps({"image": one, "url": "http://a/"}).encode(), JSON, 400, "expected"),
         "a number for an image": (b'{"image": 3}', JSON, 400, "expected"),
         "bytes in a list": (json.dumps({"image": list(jpeg[:99])}).encode(), JSON, 400, "expected"),
-        "an empty photo": (b'{"image": ""}', JSON, 400, "empty"),
+        "an empty image": (b'{"image": ""}', JSON, 400, "empty"),
         "what is not base64": (b'{"image": "%%%"}', JSON, 400, "base64"),
         "base64 of other letters": ('{"image": "é"}'.encode(), JSON, 400, "base64"),
         "a lone surrogate": (b'{"image": "\\ud800"}', JSON, 400, "base64"),
@@ -308,12 +308,12 @@ def refused_bodies() -> dict[str, tuple[bytes, str | None, int, str]]:
     }  # fmt: skip
 
 
-def _cut(photo: bytes, draw: Callable[..., Any]) -> bytes:
-    return photo[: draw(st.integers(0, len(photo)))]
+def _cut(image: bytes, draw: Callable[..., Any]) -> bytes:
+    return image[: draw(st.integers(0, len(image)))]
 
 
-def _changed(photo: bytes, draw: Callable[..., Any]) -> bytes:
-    made = bytearray(photo)
+def _changed(image: bytes, draw: Callable[..., Any]) -> bytes:
+    made = bytearray(image)
     for at, value in draw(
         st.lists(st.tuples(st.integers(0, len(made) - 1), st.integers(0, 255)), max_size=12)
     ):
@@ -321,9 +321,9 @@ def _changed(photo: bytes, draw: Callable[..., Any]) -> bytes:
     return bytes(made)
 
 
-def _changed_at_the_start(photo: bytes, draw: Callable[..., Any]) -> bytes:
+def _changed_at_the_start(image: bytes, draw: Callable[..., Any]) -> bytes:
     """Headers are where the numbers are that decoders believe."""
-    made = bytearray(photo)
+    made = bytearray(image)
     end = min(len(made), 64) - 1
     for at, value in draw(
         st.lists(st.tuples(st.integers(2, end), st.sampled_from([0, 1, 127, 128, 255])), max_size=6)
@@ -332,19 +332,19 @@ def _changed_at_the_start(photo: bytes, draw: Callable[..., Any]) -> bytes:
     return bytes(made)
 
 
-def _spliced(photo: bytes, draw: Callable[..., Any]) -> bytes:
+def _spliced(image: bytes, draw: Callable[..., Any]) -> bytes:
     other = draw(st.sampled_from(_REAL))
-    return photo[: draw(st.integers(0, len(photo)))] + other[draw(st.integers(0, len(other))) :]
+    return image[: draw(st.integers(0, len(image)))] + other[draw(st.integers(0, len(other))) :]
 
 
-def _doubled(photo: bytes, draw: Callable[..., Any]) -> bytes:
-    start, end = sorted(draw(st.tuples(st.integers(0, len(photo)), st.integers(0, len(photo)))))
-    return photo[:end] + photo[start:end] * draw(st.integers(1, 40)) + photo[end:]
+def _doubled(image: bytes, draw: Callable[..., Any]) -> bytes:
+    start, end = sorted(draw(st.tuples(st.integers(0, len(image)), st.integers(0, len(image)))))
+    return image[:end] + image[start:end] * draw(st.integers(1, 40)) + image[end:]
 
 
-def _stuffed(photo: bytes, draw: Callable[..., Any]) -> bytes:
-    at = draw(st.integers(0, len(photo)))
-    return photo[:at] + draw(st.binary(max_size=64)) + photo[at:]
+def _stuffed(image: bytes, draw: Callable[..., Any]) -> bytes:
+    at = draw(st.integers(0, len(image)))
+    return image[:at] + draw(st.binary(max_size=64)) + image[at:]
 
 
 _REAL = real_files()
@@ -355,18 +355,18 @@ _WAYS = (
     _spliced,
     _doubled,
     _stuffed,
-    lambda photo, _draw: photo,
+    lambda image, _draw: image,
 )
 
 
 @st.composite
-def photos(draw: Callable[..., Any]) -> bytes:
+def images(draw: Callable[..., Any]) -> bytes:
     """Real files, mutated once or a few times."""
-    photo = draw(st.sampled_from(_REAL))
+    image = draw(st.sampled_from(_REAL))
     for way in draw(st.lists(st.sampled_from(_WAYS), min_size=1, max_size=3)):
-        if len(photo) > 3:
-            photo = way(photo, draw)
-    return bytes(photo)
+        if len(image) > 3:
+            image = way(image, draw)
+    return bytes(image)
 
 
 _LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30))
@@ -387,17 +387,17 @@ def requests(draw: Callable[..., Any]) -> tuple[bytes, str, str]:
         case 0:
             body, kind = (
                 draw(st.binary(max_size=200)),
-                draw(st.sampled_from([*PHOTO_TYPES, JSON]) | st.text(max_size=9)),
+                draw(st.sampled_from([*IMAGE_TYPES, JSON]) | st.text(max_size=9)),
             )
             return body, kind, draw(st.text(max_size=20))
         case 1:
             return json.dumps(draw(_TREES)).encode(), JSON, accept
         case 2:
-            found = draw(st.lists(photos(), min_size=1, max_size=3))
+            found = draw(st.lists(images(), min_size=1, max_size=3))
             items: list[Any] = [{"image": base64.b64encode(one).decode()} for one in found]
             if draw(st.booleans()):
                 items[0] = {draw(st.sampled_from(["image", "url", "x"])): draw(_TREES)}
             text = json.dumps(items if len(items) > 1 else items[0]).encode()
             return (_changed(text, draw) if draw(st.booleans()) else text), JSON, accept
         case _:
-            return draw(photos()), draw(st.sampled_from(PHOTO_TYPES)), accept
+            return draw(images()), draw(st.sampled_from(IMAGE_TYPES)), accept

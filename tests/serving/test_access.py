@@ -47,11 +47,11 @@ def url(model: Model) -> Iterator[str]:
     ],
 )
 def test_only_who_knows_the_key_is_answered(
-    headers: dict[str, str], status: int, url: str, photo: bytes
+    headers: dict[str, str], status: int, url: str, image: bytes
 ) -> None:
     sent = {name: value.encode() for name, value in headers.items()}
     for method, path in (("POST", "/invocations"), ("POST", "/explain"), ("GET", "/model")):
-        body = photo if method == "POST" else None
+        body = image if method == "POST" else None
         answer = requests.request(method, url + path, data=body, headers=sent, timeout=60)
         assert answer.status_code == status, path
         if status == 401:
@@ -69,13 +69,13 @@ def test_a_load_balancer_and_the_page_need_none(url: str) -> None:
         assert requests.get(url + path, timeout=60).status_code == 200, path
 
 
-def test_a_named_page_may_ask_and_read(url: str, photo: bytes) -> None:
+def test_a_named_page_may_ask_and_read(url: str, image: bytes) -> None:
     asked = {"Origin": PAGE, "Access-Control-Request-Method": "POST"}
     before = requests.options(url + "/invocations", headers=asked, timeout=60)
     assert before.status_code == 204 and before.headers["Access-Control-Allow-Origin"] == PAGE
     assert "X-API-Key" in before.headers["Access-Control-Allow-Headers"]
     headers = {"Origin": PAGE, "X-API-Key": KEY}
-    answer = requests.post(url + "/invocations", data=photo, headers=headers, timeout=60)
+    answer = requests.post(url + "/invocations", data=image, headers=headers, timeout=60)
     assert answer.status_code == 200
     assert answer.headers["Access-Control-Allow-Origin"] == PAGE
     assert answer.headers["Vary"] == "Origin"
@@ -85,21 +85,21 @@ def test_a_named_page_may_ask_and_read(url: str, photo: bytes) -> None:
 
 
 @pytest.mark.parametrize("origin", ["https://evil.example", "http://dogs.example", f"{PAGE}:8443"])
-def test_another_page_may_not(origin: str, url: str, photo: bytes) -> None:
+def test_another_page_may_not(origin: str, url: str, image: bytes) -> None:
     headers = {"Origin": origin, "X-API-Key": KEY, "Access-Control-Request-Method": "POST"}
     for method in ("OPTIONS", "POST"):
         answer = requests.request(
-            method, url + "/invocations", data=photo, headers=headers, timeout=60
+            method, url + "/invocations", data=image, headers=headers, timeout=60
         )
         assert answer.status_code == 403
         assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-def test_without_being_asked_for_neither_is_there(model: Model, photo: bytes) -> None:
+def test_without_being_asked_for_neither_is_there(model: Model, image: bytes) -> None:
     with running(settings(make_app(model))) as port:
         answer = requests.post(
             f"http://127.0.0.1:{port}/invocations",
-            data=photo,
+            data=image,
             headers={"Origin": PAGE},
             timeout=60,
         )
@@ -108,9 +108,9 @@ def test_without_being_asked_for_neither_is_there(model: Model, photo: bytes) ->
 
 
 def test_our_client_sends_the_key_of_the_environment(
-    url: str, photos: Path, monkeypatch: pytest.MonkeyPatch
+    url: str, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = [next((photos / "test").rglob("*.jpg"))]
+    files = [next((image_folder / "test").rglob("*.jpg"))]
     monkeypatch.delenv(KEY_VARIABLE, raising=False)
     with raises_code("BL500", names=KEY_VARIABLE):
         list(ask(url, files, 1))
@@ -148,7 +148,7 @@ def test_what_is_no_origin_is_refused(origin: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_page_asks_for_the_key(url: str, browser: Any, photos: Path) -> None:
+def test_the_page_asks_for_the_key(url: str, browser: Any, image_folder: Path) -> None:
     from selenium.webdriver.common.by import By
     from selenium.webdriver.common.keys import Keys
     from selenium.webdriver.support.ui import WebDriverWait
@@ -162,6 +162,6 @@ def test_the_page_asks_for_the_key(url: str, browser: Any, photos: Path) -> None
         field.send_keys(typed + Keys.ENTER)
     wait.until(lambda driver: "classes" in driver.find_element(By.ID, "which").text)
     assert not field.is_displayed()
-    photo = next((photos / "test").rglob("*.jpg"))
-    browser.find_element(By.ID, "file").send_keys(str(photo))
+    image = next((image_folder / "test").rglob("*.jpg"))
+    browser.find_element(By.ID, "file").send_keys(str(image))
     wait.until(lambda driver: driver.find_elements(By.CSS_SELECTOR, "#classes button"))

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
     not openvino_export.is_installed(), reason="needs the engines extra"
 )
 
-SIDE, PHOTOS = 16, 128
+SIDE, IMAGES = 16, 128
 
 
 class Overshadowed(nn.Module):
@@ -40,23 +40,23 @@ class Overshadowed(nn.Module):
         ]
         self.compare.bias.data.zero_()
 
-    def forward(self, photos: torch.Tensor) -> torch.Tensor:
-        mixed = self.mix(photos.float() / 255).relu()
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        mixed = self.mix(images.float() / 255).relu()
         result: torch.Tensor = self.compare(mixed).mean((2, 3))
         return result
 
 
-def some_photos(seed: int) -> torch.Tensor:
+def some_images(seed: int) -> torch.Tensor:
     draw = torch.Generator().manual_seed(seed)
-    base = torch.randint(60, 200, (PHOTOS, 1, 1, 1), generator=draw)
-    offset = torch.randint(4, 12, (PHOTOS, 1, 1, 1), generator=draw)
-    sign = torch.randint(0, 2, (PHOTOS, 1, 1, 1), generator=draw) * 2 - 1
+    base = torch.randint(60, 200, (IMAGES, 1, 1, 1), generator=draw)
+    offset = torch.randint(4, 12, (IMAGES, 1, 1, 1), generator=draw)
+    sign = torch.randint(0, 2, (IMAGES, 1, 1, 1), generator=draw) * 2 - 1
     colors = torch.cat([base + sign * offset, base, base], 1)
     return colors.expand(-1, -1, SIDE, SIDE).to(torch.uint8).contiguous()
 
 
-def decided(engine: OpenVino, photos: torch.Tensor) -> torch.Tensor:
-    return engine.scores(photos).argmax(1)
+def decided(engine: OpenVino, images: torch.Tensor) -> torch.Tensor:
+    return engine.scores(images).argmax(1)
 
 
 Refused = tuple[Candidate, Any, Path, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -66,7 +66,7 @@ Refused = tuple[Candidate, Any, Path, torch.Tensor, torch.Tensor, torch.Tensor]
 def refused(tmp_path: Path) -> Refused:
     """An int8 engine that the gate refuses, and what `restore_accuracy` gets with it."""
     network = Overshadowed().eval()
-    calibration, validation = some_photos(0), some_photos(1)
+    calibration, validation = some_images(0), some_images(1)
     with torch.inference_mode():
         reference = network(validation).argmax(1)
     graph = openvino_export.convert(network, SIDE)
@@ -76,7 +76,7 @@ def refused(tmp_path: Path) -> Refused:
     candidate = Candidate(Choice("openvino", "int8"), OpenVino(file, "int8"), right=1.0)
     candidate.agreement = float((decided(candidate.engine, validation) == reference).float().mean())
     module = Candidate(MODULE, agreement=1.0, right=1.0)
-    candidate.objection = objection(candidate, module, PHOTOS)
+    candidate.objection = objection(candidate, module, IMAGES)
     assert "agrees with the module on" in candidate.objection
     return candidate, graph, file, calibration, validation, reference
 
@@ -86,12 +86,12 @@ def test_layers_that_int8_ruins_stay_in_fp32(
 ) -> None:
     candidate, _, file, *_ = refused
     assert restore_accuracy(*refused, Answers(classes=2))
-    unseen = some_photos(2)
+    unseen = some_images(2)
     with torch.inference_mode():
         expected = Overshadowed().eval()(unseen).argmax(1)
     assert candidate.engine is not None
     agreement = float((candidate.engine.scores(unseen).argmax(1) == expected).float().mean())
-    assert agreement >= 1 - most_differing(PHOTOS)
+    assert agreement >= 1 - most_differing(IMAGES)
     assert "FakeQuantize" in file.read_text(), "what does not lose stays in int8"
     assert "fp32" in candidate.as_dict()["verdict"]
     assert "again" in capsys.readouterr().out
@@ -108,11 +108,11 @@ def test_a_search_that_takes_too_long_leaves_the_engine_as_it_was(
     assert "took more than 0 minutes" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize(("photos", "allowed"), [(100, 0), (128, 1), (1000, 20)])
-def test_as_many_answers_may_differ_as_the_gate_lets_through(photos: int, allowed: int) -> None:
+@pytest.mark.parametrize(("images", "allowed"), [(100, 0), (128, 1), (1000, 20)])
+def test_as_many_answers_may_differ_as_the_gate_lets_through(images: int, allowed: int) -> None:
     module = Candidate(MODULE, agreement=1.0, right=0.9)
-    assert round(most_differing(photos) * photos) == allowed
+    assert round(most_differing(images) * images) == allowed
     for differing, refused in ((allowed, False), (allowed + 1, True)):
-        agreement = (photos - differing) / photos
+        agreement = (images - differing) / images
         int8 = Candidate(Choice("openvino", "int8"), agreement=agreement, right=0.9)
-        assert bool(objection(int8, module, photos)) is refused
+        assert bool(objection(int8, module, images)) is refused

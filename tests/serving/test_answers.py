@@ -45,7 +45,7 @@ def export(tmp_path: Path, prepared: TrainingContext, classifier: Classifier) ->
 @pytest.fixture(scope="module")
 def features(prepared: TrainingContext, classifier: Classifier) -> dict[str, torch.Tensor]:
     """Of the training and validation images, by split."""
-    counts = {split: len(prepared.report.photos.splits[split]) for split in ("train", "valid")}
+    counts = {split: len(prepared.report.images.splits[split]) for split in ("train", "valid")}
     config = prepared.config
     return {
         name: features_of(prepared, classifier, config, name, torch.arange(n))
@@ -83,13 +83,13 @@ def stranger() -> bytes:
 
 
 def test_the_temperature_divides_the_scores_and_keeps_their_order(
-    export: Export, model: Model, photo: bytes, prepared: TrainingContext
+    export: Export, model: Model, image: bytes, prepared: TrainingContext
 ) -> None:
     calibrated = Model(export(temperature=2.5))
-    batch = torch.stack([model.prepare(photo), model.prepare(photo).flip(2)])
+    batch = torch.stack([model.prepare(image), model.prepare(image).flip(2)])
     torch.testing.assert_close(calibrated.scores(batch), model.scores(batch) / 2.5)
     body, _ = handler.output_fn(
-        handler.predict_fn([photo], calibrated), "application/json; verbose=1"
+        handler.predict_fn([image], calibrated), "application/json; verbose=1"
     )
     (told,) = json.loads(body)["predictions"]
     plain = Answer(model.scores(batch[:1]).numpy(), model).verbose()["predictions"][0]
@@ -99,34 +99,34 @@ def test_the_temperature_divides_the_scores_and_keeps_their_order(
 
 
 def test_the_server_answers_with_the_temperature(
-    export: Export, model: Model, photo: bytes
+    export: Export, model: Model, image: bytes
 ) -> None:
     with TestClient(make_app(Model(export(temperature=4.0)))) as client:
         rows = client.post(
-            "/invocations", content=photo, headers={"Content-Type": "image/jpeg"}
+            "/invocations", content=image, headers={"Content-Type": "image/jpeg"}
         ).json()
     np.testing.assert_allclose(
-        rows, model.scores(model.prepare(photo)[None]) / 4, rtol=1e-3, atol=1e-5
+        rows, model.scores(model.prepare(image)[None]) / 4, rtol=1e-3, atol=1e-5
     )
 
 
 def test_an_archive_without_answers_gives_its_scores_as_they_are(
-    export: Export, model: Model, photo: bytes
+    export: Export, model: Model, image: bytes
 ) -> None:
     folder = export()
     description = json.loads((folder / "model.json").read_text())
     del description["answers"]  # as older versions wrote it
     (folder / "model.json").write_text(json.dumps(description))
     torch.testing.assert_close(
-        Model(folder).scores(model.prepare(photo)[None]), model.scores(model.prepare(photo)[None])
+        Model(folder).scores(model.prepare(image)[None]), model.scores(model.prepare(image)[None])
     )
 
 
-def test_a_photo_of_another_kind_is_unknown_and_one_of_the_classes_is_not(
-    telling: Callable[..., Path], photos: Path, stranger: bytes
+def test_a_image_of_another_kind_is_unknown_and_one_of_the_classes_is_not(
+    telling: Callable[..., Path], image_folder: Path, stranger: bytes
 ) -> None:
     model = Model(telling())
-    own = [path.read_bytes() for path in sorted((photos / "test").rglob("*.jpg"))]
+    own = [path.read_bytes() for path in sorted((image_folder / "test").rglob("*.jpg"))]
     body, _ = handler.output_fn(
         handler.predict_fn([stranger, *own], model), "application/json; verbose=1"
     )
@@ -142,11 +142,11 @@ def test_a_photo_of_another_kind_is_unknown_and_one_of_the_classes_is_not(
 
 
 def test_the_default_answer_has_a_score_for_each_class_and_row_adds_that_of_unknown(
-    telling: Callable[..., Path], photo: bytes, stranger: bytes, model: Model
+    telling: Callable[..., Path], image: bytes, stranger: bytes, model: Model
 ) -> None:
     folder = telling()
     rows = json.loads(
-        handler.output_fn(handler.predict_fn([stranger, photo], Model(folder)), "application/json")[
+        handler.output_fn(handler.predict_fn([stranger, image], Model(folder)), "application/json")[
             0
         ]
     )
@@ -154,17 +154,17 @@ def test_the_default_answer_has_a_score_for_each_class_and_row_adds_that_of_unkn
     description = json.loads((folder / "model.json").read_text())
     description["answers"]["unknown"]["row"] = True
     (folder / "model.json").write_text(json.dumps(description))
-    answer = handler.predict_fn([stranger, photo], Model(folder))
+    answer = handler.predict_fn([stranger, image], Model(folder))
     rows = json.loads(handler.output_fn(answer, "application/json")[0])
     assert np.argmax(rows[0]) == 4 and np.argmax(rows[1]) == np.argmax(
-        model.scores(model.prepare(photo)[None])[0]
+        model.scores(model.prepare(image)[None])[0]
     )
     npy = np.load(io.BytesIO(handler.output_fn(answer, "application/x-npy")[0]))
     np.testing.assert_allclose(npy, rows, rtol=1e-5)
 
 
 def test_openvino_tells_the_unknown_as_pytorch_does(
-    telling: Callable[..., Path], photo: bytes, stranger: bytes
+    telling: Callable[..., Path], image: bytes, stranger: bytes
 ) -> None:
     pytest.importorskip("openvino")
     folder = telling(temperature=1.5)
@@ -174,7 +174,7 @@ def test_openvino_tells_the_unknown_as_pytorch_does(
     record_engine(folder, Choice("openvino", "fp32"), {})
     exported = Model(folder)
     assert str(exported.engine.choice) == "openvino fp32"
-    batch = torch.stack([module.prepare(photo), module.prepare(stranger)])
+    batch = torch.stack([module.prepare(image), module.prepare(stranger)])
     torch.testing.assert_close(
         exported.engine.scores(batch), module.engine.scores(batch), rtol=1e-3, atol=1e-3
     )
@@ -185,10 +185,10 @@ def test_openvino_tells_the_unknown_as_pytorch_does(
     assert told["predictions"][0]["unknown"] is True
 
 
-def test_a_set_holds_every_class_that_is_likely_enough(export: Export, photo: bytes) -> None:
+def test_a_set_holds_every_class_that_is_likely_enough(export: Export, image: bytes) -> None:
     model = Model(export(sets={"coverage": 0.9, "least": 0.2}))
     tree = json.loads(
-        handler.output_fn(handler.predict_fn([photo], model), "application/json; verbose=1")[0]
+        handler.output_fn(handler.predict_fn([image], model), "application/json; verbose=1")[0]
     )
     (told,) = tree["predictions"]
     expected = [one["class"] for one in told["top"] if one["probability"] >= 0.2]

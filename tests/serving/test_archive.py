@@ -34,7 +34,7 @@ def test_the_archive_answers_what_the_module_answers(
     batch, _ = next(iter(data.test_dataloader()))
     with torch.no_grad():
         own = classifier(batch).numpy()
-    files = [photo.path.read_bytes() for photo in prepared.report.photos.splits["test"]][: len(own)]
+    files = [image.path.read_bytes() for image in prepared.report.images.splits["test"]][: len(own)]
     with opened(tmp_path / "model.tar.gz") as unpacked:
         model = handler.model_fn(str(unpacked))
     request = json.dumps([{"image": base64.b64encode(file).decode()} for file in files])
@@ -77,11 +77,11 @@ def test_other_tools_read_the_archive_which_is_as_small_as_theirs(tmp_path: Path
 
 
 def test_its_code_runs_without_what_training_needs(
-    folder: Path, photo: bytes, tmp_path: Path
+    folder: Path, image: bytes, tmp_path: Path
 ) -> None:
     """In a process where lightning, hydra, pydantic and the installed breedlab are not to be
     had."""
-    (tmp_path / "photo.jpg").write_bytes(photo)
+    (tmp_path / "photo.jpg").write_bytes(image)
     program = """
 import sys
 class Refuse:
@@ -93,8 +93,8 @@ sys.path.insert(0, sys.argv[1] + "/code")
 import inference, breedlab
 assert breedlab.__file__.startswith(sys.argv[1]), breedlab.__file__
 model = inference.model_fn(sys.argv[1])
-photos = inference.input_fn(open(sys.argv[2], "rb").read(), "image/jpeg")
-body, kind = inference.output_fn(inference.predict_fn(photos, model), "application/json")
+images = inference.input_fn(open(sys.argv[2], "rb").read(), "image/jpeg")
+body, kind = inference.output_fn(inference.predict_fn(images, model), "application/json")
 print(kind, body.decode())
 """  # noqa: E501
     done = subprocess.run(
@@ -156,9 +156,9 @@ def test_of_several_runs_one_has_to_be_named(tmp_path: Path) -> None:
         "image/jpeg; q=1",
     ],
 )
-def test_a_photos_bytes_are_a_request(folder: Path, photo: bytes, kind: str) -> None:
+def test_a_images_bytes_are_a_request(folder: Path, image: bytes, kind: str) -> None:
     model = handler.model_fn(str(folder))
-    scored = handler.predict_fn(handler.input_fn(photo, kind), model)
+    scored = handler.predict_fn(handler.input_fn(image, kind), model)
     answer, answered = handler.output_fn(scored, "application/json")
     assert answered == "application/json"
     assert np.argmax(json.loads(answer)) == scored.scores.argmax()
@@ -194,13 +194,13 @@ def test_a_bad_request_is_told_why(body: bytes | str, kind: str, status: int, sa
 
 
 def test_no_address_is_asked_unless_the_archive_says_so(folder: Path) -> None:
-    photos = handler.input_fn('{"url": "http://127.0.0.1/x.jpg"}', "application/json")
+    images = handler.input_fn('{"url": "http://127.0.0.1/x.jpg"}', "application/json")
     with raises_code("BL502") as caught:
-        handler.predict_fn(photos, handler.model_fn(str(folder)))
+        handler.predict_fn(images, handler.model_fn(str(folder)))
     assert caught.value.status == 400
 
 
-def test_bytes_that_are_no_photo_are_the_clients_fault(folder: Path) -> None:
+def test_bytes_that_are_no_image_are_the_clients_fault(folder: Path) -> None:
     model = handler.model_fn(str(folder))
     with pytest.raises(BadRequest, match="the image is not an image") as caught:
         handler.predict_fn([b"hello"], model)

@@ -33,16 +33,16 @@ class Engine:
     def split(self) -> list[Callable[[torch.Tensor], torch.Tensor]]:
         return [partial(self._compute, "a part") for _ in range(self.parts)]
 
-    def scores(self, photos: torch.Tensor) -> torch.Tensor:
-        return self._compute("all cores", photos)
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        return self._compute("all cores", images)
 
-    def _compute(self, way: str, photos: torch.Tensor) -> torch.Tensor:
-        values = photos[:, 0, 0, 0].tolist()
+    def _compute(self, way: str, images: torch.Tensor) -> torch.Tensor:
+        values = images[:, 0, 0, 0].tolist()
         self.calls.append((way, values))
         assert self.may_go_on.acquire(timeout=20)
         if 113 in values:
             raise RuntimeError("no scores for 113")
-        return photos[:, 0, 0, :1].float()
+        return images[:, 0, 0, :1].float()
 
 
 @asynccontextmanager
@@ -74,7 +74,7 @@ def run(test: Callable[[], Any]) -> None:
     asyncio.run(test())
 
 
-def test_a_lone_photo_has_all_cores_again_and_again() -> None:
+def test_a_lone_image_has_all_cores_again_and_again() -> None:
     async def test() -> None:
         engine = Engine(parts=2)
         async with batching(engine) as ask:
@@ -86,7 +86,7 @@ def test_a_lone_photo_has_all_cores_again_and_again() -> None:
     run(test)
 
 
-def test_a_second_photo_does_not_wait_for_the_first() -> None:
+def test_a_second_image_does_not_wait_for_the_first() -> None:
     async def test() -> None:
         engine = Engine(parts=2)
         async with batching(engine) as ask:

@@ -49,7 +49,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(engine_timing, "BATCHES", (1, 4))
     monkeypatch.setattr(engine_timing, "_MOST_ROUNDS", 2)
     monkeypatch.setattr(engine_selection, "_CALIBRATION", 8)
-    monkeypatch.setattr(engine_gate, "FEWEST_PHOTOS", 10)
+    monkeypatch.setattr(engine_gate, "FEWEST_IMAGES", 10)
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ def as_if_timed(monkeypatch: pytest.MonkeyPatch, **speeds: float) -> None:
     """Engines as fast as told, by precision of OpenVINO or `module`; the clock is not what these
     tests are about."""
 
-    def timed(candidates: Any, photos: torch.Tensor) -> None:
+    def timed(candidates: Any, images: torch.Tensor) -> None:
         for candidate in candidates:
             name = "module" if candidate.choice.engine == "eager" else candidate.choice.precision
             candidate.milliseconds = {1: speeds[name]}
@@ -201,7 +201,7 @@ def test_the_fastest_that_agrees_is_taken_and_only_its_file_is_kept(
     assert description["export"] == json.loads(json.dumps(found.as_dict()))
     assert description["export"]["photos"] == {"validation": 24, "calibration": 8}
     labels = prepared.data(prepared.config).labels("test")
-    batch = torch.cat([photos for photos, _ in prepared.data(prepared.config).test_dataloader()])
+    batch = torch.cat([images for images, _ in prepared.data(prepared.config).test_dataloader()])
     answered = Model(content, CPU).scores(batch).argmax(1)
     assert found.test_right == pytest.approx(float((answered == labels).float().mean()))
 
@@ -282,41 +282,41 @@ def test_an_engine_that_loses_accuracy_is_refused_even_if_it_agrees() -> None:
     module = Candidate(MODULE, agreement=1.0, right=0.900)
     for lost, refused in ((MOST_LOST, False), (MOST_LOST + 0.001, True), (-0.1, False)):
         other = Candidate(Choice("openvino", "int8"), agreement=0.985, right=0.900 - lost)
-        assert bool(engine_gate.objection(other, module, photos=2000)) is refused
+        assert bool(engine_gate.objection(other, module, images=2000)) is refused
 
 
-def test_int8_is_taken_only_where_the_photos_can_tell() -> None:
+def test_int8_is_taken_only_where_the_images_can_tell() -> None:
     """The rule: with 95% confidence at least 95% of all images get the module's class."""
     module = Candidate(MODULE, agreement=1.0, right=0.9)
-    for photos, agreeing, taken in (
+    for images, agreeing, taken in (
         (96, 96, False),
         (100, 100, True),
         (100, 99, False),
         (1000, 981, True),
     ):
-        other = Candidate(Choice("openvino", "int8"), agreement=agreeing / photos, right=0.9)
-        assert (engine_gate.objection(other, module, photos) == "") is taken, (
-            photos,
+        other = Candidate(Choice("openvino", "int8"), agreement=agreeing / images, right=0.9)
+        assert (engine_gate.objection(other, module, images) == "") is taken, (
+            images,
             agreeing,
         )
-        halves = Candidate(Choice("openvino", "bf16"), agreement=agreeing / photos, right=0.9)
-        assert engine_gate.objection(halves, module, photos) == ""
+        halves = Candidate(Choice("openvino", "bf16"), agreement=agreeing / images, right=0.9)
+        assert engine_gate.objection(halves, module, images) == ""
     # An engine that 5% of images would notice is hardly ever let through, however few images there
     # are.
-    for photos in (20, 48, 96, 245, 835):
+    for images in (20, 48, 96, 245, 835):
         passing = 0.0
-        for agreeing in range(photos + 1):
-            other = Candidate(Choice("openvino", "int8"), agreement=agreeing / photos, right=0.9)
-            if not engine_gate.objection(other, module, photos):
-                passing += binom.pmf(agreeing, photos, 0.95)
+        for agreeing in range(images + 1):
+            other = Candidate(Choice("openvino", "int8"), agreement=agreeing / images, right=0.9)
+            if not engine_gate.objection(other, module, images):
+                passing += binom.pmf(agreeing, images, 0.95)
         assert passing < 0.03
 
 
 @needs_openvino
-def test_int8_is_not_even_made_where_too_few_photos_would_judge_it(
+def test_int8_is_not_even_made_where_too_few_images_would_judge_it(
     choose: Select, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_gate, "FEWEST_PHOTOS", 25)  # there are 24
+    monkeypatch.setattr(engine_gate, "FEWEST_IMAGES", 25)  # there are 24
     found = choose()
     (int8,) = [candidate for candidate in found.candidates if candidate.choice.precision == "int8"]
     assert (
@@ -328,7 +328,7 @@ def test_int8_is_not_even_made_where_too_few_photos_would_judge_it(
 @needs_openvino
 @pytest.mark.slow
 def test_int8_is_calibrated_and_measured_for_real_and_tells_nobody(
-    content: Path, photos: Path, tmp_path: Path
+    content: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     """In a process of its own, since NNCF spares tests what it does to others: reports about their
     use."""
@@ -339,9 +339,9 @@ import torch
 from breedlab.serving import openvino_export
 from breedlab.serving.engines import OpenVino
 from breedlab.serving.model import Model
-folder, photos = Path(sys.argv[1]), sorted(Path(sys.argv[2]).rglob("*.jpg"))
+folder, images = Path(sys.argv[1]), sorted(Path(sys.argv[2]).rglob("*.jpg"))
 model = Model(folder, torch.device("cpu"), "eager")
-batch = torch.stack([model.prepare(path.read_bytes()) for path in photos[:40]])
+batch = torch.stack([model.prepare(path.read_bytes()) for path in images[:40]])
 seen = []
 graph = openvino_export.convert(model.network, model.transform.crop)
 graph = openvino_export.quantise(graph, batch, lambda done, total: seen.append((done, total)))
@@ -357,7 +357,7 @@ print("done")
     home = tmp_path / "home"
     home.mkdir()
     done = subprocess.run(
-        [sys.executable, "-c", program, str(content), str(photos)],
+        [sys.executable, "-c", program, str(content), str(image_folder)],
         capture_output=True,
         text=True,
         env={**os.environ, "HOME": str(home)},

@@ -41,10 +41,10 @@ def content(with_openvino: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def batch(prepared: TrainingContext) -> torch.Tensor:
-    return torch.cat([photos for photos, _ in prepared.data(prepared.config).test_dataloader()])
+    return torch.cat([images for images, _ in prepared.data(prepared.config).test_dataloader()])
 
 
-def test_openvino_answers_what_the_module_answers_for_any_number_of_photos(
+def test_openvino_answers_what_the_module_answers_for_any_number_of_images(
     with_openvino: Path, classifier: Classifier, batch: torch.Tensor
 ) -> None:
     model = Model(with_openvino, CPU)
@@ -73,13 +73,13 @@ def test_a_small_graph_of_a_huge_layer_is_not_taken(tmp_path: Path) -> None:
         OpenVino(tmp_path / "model.xml", "fp32")
 
 
-def test_rows_stay_with_their_photos_when_many_threads_ask(
+def test_rows_stay_with_their_images_when_many_threads_ask(
     with_openvino: Path, batch: torch.Tensor
 ) -> None:
     model = Model(with_openvino, CPU)
-    alone = [model.scores(photo[None]) for photo in batch]
+    alone = [model.scores(image[None]) for image in batch]
     with ThreadPoolExecutor(8) as pool:
-        together = list(pool.map(lambda photo: model.scores(photo[None]), batch))
+        together = list(pool.map(lambda image: model.scores(image[None]), batch))
     for one, other in zip(alone, together, strict=True):
         torch.testing.assert_close(one, other)
 
@@ -92,11 +92,11 @@ def test_threads_may_run_on_any_core_so_that_two_workers_do_not_share_one(
 ) -> None:
     others = {task.name for task in Path("/proc/self/task").iterdir()}  # of other tests' engines
     model = Model(with_openvino, CPU, "openvino")
-    photos = torch.zeros(32, 3, model.transform.crop, model.transform.crop, dtype=torch.uint8)
+    images = torch.zeros(32, 3, model.transform.crop, model.transform.crop, dtype=torch.uint8)
     seen: set[frozenset[int]] = set()
     with ThreadPoolExecutor(1) as pool:
         for compute in (model.scores, *model.engine.split()):
-            computed = pool.submit(lambda compute=compute: [compute(photos) for _ in range(10)])
+            computed = pool.submit(lambda compute=compute: [compute(images) for _ in range(10)])
             while not computed.done():  # a thread is bound for as long as it computes
                 for task in Path("/proc/self/task").iterdir():
                     if task.name in others:
@@ -228,11 +228,11 @@ def test_the_same_network_makes_the_same_files(
 
 
 def test_an_archive_with_openvino_says_what_it_needs_and_runs_without_what_training_needs(
-    with_openvino: Path, photo: bytes, tmp_path: Path
+    with_openvino: Path, image: bytes, tmp_path: Path
 ) -> None:
     assert "openvino==" in (with_openvino / "code" / "requirements.txt").read_text()
     assert "nncf" not in (with_openvino / "code" / "requirements.txt").read_text()
-    (tmp_path / "photo.jpg").write_bytes(photo)
+    (tmp_path / "photo.jpg").write_bytes(image)
     program = """
 import sys
 class Refuse:
@@ -243,8 +243,8 @@ sys.meta_path.insert(0, Refuse())
 sys.path.insert(0, sys.argv[1] + "/code")
 import inference
 model = inference.model_fn(sys.argv[1])
-photos = inference.input_fn(open(sys.argv[2], "rb").read(), "image/jpeg")
-print(inference.output_fn(inference.predict_fn(photos, model), "application/json; verbose=1")[0].decode())
+images = inference.input_fn(open(sys.argv[2], "rb").read(), "image/jpeg")
+print(inference.output_fn(inference.predict_fn(images, model), "application/json; verbose=1")[0].decode())
 """  # noqa: E501
     done = subprocess.run(
         [sys.executable, "-c", program, str(with_openvino), str(tmp_path / "photo.jpg")],

@@ -15,13 +15,13 @@ from breedlab.errors import DataError
 def test_a_folder_is_its_class_with_spaces_or_underscores(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / name / "1.jpg").touch()
-    assert [photo.label for photo in labelled(tmp_path, ("Akita", "Amber Pointer"))] == [1]
+    assert [image.label for image in labelled(tmp_path, ("Akita", "Amber Pointer"))] == [1]
 
 
 def test_a_model_whose_classes_have_underscores_knows_them_too(tmp_path: Path) -> None:
     (tmp_path / "amber_pointer").mkdir()
     (tmp_path / "amber_pointer" / "1.jpg").touch()
-    assert [photo.label for photo in labelled(tmp_path, ("akita", "amber_pointer"))] == [1]
+    assert [image.label for image in labelled(tmp_path, ("akita", "amber_pointer"))] == [1]
 
 
 def test_classes_that_differ_in_nothing_else_are_kept_apart(tmp_path: Path) -> None:
@@ -29,14 +29,14 @@ def test_classes_that_differ_in_nothing_else_are_kept_apart(tmp_path: Path) -> N
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").touch()
     assert {
-        photo.path.parent.name: photo.label for photo in labelled(tmp_path, ("a_b", "a b"))
+        image.path.parent.name: image.label for image in labelled(tmp_path, ("a_b", "a b"))
     } == {"a_b": 0, "a b": 1}
 
 
-def test_a_broken_photo_is_named_with_what_to_do(
-    folder: Path, photos: Path, tmp_path: Path
+def test_a_broken_image_is_named_with_what_to_do(
+    folder: Path, image_folder: Path, tmp_path: Path
 ) -> None:
-    mine = shutil.copytree(photos / "test", tmp_path / "mine")
+    mine = shutil.copytree(image_folder / "test", tmp_path / "mine")
     broken = next(path for path in mine.iterdir() if path.is_dir()) / "bad.jpg"
     broken.write_bytes(b"no photo")
     with pytest.raises(DataError) as caught:

@@ -65,17 +65,17 @@ def layered(archive: Callable[[str, tuple[int, ...]], Path]) -> Path:
     return archive("resnet18", (8,))
 
 
-def images(folder: Path, photos: Path) -> tuple[list[Path], torch.Tensor, torch.Tensor]:
+def images(folder: Path, image_folder: Path) -> tuple[list[Path], torch.Tensor, torch.Tensor]:
     """Images, as the network takes them, and our calibrated logits of them."""
     model = Model(folder, torch.device("cpu"), EAGER)
-    files = sorted((photos / "test").rglob("*.jpg"))[:5]
+    files = sorted((image_folder / "test").rglob("*.jpg"))[:5]
     batch = torch.stack([model.prepare(read_image(file)) for file in files])
     return files, batch, model.scores(batch)
 
 
 @pytest.mark.parametrize("content", ["plain", "layered"])
 def test_onnx_runtime_answers_the_same(
-    content: str, photos: Path, tmp_path: Path, request: pytest.FixtureRequest
+    content: str, image_folder: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     onnx = pytest.importorskip("onnx")
@@ -84,7 +84,7 @@ def test_onnx_runtime_answers_the_same(
     assert main([str(folder), "--onnx", str(file)]) == 0
     onnx.checker.check_model(onnx.load(str(file)), full_check=True)
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    _, batch, expected = images(folder, photos)
+    _, batch, expected = images(folder, image_folder)
     for count in (1, len(batch)):
         scores, probabilities = session.run(None, {"images": batch[:count].numpy()})
         np.testing.assert_allclose(scores, expected[:count], atol=1e-4)
@@ -94,13 +94,13 @@ def test_onnx_runtime_answers_the_same(
     assert (about["resize"], about["crop"], about["temperature"]) == ("72", "64", "1.7")
 
 
-def test_onnx_keeps_what_pillow_prepares(plain: Path, photos: Path, tmp_path: Path) -> None:
+def test_onnx_keeps_what_pillow_prepares(plain: Path, image_folder: Path, tmp_path: Path) -> None:
     """As somebody does who has the file and its metadata, and neither torch nor breedlab."""
     onnxruntime = pytest.importorskip("onnxruntime")
     main([str(plain), "--onnx", str(tmp_path / "model.onnx")])
     session = onnxruntime.InferenceSession(str(tmp_path / "model.onnx"))
     about = session.get_modelmeta().custom_metadata_map
-    files, _, expected = images(plain, photos)
+    files, _, expected = images(plain, image_folder)
     resize, crop = int(about["resize"]), int(about["crop"])
     image = Image.open(files[0]).convert("RGB")
     scale = resize / min(image.size)
@@ -113,25 +113,27 @@ def test_onnx_keeps_what_pillow_prepares(plain: Path, photos: Path, tmp_path: Pa
     np.testing.assert_allclose(probabilities[0], expected[0].softmax(0), atol=0.02)
 
 
-def test_an_exported_program_answers_the_same(layered: Path, photos: Path, tmp_path: Path) -> None:
+def test_an_exported_program_answers_the_same(
+    layered: Path, image_folder: Path, tmp_path: Path
+) -> None:
     file = tmp_path / "model.pt2"
     assert main([str(layered), "--torch", str(file)]) == 0
     about = {"metadata.json": ""}
     program = torch.export.load(str(file), extra_files=about).module()
-    _, batch, expected = images(layered, photos)
+    _, batch, expected = images(layered, image_folder)
     for count in (1, len(batch)):
         torch.testing.assert_close(program(batch[:count])[0], expected[:count], atol=1e-4, rtol=0)
     assert json.loads(json.loads(about["metadata.json"])["classes"]) == [*CLASSES]
 
 
-def test_timm_reads_the_folder(plain: Path, photos: Path, tmp_path: Path) -> None:
+def test_timm_reads_the_folder(plain: Path, image_folder: Path, tmp_path: Path) -> None:
     import timm
 
     folder = tmp_path / "hub"
     assert main([str(plain), "--timm", str(folder)]) == 0
     network = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     prepare = timm.data.create_transform(**timm.data.resolve_model_data_config(network))
-    files, _, expected = images(plain, photos)
+    files, _, expected = images(plain, image_folder)
     with torch.no_grad():
         found = network(torch.stack([prepare(Image.open(f).convert("RGB")) for f in files]))
     # timm resizes with Pillow, which rounds otherwise

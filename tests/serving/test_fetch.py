@@ -160,7 +160,7 @@ def refusal(fetcher: Fetcher, url: str) -> NotFetched:
     return caught.value
 
 
-def test_a_photo_is_fetched_as_a_browser_would_ask_for_it(host: Callable[..., Host]) -> None:
+def test_a_image_is_fetched_as_a_browser_would_ask_for_it(host: Callable[..., Host]) -> None:
     made = host(says(b"photo", "Content-Length: 5"))
     assert (
         made.fetcher()("http://Bücher.Example./a b".replace(" ", "%20") + "ä.jpg?size=ü#part")
@@ -433,7 +433,7 @@ def test_redirects_are_followed_checked_and_counted(host: Callable[..., Host]) -
         (lambda connection, _: None, 400, "cannot be asked"),
     ],
 )
-def test_what_a_host_sends_instead_of_a_photo(
+def test_what_a_host_sends_instead_of_a_image(
     host: Callable[..., Host], answer: Answer, status: int, text: str
 ) -> None:
     refused = refusal(host(answer).fetcher(max_bytes=1000), "http://a.example/")

@@ -17,7 +17,7 @@ import time
 import hypothesis
 import numpy as np
 import pytest
-from hostile import costly_photos, refused_bodies, refused_photos, requests
+from hostile import costly_images, refused_bodies, refused_images, requests
 from hypothesis import HealthCheck, given
 
 from breedlab.data.decode import ImageError
@@ -41,8 +41,8 @@ def answer(model: Model, body: bytes, kind: str, accept: str) -> None:
     """Goes the handler's whole way; anything but scores or a BadRequest is an error of ours."""
     started = time.process_time()
     try:
-        photos = handler.input_fn(body, kind)
-        found = handler.predict_fn(photos, model)
+        images = handler.input_fn(body, kind)
+        found = handler.predict_fn(images, model)
         content, written = handler.output_fn(found, accept)
     except BadRequest as error:
         assert 400 <= error.status < 500 and str(error)
@@ -58,12 +58,12 @@ def answer(model: Model, body: bytes, kind: str, accept: str) -> None:
             if isinstance(rows, dict)
             else rows
         )
-        assert len(rows) == len(photos)
+        assert len(rows) == len(images)
         errors = [row for row in rows if isinstance(row, dict)]
-        assert all(set(one) == {"error"} for one in errors) and len(errors) < len(photos)
+        assert all(set(one) == {"error"} for one in errors) and len(errors) < len(images)
         rows = [row for row in rows if not isinstance(row, dict)]
         assert (
-            np.shape(rows) == (len(photos) - len(errors), len(model.classes))
+            np.shape(rows) == (len(images) - len(errors), len(model.classes))
             and np.isfinite(rows).all()
         )
     assert time.process_time() - started < _SLOWEST_S
@@ -85,11 +85,11 @@ def test_thousands_of_requests_get_scores_or_a_4xx(
     answer(model, *sent)
 
 
-@pytest.mark.parametrize("name", costly_photos())
-def test_photos_are_looked_at_in_few_steps(name: str) -> None:
+@pytest.mark.parametrize("name", costly_images())
+def test_images_are_looked_at_in_few_steps(name: str) -> None:
     """Counted, not timed: each call into a decoder, and each read, is one."""
-    photo, says = costly_photos()[name]
-    assert len(photo) < 6_000_000
+    image, says = costly_images()[name]
+    assert len(image) < 6_000_000
     steps = 0
 
     def count(_frame: object, event: str, _what: object) -> None:
@@ -99,17 +99,17 @@ def test_photos_are_looked_at_in_few_steps(name: str) -> None:
     sys.setprofile(count)
     try:
         with pytest.raises(ImageError, match=says):
-            inspect(photo)
+            inspect(image)
     finally:
         sys.setprofile(None)
     assert steps < 50_000
 
 
-@pytest.mark.parametrize("name", refused_photos())
-def test_photos_that_no_server_should_take(model: Model, name: str) -> None:
-    photo, says = refused_photos()[name]
+@pytest.mark.parametrize("name", refused_images())
+def test_images_that_no_server_should_take(model: Model, name: str) -> None:
+    image, says = refused_images()[name]
     with pytest.raises(BadRequest, match=f"the image .*{says}") as caught:
-        handler.predict_fn(handler.input_fn(photo, "application/octet-stream"), model)
+        handler.predict_fn(handler.input_fn(image, "application/octet-stream"), model)
     assert caught.value.status == 400
 
 

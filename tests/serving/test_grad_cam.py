@@ -35,8 +35,8 @@ class Colors(nn.Module):
         )
         self.register_buffer("mean", torch.zeros(1))
 
-    def forward(self, photos: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.backbone(photos.float() / 255)
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.backbone(images.float() / 255)
         return logits
 
 
@@ -82,14 +82,14 @@ def test_a_network_without_places_says_so() -> None:
         last_map(blind, SIDE)
 
 
-def test_an_exported_model_is_explained_and_left_as_it_was(model: Model, photo: bytes) -> None:
+def test_an_exported_model_is_explained_and_left_as_it_was(model: Model, image: bytes) -> None:
     before = {name: tensor.clone() for name, tensor in model.network.state_dict().items()}
-    expected = model.scores(model.prepare(photo)[None])
+    expected = model.scores(model.prepare(image)[None])
     explainer = Explainer(model.network, model.transform)
-    found = explainer.explain(photo, 1)
+    found = explainer.explain(image, 1)
     # At 32 pixels the last stage has one place left, which says nothing of where.
     assert explainer.layer == "layer3" and found.heat.shape == (2, 2)
-    assert torch.equal(model.scores(model.prepare(photo)[None]), expected)
+    assert torch.equal(model.scores(model.prepare(image)[None]), expected)
     assert all(
         torch.equal(tensor, before[name]) for name, tensor in model.network.state_dict().items()
     )

@@ -17,7 +17,7 @@ import numpy as np
 import psutil
 import pytest
 import uvicorn
-from hostile import png, refused_bodies, refused_photos, requests, saved
+from hostile import png, refused_bodies, refused_images, requests, saved
 from hypothesis import HealthCheck, given
 from PIL import Image
 from test_fetch import PUBLIC, Host, says
@@ -38,35 +38,35 @@ def server(folder: Path) -> Iterator[Server]:
     assert "Traceback" not in "".join(made.lines)
 
 
-def alive(server: Server, model: Model, photo: bytes) -> None:
-    np.testing.assert_allclose(server.ask(photo).json(), scores(model, photo), rtol=1e-4, atol=1e-5)
+def alive(server: Server, model: Model, image: bytes) -> None:
+    np.testing.assert_allclose(server.ask(image).json(), scores(model, image), rtol=1e-4, atol=1e-5)
 
 
 def test_every_hostile_file_and_body_is_told_what_is_wrong_with_it(
-    server: Server, model: Model, photo: bytes
+    server: Server, model: Model, image: bytes
 ) -> None:
     process = psutil.Process(server.process.pid)
-    server.ask(photo)
+    server.ask(image)
     before = process.memory_info().rss
     cases = {
         name: (body, "application/octet-stream", 400, says)
-        for name, (body, says) in refused_photos().items()
+        for name, (body, says) in refused_images().items()
     }
     for name, (body, kind, status, _) in [*cases.items(), *refused_bodies().items()]:
         answer = server.ask(body, kind)
         assert answer.status == status, (name, answer.data)
         assert set(answer.json()) == {"error"} and "Traceback" not in answer.json()["error"], name
         assert answer.headers["content-type"] == "application/json"
-    alive(server, model, photo)
+    alive(server, model, image)
     assert process.memory_info().rss - before < 200e6
 
 
-def test_a_refused_body_is_one_line_and_one_count(server: Server, photo: bytes) -> None:
+def test_a_refused_body_is_one_line_and_one_count(server: Server, image: bytes) -> None:
     before = len(server.lines)
     raw = Raw(server.port, head(MAX_BYTES + 1, kind="image/png"), bytes(100_000))
     assert raw.read()[0] == 413
     raw.socket.close()
-    server.ask(photo)
+    server.ask(image)
     while '"status": 200' not in "".join(server.lines[before:]):
         time.sleep(0.01)
     assert [json.loads(line)["status"] for line in server.lines[before:]] == [413, 200]
@@ -86,8 +86,8 @@ def test_any_request_gets_an_answer_in_the_form_it_should_have(
     assert answer.status == 200 or set(answer.json()) == {"error"}
 
 
-def test_large_photos_are_answered_and_hold_up_no_small_one(
-    server: Server, model: Model, photo: bytes
+def test_large_images_are_answered_and_hold_up_no_small_one(
+    server: Server, model: Model, image: bytes
 ) -> None:
     """Of 48 megapixels each; decoded apart, a few at a time."""
     large = png(8000, 6000, 8, 6)
@@ -98,7 +98,7 @@ def test_large_photos_are_answered_and_hold_up_no_small_one(
         waited = []
         while not all(one.done() for one in asked):
             started = time.perf_counter()
-            alive(server, model, photo)
+            alive(server, model, image)
             waited.append(time.perf_counter() - started)
             most = max(most, process.memory_info().rss)
         assert {one.result().status for one in asked} == {200}
@@ -171,7 +171,7 @@ def head(length: int | str, *more: str, kind: str = "image/jpeg") -> bytes:
     ],
 )
 def test_what_is_no_sound_request_is_refused_in_json(
-    server: Server, model: Model, photo: bytes, sent: bytes, status: int, text: str
+    server: Server, model: Model, image: bytes, sent: bytes, status: int, text: str
 ) -> None:
     with Raw(server.port) as client:
         for at in range(0, len(sent), 10_000):
@@ -182,7 +182,7 @@ def test_what_is_no_sound_request_is_refused_in_json(
             time.sleep(0.001)
         got, said = client.read()
     assert got == status and text in said["error"]
-    alive(server, model, photo)
+    alive(server, model, image)
 
 
 def test_a_chunked_body_over_the_limit_is_refused_while_it_comes(server: Server) -> None:
@@ -200,11 +200,11 @@ def test_a_chunked_body_over_the_limit_is_refused_while_it_comes(server: Server)
     ids=["many trailers", "one trailer without end"],
 )
 def test_what_stands_behind_a_chunked_body_is_counted(
-    server: Server, model: Model, photo: bytes, filler: bytes
+    server: Server, model: Model, image: bytes, filler: bytes
 ) -> None:
     process = psutil.Process(server.process.pid)
     before = process.memory_info().rss
-    whole = f"{len(photo):x}\r\n".encode() + photo + b"\r\n0\r\n"
+    whole = f"{len(image):x}\r\n".encode() + image + b"\r\n0\r\n"
     with Raw(server.port, head("", "Transfer-Encoding: chunked") + whole) as client:
         with contextlib.suppress(OSError):  # it hangs up long before
             for _ in range(60):
@@ -216,21 +216,21 @@ def test_what_stands_behind_a_chunked_body_is_counted(
         server.port, head("", "Transfer-Encoding: chunked") + whole + b"Content-Type: x/y\r\n\r\n"
     ) as client:
         assert client.read()[0] == 200  # a trailer is no header
-    alive(server, model, photo)
+    alive(server, model, image)
 
 
-def test_half_of_a_request_holds_no_place_for_explanations(quick: int, photo: bytes) -> None:
-    explained = head(len(photo)).replace(b"/invocations", b"/explain")
-    held = [Raw(quick, explained, photo[:100]) for _ in range(10)]
-    with Raw(quick, explained + photo) as client:
+def test_half_of_a_request_holds_no_place_for_explanations(quick: int, image: bytes) -> None:
+    explained = head(len(image)).replace(b"/invocations", b"/explain")
+    held = [Raw(quick, explained, image[:100]) for _ in range(10)]
+    with Raw(quick, explained + image) as client:
         client.socket.settimeout(60)
         assert b" 200 OK" in client.socket.recv(1 << 16)
     for one in held:
         one.socket.close()
 
 
-def test_large_photos_are_explained_one_at_a_time(
-    model: Model, photo: bytes, monkeypatch: pytest.MonkeyPatch
+def test_large_images_are_explained_one_at_a_time(
+    model: Model, image: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As many pixels at once as `/invocations` decodes, and in turn with those."""
     large, at_once, most, lock = png(7000, 6000), 0, 0, threading.Lock()
@@ -244,7 +244,7 @@ def test_large_photos_are_explained_one_at_a_time(
         time.sleep(0.2)
         with lock:
             at_once -= 1
-        return decode(photo)
+        return decode(image)
 
     monkeypatch.setattr(grad_cam, "decode", counted)
     with running(settings(make_app(model))) as port, ThreadPoolExecutor(3) as clients:
@@ -259,11 +259,11 @@ def test_large_photos_are_explained_one_at_a_time(
     assert most == 1
 
 
-def test_a_client_that_closes_its_half_still_gets_its_answer(server: Server, photo: bytes) -> None:
-    with Raw(server.port, head(len(photo)) + photo) as client:
+def test_a_client_that_closes_its_half_still_gets_its_answer(server: Server, image: bytes) -> None:
+    with Raw(server.port, head(len(image)) + image) as client:
         client.socket.shutdown(socket.SHUT_WR)
         assert client.read()[0] == 200
-    for cut in (head(len(photo))[:-2], head(len(photo)), head(len(photo)) + photo[:-1]):
+    for cut in (head(len(image))[:-2], head(len(image)), head(len(image)) + image[:-1]):
         with Raw(server.port, cut) as client:
             client.socket.shutdown(socket.SHUT_WR)
             status, said = client.read()
@@ -271,12 +271,12 @@ def test_a_client_that_closes_its_half_still_gets_its_answer(server: Server, pho
 
 
 def test_clients_that_vanish_leave_nothing_behind(
-    server: Server, model: Model, photo: bytes
+    server: Server, model: Model, image: bytes
 ) -> None:
     for _ in range(50):
-        Raw(server.port, head(len(photo)) + photo[: len(photo) // 2]).socket.close()
-        Raw(server.port, head(len(photo)) + photo).socket.close()
-    alive(server, model, photo)
+        Raw(server.port, head(len(image)) + image[: len(image) // 2]).socket.close()
+        Raw(server.port, head(len(image)) + image).socket.close()
+    alive(server, model, image)
     deadline = time.monotonic() + 20
     while "breedlab_open_photos 0.0" not in _metrics(server) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -321,23 +321,23 @@ class running:  # noqa: N801
         self._listener.close()
 
 
-def test_slow_heads_and_bodies_are_not_waited_for(quick: int, photo: bytes) -> None:
+def test_slow_heads_and_bodies_are_not_waited_for(quick: int, image: bytes) -> None:
     """Slow loris: each byte in good time, all of them never."""
     with (
         Raw(quick) as silent,
         Raw(quick, b"POST /invocations HTTP/1.1\r\n", b"X: y\r\n", pause=0.2) as slow,
     ):
-        dripping = Raw(quick, head(len(photo)), photo[:10], photo[10:20], pause=0.1)
+        dripping = Raw(quick, head(len(image)), image[:10], image[10:20], pause=0.1)
         blank = Raw(quick, *[b"\r\n"] * 4, pause=0.2)
         assert slow.read()[0] == dripping.read()[0] == 408
         assert silent.hung_up() and blank.hung_up()
         dripping.socket.close()
         blank.socket.close()
-    with Raw(quick, head(len(photo)) + photo) as client:
+    with Raw(quick, head(len(image)) + image) as client:
         assert client.read()[0] == 200
 
 
-def test_a_refused_body_is_let_by_for_a_while_and_no_longer(quick: int, photo: bytes) -> None:
+def test_a_refused_body_is_let_by_for_a_while_and_no_longer(quick: int, image: bytes) -> None:
     with Raw(quick, head(10**9)) as client:
         assert client.read()[0] == 413
         with pytest.raises(OSError):
@@ -346,50 +346,50 @@ def test_a_refused_body_is_let_by_for_a_while_and_no_longer(quick: int, photo: b
                 time.sleep(0.02)
     with Raw(quick, head(MAX_BYTES + 1)) as client:  # one that ends is a connection like any other
         assert client.read()[0] == 413
-        client.socket.sendall(bytes(MAX_BYTES + 1) + head(len(photo)) + photo)
+        client.socket.sendall(bytes(MAX_BYTES + 1) + head(len(image)) + image)
         assert client.read()[0] == 200
 
 
-def test_more_connections_than_are_taken_are_told_so(quick: int, photo: bytes) -> None:
+def test_more_connections_than_are_taken_are_told_so(quick: int, image: bytes) -> None:
     held = [Raw(quick) for _ in range(20)]
     time.sleep(0.1)
-    with Raw(quick, head(len(photo)) + photo) as client:
+    with Raw(quick, head(len(image)) + image) as client:
         status, said = client.read()
         assert status in (0, 503) and (not said or "connections" in said["error"])
     for one in held:
         one.socket.close()
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        with Raw(quick, head(len(photo)) + photo) as client:
+        with Raw(quick, head(len(image)) + image) as client:
             if (status := client.read()[0]) == 200:
                 break
         time.sleep(0.1)
     assert status == 200
 
 
-def test_requests_behind_one_another_are_all_answered(quick: int, photo: bytes) -> None:
-    with Raw(quick, (head(len(photo)) + photo) * 5) as client:
+def test_requests_behind_one_another_are_all_answered(quick: int, image: bytes) -> None:
+    with Raw(quick, (head(len(image)) + image) * 5) as client:
         found = b""
         while found.count(b"HTTP/1.1 200 OK") < 5 and (part := client.socket.recv(1 << 16)):
             found += part
         assert found.count(b"HTTP/1.1 200 OK") == 5
 
 
-def test_bodies_together_take_no_more_memory_than_allowed(model: Model, photo: bytes) -> None:
-    app = make_app(model, max_held=len(photo) + 100)
+def test_bodies_together_take_no_more_memory_than_allowed(model: Model, image: bytes) -> None:
+    app = make_app(model, max_held=len(image) + 100)
     with (
         running(settings(app)) as port,
-        Raw(port, head(len(photo)), photo[: len(photo) // 2]) as first,
+        Raw(port, head(len(image)), image[: len(image) // 2]) as first,
     ):
         time.sleep(1)
         for path in (b"/invocations", b"/explain"):
-            with Raw(port, head(len(photo)).replace(b"/invocations", path) + photo) as second:
+            with Raw(port, head(len(image)).replace(b"/invocations", path) + image) as second:
                 assert second.read()[0] == 503
-        first.socket.sendall(photo[len(photo) // 2 :])
+        first.socket.sendall(image[len(image) // 2 :])
         assert first.read()[0] == 200
 
 
-def test_addresses_are_fetched_beside_the_photos_of_others(model: Model, photo: bytes) -> None:
+def test_addresses_are_fetched_beside_the_images_of_others(model: Model, image: bytes) -> None:
     """A slow host holds up who asked for it and nobody else."""
 
     def answer(connection: socket.socket, asked: str) -> None:
@@ -399,7 +399,7 @@ def test_addresses_are_fetched_beside_the_photos_of_others(model: Model, photo: 
             return says(b"<html>", kind="text/html")(connection, asked)
         elif "/words" in asked:
             return says(b"words")(connection, asked)
-        return says(photo)(connection, asked)
+        return says(image)(connection, asked)
 
     host, before = Host(answer), model.fetch
     model.fetch = Fetcher(
@@ -423,14 +423,14 @@ def test_addresses_are_fetched_beside_the_photos_of_others(model: Model, photo: 
             slow = [clients.submit(ask, "/invocations", "http://a.example/slow") for _ in range(12)]
             time.sleep(0.2)
             started = time.perf_counter()
-            with Raw(port, head(len(photo)) + photo) as client:
+            with Raw(port, head(len(image)) + image) as client:
                 assert client.read()[0] == 200
             assert time.perf_counter() - started < 2.5
             assert {one.result()[0] for one in slow} == {200}
             status, rows = ask("/invocations", "http://a.example/photo.jpg", 3)
             assert status == 200
             np.testing.assert_allclose(
-                rows, np.repeat(scores(model, photo), 3, axis=0), rtol=1e-4, atol=1e-5
+                rows, np.repeat(scores(model, image), 3, axis=0), rtol=1e-4, atol=1e-5
             )
             for url, status, text in (
                 ("http://a.example/html", 400, "text/html"),
@@ -446,7 +446,7 @@ def test_addresses_are_fetched_beside_the_photos_of_others(model: Model, photo: 
         host.close()
 
 
-def test_scores_are_the_same_through_server_and_handler_for_every_kind_of_photo(
+def test_scores_are_the_same_through_server_and_handler_for_every_kind_of_image(
     server: Server, model: Model
 ) -> None:
     image = Image.radial_gradient("L").convert("RGB").resize((90, 70))

@@ -330,7 +330,7 @@ def test_an_architecture_that_is_not_known_is_one_message(tmp_path: Path, folder
 
 
 def test_an_archives_code_sees_no_keys(
-    tmp_path: Path, folder: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, folder: Path, image: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its code tells what it finds, by way of the reason for which it fails."""
     home = tmp_path / "home"
@@ -430,6 +430,6 @@ def test_keys_that_cannot_be_hidden_are_named(
     )
 
 
-def test_the_model_answers_as_before(folder: Path, photo: bytes) -> None:
+def test_the_model_answers_as_before(folder: Path, image: bytes) -> None:
     model = Model(folder)
-    assert np.isfinite(model.scores(model.prepare(photo)[None]).numpy()).all()
+    assert np.isfinite(model.scores(model.prepare(image)[None]).numpy()).all()

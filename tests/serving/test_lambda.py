@@ -184,14 +184,14 @@ def told(answer: dict[str, Any]) -> Any:
 
 
 def test_the_image_answers_on_sagemakers_contract(
-    server_url: str, folder: Path, photo: bytes
+    server_url: str, folder: Path, image: bytes
 ) -> None:
     assert urllib3.request("GET", f"{server_url}/ping").status == 200
     headers = {"Content-Type": "image/jpeg"}
-    answer = urllib3.request("POST", f"{server_url}/invocations", body=photo, headers=headers)
+    answer = urllib3.request("POST", f"{server_url}/invocations", body=image, headers=headers)
     model = Model(folder)
     np.testing.assert_allclose(
-        answer.json(), model.scores(model.prepare(photo)[None]), rtol=1e-3, atol=1e-4
+        answer.json(), model.scores(model.prepare(image)[None]), rtol=1e-3, atol=1e-4
     )
 
 
@@ -212,13 +212,13 @@ def test_the_image_installs_what_serving_imports_and_copies_what_is_there() -> N
     assert wanted <= pinned
 
 
-def test_a_photo_gets_its_label_and_score_from_the_local_server(
-    gate: Gate, function: ModuleType, server_url: str, folder: Path, photo: bytes
+def test_a_image_gets_its_label_and_score_from_the_local_server(
+    gate: Gate, function: ModuleType, server_url: str, folder: Path, image: bytes
 ) -> None:
     gate.container = server_url
     model = Model(folder)
-    best = model.scores(model.prepare(photo)[None]).softmax(1)[0].max(0)
-    encoded = base64.b64encode(photo).decode()
+    best = model.scores(model.prepare(image)[None]).softmax(1)[0].max(0)
+    encoded = base64.b64encode(image).decode()
     gateway = {"body": encoded, "isBase64Encoded": True, "headers": {"Content-Type": "image/jpeg"}}
     function_url = {
         "body": json.dumps({"image": encoded}),
@@ -256,11 +256,11 @@ def test_a_photo_gets_its_label_and_score_from_the_local_server(
     ] * 2
 
 
-def test_one_bad_photo_of_several_is_told_beside_the_others(
-    gate: Gate, function: ModuleType, server_url: str, photo: bytes
+def test_one_bad_image_of_several_is_told_beside_the_others(
+    gate: Gate, function: ModuleType, server_url: str, image: bytes
 ) -> None:
     gate.container = server_url
-    items = [{"image": base64.b64encode(photo).decode()}, {"image": "eA=="}]
+    items = [{"image": base64.b64encode(image).decode()}, {"image": "eA=="}]
     for event in ({"body": json.dumps(items)}, items):
         answer = function.handler(event)
         assert answer["statusCode"] == 200
@@ -325,13 +325,13 @@ def fetching(
     return made
 
 
-def test_a_photo_by_its_url_gets_its_label_and_score_where_the_model_allows_it(
-    gate: Gate, function: ModuleType, fetching: Path, photo: bytes
+def test_a_image_by_its_url_gets_its_label_and_score_where_the_model_allows_it(
+    gate: Gate, function: ModuleType, fetching: Path, image: bytes
 ) -> None:
     """The local server as it is, but that the internet lies on loopback."""
-    internet = Host(says(photo))
+    internet = Host(says(image))
     model = Model(fetching)
-    best = model.scores(model.prepare(photo)[None]).softmax(1)[0].max(0)
+    best = model.scores(model.prepare(image)[None]).softmax(1)[0].max(0)
     model.fetch = Fetcher(model.fetch.allowed, resolve=internet.resolve, connect=internet.connect)
     with running(settings(make_app(model))) as port:
         gate.container = f"http://127.0.0.1:{port}"

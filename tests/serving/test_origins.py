@@ -77,7 +77,7 @@ LINEAGE: dict[str, Any] = {
 
 
 def test_every_path_is_refused_to_strangers_and_none_tells_of_this_machine(
-    model: Model, photo: bytes, monkeypatch: pytest.MonkeyPatch
+    model: Model, image: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model, "lineage", LINEAGE)
     with running(settings(make_app(model, hosts=allowed_hosts("127.0.0.1", None)))) as port:
@@ -90,11 +90,11 @@ def test_every_path_is_refused_to_strangers_and_none_tells_of_this_machine(
             )
         for path in ("/invocations", "/explain", "/photo"):
             refused = requests.post(
-                url + path, data=photo, headers={"Origin": "http://evil.example"}, timeout=60
+                url + path, data=image, headers={"Origin": "http://evil.example"}, timeout=60
             )
             assert refused.status_code == 403 and set(refused.json()) == {"error"}
         own = requests.post(
-            url + "/invocations?verbose=1", data=photo, headers={"Origin": url}, timeout=60
+            url + "/invocations?verbose=1", data=image, headers={"Origin": url}, timeout=60
         )
         for told in (own.json(), requests.get(url + "/model", timeout=60).json()):
             assert "secret" not in json.dumps(told)
@@ -102,7 +102,7 @@ def test_every_path_is_refused_to_strangers_and_none_tells_of_this_machine(
             assert lineage["git"]["commit"] == "abc" and lineage["test"] == {"top1": 0.5}
             assert lineage["breedlab"] == "1.0" and lineage["architecture"] == "resnet18"
     # The same in SageMaker's container.
-    verbose = Answer(model.scores(model.prepare(photo)[None]).numpy(), model).verbose()
+    verbose = Answer(model.scores(model.prepare(image)[None]).numpy(), model).verbose()
     assert "secret" not in json.dumps(verbose)
 
 

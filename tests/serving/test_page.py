@@ -101,18 +101,18 @@ def page(browser: Any, server: Server) -> Callable[..., Page]:
 
 
 @pytest.fixture(scope="module")
-def photo_file(photos: Path) -> Path:
-    return next((photos / "test").rglob("*.jpg"))
+def image_file(image_folder: Path) -> Path:
+    return next((image_folder / "test").rglob("*.jpg"))
 
 
 @pytest.mark.parametrize("size", WIDTHS)
-def test_a_person_picks_a_photo_and_sees_what_it_is_and_why(
-    page: Callable[..., Page], model: Model, photo_file: Path, size: str
+def test_a_person_picks_a_image_and_sees_what_it_is_and_why(
+    page: Callable[..., Page], model: Model, image_file: Path, size: str
 ) -> None:
     shown = page(width=WIDTHS[size])
     assert not shown.at("address").is_displayed()  # this server fetches no URLs
-    shown.choose(photo_file)
-    own = scores(model, photo_file.read_bytes())[0]
+    shown.choose(image_file)
+    own = scores(model, image_file.read_bytes())[0]
     assert [int(line.get_attribute("data-index")) for line in shown.lines()] == np.argsort(
         -own
     ).tolist()
@@ -135,8 +135,8 @@ window.fetch = async (path, options) => {
 };"""
 
 
-def test_a_photo_picked_before_the_page_knows_its_model_is_no_error(
-    page: Callable[..., Page], photo_file: Path
+def test_a_image_picked_before_the_page_knows_its_model_is_no_error(
+    page: Callable[..., Page], image_file: Path
 ) -> None:
     shown = page()
     added = shown.driver.execute_cdp_cmd(
@@ -144,16 +144,16 @@ def test_a_photo_picked_before_the_page_knows_its_model_is_no_error(
     )
     shown.driver.get(shown.url + "/")
     assert "Asking" in shown.at("which").text
-    shown.choose(photo_file)
+    shown.choose(image_file)
     shown.until(lambda: "classes" in shown.at("which").text)
     assert shown.at("problem").text == ""
     shown.driver.execute_cdp_cmd("Page.removeScriptToEvaluateOnNewDocument", added)
 
 
-def test_a_file_is_dropped_anywhere(page: Callable[..., Page], photo_file: Path) -> None:
+def test_a_file_is_dropped_anywhere(page: Callable[..., Page], image_file: Path) -> None:
     """Through the browser's own drag and drop, not an event that a script makes."""
     shown = page()
-    data = {"items": [], "files": [str(photo_file)], "dragOperationsMask": 1}
+    data = {"items": [], "files": [str(image_file)], "dragOperationsMask": 1}
     for kind in ("dragEnter", "dragOver"):
         command = {"type": kind, "x": 600, "y": 700, "data": data}
         shown.driver.execute_cdp_cmd("Input.dispatchDragEvent", command)
@@ -168,7 +168,7 @@ def test_a_file_is_dropped_anywhere(page: Callable[..., Page], photo_file: Path)
     assert "dragging" not in shown.driver.find_element(By.TAG_NAME, "body").get_attribute("class")
 
 
-def test_a_photo_is_pasted(page: Callable[..., Page]) -> None:
+def test_a_image_is_pasted(page: Callable[..., Page]) -> None:
     shown = page()
     shown.driver.execute_cdp_cmd(
         "Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]}
@@ -182,11 +182,11 @@ def test_a_photo_is_pasted(page: Callable[..., Page]) -> None:
     assert not failed
     shown.driver.find_element(By.TAG_NAME, "body").send_keys(Keys.CONTROL, "v")
     shown.until(shown.lines)
-    assert shown.at("photo").get_attribute("naturalWidth") == "60"
+    assert shown.at("image").get_attribute("naturalWidth") == "60"
 
 
-def test_what_is_no_photo_is_told_in_words(
-    page: Callable[..., Page], photo_file: Path, tmp_path: Path
+def test_what_is_no_image_is_told_in_words(
+    page: Callable[..., Page], image_file: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "words.jpg").write_bytes(b"no photo")
     shown = page(width=390)
@@ -194,12 +194,12 @@ def test_what_is_no_photo_is_told_in_words(
     told = shown.until(lambda: shown.at("problem").text)
     assert "is not an image" in told and shown.at("problem").get_attribute("role") == "alert"
     assert not shown.at("answers").is_displayed()
-    shown.picture("no-photo")
-    shown.choose(photo_file)  # and the next one works
+    shown.picture("no-image")
+    shown.choose(image_file)  # and the next one works
     assert shown.at("problem").text == ""
 
 
-def test_a_photo_larger_than_the_server_reads_is_sent_smaller(
+def test_a_image_larger_than_the_server_reads_is_sent_smaller(
     page: Callable[..., Page], tmp_path: Path
 ) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (1700, 1700, 3), dtype=np.uint8)
@@ -209,7 +209,7 @@ def test_a_photo_larger_than_the_server_reads_is_sent_smaller(
     assert "smaller" in shown.at("note").text
 
 
-def test_a_photo_of_more_pixels_than_the_server_reads_is_sent_smaller(
+def test_a_image_of_more_pixels_than_the_server_reads_is_sent_smaller(
     page: Callable[..., Page], tmp_path: Path
 ) -> None:
     (tmp_path / "large.png").write_bytes(png(8000, 7000, 8, 6))
@@ -218,9 +218,9 @@ def test_a_photo_of_more_pixels_than_the_server_reads_is_sent_smaller(
     assert "smaller" in shown.at("note").text
 
 
-def test_an_address_is_fetched_by_the_server(browser: Any, model: Model, photo_file: Path) -> None:
+def test_an_address_is_fetched_by_the_server(browser: Any, model: Model, image_file: Path) -> None:
     def answer(connection: socket.socket, asked: str) -> None:
-        found = photo_file.read_bytes() if "/photo.jpg" in asked else b"words"
+        found = image_file.read_bytes() if "/photo.jpg" in asked else b"words"
         says(found)(connection, asked)
 
     host, before = Host(answer), model.fetch
@@ -236,7 +236,7 @@ def test_an_address_is_fetched_by_the_server(browser: Any, model: Model, photo_f
             assert shown.at("address").is_displayed()
             shown.at("url").send_keys("http://a.example/photo.jpg", Keys.ENTER)
             shown.until(shown.lines)
-            own = scores(model, photo_file.read_bytes())[0]
+            own = scores(model, image_file.read_bytes())[0]
             assert int(shown.lines()[0].get_attribute("data-index")) == int(own.argmax())
             shown.picture("address")
             for address, text in (
@@ -265,7 +265,7 @@ return [name, style.outlineStyle !== "none" && parseFloat(style.outlineWidth) >=
 
 
 def test_everything_is_done_by_the_keyboard_and_the_focus_is_seen(
-    page: Callable[..., Page], photo_file: Path
+    page: Callable[..., Page], image_file: Path
 ) -> None:
     shown = page()
 
@@ -276,7 +276,7 @@ def test_everything_is_done_by_the_keyboard_and_the_focus_is_seen(
         return str(name)
 
     assert tab() == "file"
-    shown.choose(photo_file)
+    shown.choose(image_file)
     order = [str(line.get_attribute("data-index")) for line in shown.lines()]
     assert [tab() for _ in order] == order
     ActionChains(shown.driver).send_keys(Keys.ENTER).perform()
@@ -334,13 +334,13 @@ return found;
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("size", [*WIDTHS, "narrow"])
 def test_it_is_readable_narrow_and_wide_in_light_and_dark(
-    page: Callable[..., Page], photo_file: Path, tmp_path: Path, size: str, scheme: str
+    page: Callable[..., Page], image_file: Path, tmp_path: Path, size: str, scheme: str
 ) -> None:
     shown = page(width=WIDTHS.get(size, 320), scheme=scheme)
     shown.driver.execute_script("document.getElementById('address').hidden = false")
     assert shown.driver.execute_script(SEEN) == []
     shown.picture(f"empty-{size}-{scheme}")
-    shown.choose(photo_file)
+    shown.choose(image_file)
     shown.at("look").click()
     shown.until(lambda: shown.at("overlay").is_displayed())
     shown.driver.find_element(By.TAG_NAME, "summary").click()
@@ -352,9 +352,9 @@ def test_it_is_readable_narrow_and_wide_in_light_and_dark(
     assert shown.driver.execute_script(SEEN) == []
 
 
-def test_a_screen_reader_is_told_everything(page: Callable[..., Page], photo_file: Path) -> None:
+def test_a_screen_reader_is_told_everything(page: Callable[..., Page], image_file: Path) -> None:
     shown = page()
-    shown.choose(photo_file)
+    shown.choose(image_file)
     shown.at("look").click()
     shown.until(lambda: shown.at("overlay").is_displayed())
     nodes = shown.driver.execute_cdp_cmd("Accessibility.getFullAXTree", {})["nodes"]
@@ -372,11 +372,11 @@ def test_a_screen_reader_is_told_everything(page: Callable[..., Page], photo_fil
     assert any("The strongest evidence for" in name for role, name in spoken if role == "image")
 
 
-def test_the_page_says_when_a_photo_is_unknown_and_else_which_classes_it_may_be(
+def test_the_page_says_when_a_image_is_unknown_and_else_which_classes_it_may_be(
     browser: Any,
     prepared: TrainingContext,
     classifier: Classifier,
-    photo_file: Path,
+    image_file: Path,
     tmp_path: Path,
 ) -> None:
     data, config = prepared.data(prepared.config), prepared.config
@@ -406,7 +406,7 @@ def test_the_page_says_when_a_photo_is_unknown_and_else_which_classes_it_may_be(
             "Unknown: it is unlike the images of every class"
         )
         assert not shown.at("set").is_displayed()
-        shown.choose(photo_file)
+        shown.choose(image_file)
         shown.until(lambda: shown.at("set").text.startswith("One of these 4, 90% sure: "))
         assert not shown.at("unknown").is_displayed()
         assert shown.complaints() == []

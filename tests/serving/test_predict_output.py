@@ -16,15 +16,15 @@ from breedlab.errors import DataError
 
 
 def test_a_csv_has_a_line_for_each_image_with_its_error(
-    folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = tmp_path / "a, b"
-    shutil.copytree(photos / "test", images)
+    shutil.copytree(image_folder / "test", images)
     (images / "broken.jpg").write_bytes(b"")
     capsys.readouterr()
     assert predict.main([str(folder), str(images), "--csv"]) == 1
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert len(rows) == 1 + len(list((photos / "test").rglob("*.jpg")))
+    assert len(rows) == 1 + len(list((image_folder / "test").rglob("*.jpg")))
     (broken,) = [row for row in rows if row["photo"] == str(images / "broken.jpg")]
     assert broken["label"] == "" and broken["error"] == "is empty"
     good = next(row for row in rows if not row["error"])
@@ -32,9 +32,9 @@ def test_a_csv_has_a_line_for_each_image_with_its_error(
 
 
 def test_an_image_comes_through_stdin(
-    folder: Path, photo: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, image: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(photo)))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(image)))
     assert predict.main([str(folder), "-", "--csv"]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("-,")
 
@@ -69,18 +69,18 @@ def test_a_set_of_many_classes_is_named_in_part(capsys: pytest.CaptureFixture[st
 
 
 def test_a_model_is_tested_on_images_beside_a_label_file(
-    folder: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """It said that the folder holds no images, to whoever trained from a label file, too."""
     rows = []
-    for path in sorted((photos / "test").rglob("*.jpg")):
+    for path in sorted((image_folder / "test").rglob("*.jpg")):
         name = f"{path.parent.name}-{path.name}"
         shutil.copy(path, tmp_path / name)
         rows.append((name, path.parent.name))
     with (tmp_path / "labels.csv").open("w", newline="") as file:
         csv.writer(file).writerows([("filename", "label"), *rows])
     results = []
-    for where in (tmp_path, photos / "test"):
+    for where in (tmp_path, image_folder / "test"):
         capsys.readouterr()
         assert evaluate.main([str(folder), str(where), "--json"]) == 0
         results.append(capsys.readouterr().out)

@@ -28,7 +28,7 @@ from hostile import png
 
 from breedlab.serving import handler
 from breedlab.serving.model import Model
-from breedlab.serving.request_parser import PHOTO_TYPES
+from breedlab.serving.request_parser import IMAGE_TYPES
 from breedlab.serving.server import MAX_BYTES, make_app
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,8 +87,8 @@ def server(folder: Path) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
-def files(photos: Path) -> list[bytes]:
-    return [path.read_bytes() for path in sorted((photos / "test").rglob("*.jpg"))][:12]
+def files(image_folder: Path) -> list[bytes]:
+    return [path.read_bytes() for path in sorted((image_folder / "test").rglob("*.jpg"))][:12]
 
 
 def scores(model: Model, *files: bytes) -> np.ndarray[Any, Any]:
@@ -132,7 +132,7 @@ def test_a_verbose_answer_names_the_classes(
 
 
 @pytest.mark.parametrize("engine", ["eager", "openvino"])
-def test_clients_one_after_another_or_side_by_side_each_get_their_own_photos_scores(
+def test_clients_one_after_another_or_side_by_side_each_get_their_own_images_scores(
     engine: str, server: Server, with_openvino: Path, model: Model, files: list[bytes]
 ) -> None:
     expected = [scores(model, file) for file in files]
@@ -214,7 +214,7 @@ def test_of_several_types_the_best_liked_is_written(
     assert server.ask(files[0], accept=accept).headers["content-type"] == written
 
 
-def test_one_bad_photo_of_a_list_is_answered_as_such(
+def test_one_bad_image_of_a_list_is_answered_as_such(
     server: Server, model: Model, files: list[bytes]
 ) -> None:
     expected = scores(model, files[0], files[1])
@@ -309,7 +309,7 @@ def test_the_page_learns_which_model_this_is(server: Server, model: Model) -> No
     assert refused.status == 400 and "fetches no URLs" in refused.json()["error"]
 
 
-def test_a_photo_is_explained(server: Server, model: Model, files: list[bytes]) -> None:
+def test_a_image_is_explained(server: Server, model: Model, files: list[bytes]) -> None:
     found = server.http.request("POST", f"{server.url}/explain", body=files[0]).json()
     assert (
         found["index"] == int(scores(model, files[0]).argmax())
@@ -329,7 +329,7 @@ def test_a_photo_is_explained(server: Server, model: Model, files: list[bytes]) 
         assert refused.status == 400 and refused.json()["error"]
 
 
-def test_each_request_is_one_line_without_the_photo(server: Server, files: list[bytes]) -> None:
+def test_each_request_is_one_line_without_the_image(server: Server, files: list[bytes]) -> None:
     server.ask(files[0])
     server.ask(b"secret words", "text/plain")
     deadline = time.monotonic() + 20
@@ -362,23 +362,23 @@ def test_broken_requests_get_an_answer_each_and_harm_no_good_one(
 
 
 def _broken(chance: random.Random, files: list[bytes]) -> tuple[bytes, str]:
-    photo = bytearray(chance.choice(files))
+    image = bytearray(chance.choice(files))
     match chance.randrange(5):
         case 0:  # cut short
-            return bytes(photo[: chance.randrange(len(photo))]), chance.choice(PHOTO_TYPES)
+            return bytes(image[: chance.randrange(len(image))]), chance.choice(IMAGE_TYPES)
         case 1:  # bytes changed here and there
             for _ in range(chance.randrange(1, 40)):
-                photo[chance.randrange(len(photo))] = chance.randrange(256)
-            return bytes(photo), "image/jpeg"
+                image[chance.randrange(len(image))] = chance.randrange(256)
+            return bytes(image), "image/jpeg"
         case 2:  # the head of another format
             return (
                 chance.choice([b"GIF89a", b"\x89PNG\r\n\x1a\n", b"RIFF", b"BM", b"II*\0"])
-                + bytes(photo),
+                + bytes(image),
                 "image/png",
             )
         case 3:  # JSON of some other shape
             leaf: Any = chance.choice(
-                [None, 1, "x", base64.b64encode(bytes(photo[:99])).decode(), {}, [], 1e999]
+                [None, 1, "x", base64.b64encode(bytes(image[:99])).decode(), {}, [], 1e999]
             )
             tree = chance.choice(
                 [
@@ -484,10 +484,10 @@ def predict(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_predict_asks_the_server_and_comes_to_what_the_model_here_says(
-    server: Server, folder: Path, photos: Path, tmp_path: Path
+    server: Server, folder: Path, image_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "broken.jpg").write_bytes(b"no photo")
-    words = [photos / "test", tmp_path / "broken.jpg", "--json", "--top", "3"]
+    words = [image_folder / "test", tmp_path / "broken.jpg", "--json", "--top", "3"]
     asked, local = predict("--endpoint", server.url, *words), predict(folder, *words)
     assert asked.returncode == local.returncode == 1, asked.stderr
     answers, expected = json.loads(asked.stdout), json.loads(local.stdout)
@@ -518,10 +518,10 @@ def test_predict_asks_the_server_and_comes_to_what_the_model_here_says(
     ],
 )
 def test_an_endpoint_that_is_none_is_one_message(
-    server: Server, photos: Path, endpoint: str, says: str, monkeypatch: pytest.MonkeyPatch
+    server: Server, image_folder: Path, endpoint: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
-    done = predict("--endpoint", endpoint.format(port=server.port), photos / "test")
+    done = predict("--endpoint", endpoint.format(port=server.port), image_folder / "test")
     assert done.returncode != 0
     assert says in done.stderr and len(done.stderr.splitlines()) == 1
 

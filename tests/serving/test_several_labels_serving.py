@@ -40,8 +40,8 @@ def several(tmp_path: Path, prepared: TrainingContext, classifier: Classifier) -
 
 
 @pytest.fixture
-def image_file(photos: Path) -> Path:
-    return next((photos / "test").rglob("*.jpg"))
+def image_file(image_folder: Path) -> Path:
+    return next((image_folder / "test").rglob("*.jpg"))
 
 
 @pytest.fixture

@@ -58,9 +58,9 @@ def served(
 
 
 @pytest.fixture(scope="module")
-def files(photos: Path) -> list[bytes]:
+def files(image_folder: Path) -> list[bytes]:
     """A JPEG, a turned JPEG, a PNG with transparency, a WebP."""
-    paths = sorted((photos / "test").rglob("*.jpg"))
+    paths = sorted((image_folder / "test").rglob("*.jpg"))
     made = [paths[0].read_bytes()]
     for path, kind, more in zip(
         paths[1:4], ("JPEG", "PNG", "WEBP"), ({}, {}, {"lossless": True}), strict=True
@@ -132,12 +132,12 @@ def test_openvinos_graphs_answer_there_as_they_do_here(
     content = Path(shutil.copytree(folder, tmp_path / "content"))
     graph = conversion.convert(classifier, classifier.side)
     if precision == "int8":
-        photos = [
-            photo
+        images = [
+            image
             for batch, _ in prepared.data(prepared.config).test_dataloader()
-            for photo in batch
+            for image in batch
         ]
-        graph = conversion.quantise(graph, photos, lambda done, total: None)
+        graph = conversion.quantise(graph, images, lambda done, total: None)
     conversion.write_graph(
         graph, content / "engines" / f"{precision}.xml", halves=precision == "bf16"
     )
@@ -173,18 +173,18 @@ def test_openvinos_graphs_answer_there_as_they_do_here(
 )
 def test_what_cannot_be_answered_is_a_4xx_in_json_and_no_traceback(
     served: torchserve.Stack,
-    photo: bytes,
+    image: bytes,
     body: bytes | None,
     kind: str,
     accept: str,
     status: int,
     says: str,
 ) -> None:
-    answer = ask(served, photo if body is None else body, kind, accept)
+    answer = ask(served, image if body is None else body, kind, accept)
     assert answer.status == status
     assert set(answer.json()) == {"error"} and says in answer.json()["error"]
     assert answer.headers["content-type"] == "application/json"
-    assert ask(served, photo).status == 200
+    assert ask(served, image).status == 200
 
 
 def test_ping_is_healthy(served: torchserve.Stack) -> None:
@@ -205,7 +205,7 @@ def test_a_package_that_cannot_be_served_is_told_by_its_own_error(
 
 
 def test_an_archive_that_brings_its_wheels_needs_no_package_index(
-    folder: Path, photo: bytes, python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, image: bytes, python: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What this machine's stack has already would hide it, so the archive asks for a package that
     it has not."""
@@ -225,5 +225,5 @@ def test_an_archive_that_brings_its_wheels_needs_no_package_index(
     with pytest.raises(BackendError, match="cannot load"), torchserve.running(content, python):
         pass
     with torchserve.running(vendored, python) as served:
-        assert ask(served, photo).status == 200
+        assert ask(served, image).status == 200
         assert "Successfully installed" in served.log() and "optuna" in served.log()

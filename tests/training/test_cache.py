@@ -11,7 +11,7 @@ import torch
 
 from breedlab.config import Config, replace
 from breedlab.models.classifier import Classifier
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.training import activations, cache_key
 from breedlab.training.activations import ValidBatches
 from breedlab.training.cache_key import code_versions
@@ -43,7 +43,7 @@ def test_five_trials_agree_with_and_without_it(
         "data.augment=basic",
         f"model.freeze={freeze}",
     )
-    report = checked_photos(base)
+    report = checked_images(base)
     cached, live = prepare(base, report), prepare(replace(base, {"cache.mode": "off"}), report)
     for lr, batch_size in [(0.001, 16), (0.003, 16), (0.0003, 32), (0.002, 64), (0.001, 40)]:
         # A stage4 of one pixel with BatchNorm doubles every rounding difference; plain SGD does not
@@ -60,13 +60,13 @@ def test_activations_are_computed_once_for_all_trials_and_runs(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure(f"cache.dir={tmp_path}")
-    report = checked_photos(config)
+    report = checked_images(config)
     passes = []
     original = Classifier.to_boundary
 
-    def counting(self: Classifier, photos: torch.Tensor) -> torch.Tensor:
-        passes.append(len(photos))
-        return original(self, photos)
+    def counting(self: Classifier, images: torch.Tensor) -> torch.Tensor:
+        passes.append(len(images))
+        return original(self, images)
 
     monkeypatch.setattr(Classifier, "to_boundary", counting)
     for lr in (0.001, 0.01):
@@ -84,7 +84,7 @@ def test_another_transform_network_or_boundary_has_activations_of_its_own(
 ) -> None:
     for words in ([], [change]):
         config = configure(f"cache.dir={tmp_path}", *words)
-        prepared = prepare(config, checked_photos(config))
+        prepared = prepare(config, checked_images(config))
         assert prepared.activations(prepared.classifier(config), config) is not None
     assert len(list(tmp_path.glob("*.npy"))) == 4
 
@@ -93,7 +93,7 @@ def test_over_its_limit_it_computes_live_and_says_so(
     tmp_path: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = configure(f"cache.dir={tmp_path}", "cache.max_gb=0.0001")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     assert prepared.activations(prepared.classifier(config), config) is None
     assert "activations are computed live every epoch" in capsys.readouterr().out
     assert not list(tmp_path.glob("*.npy"))
@@ -104,7 +104,7 @@ def test_the_least_recently_used_goes_first(tmp_path: Path, configure: Configure
     old = configure(f"cache.dir={tmp_path}", "cache.max_gb=0.0008", "seed=1")
     new = configure(f"cache.dir={tmp_path}", "cache.max_gb=0.0008", "seed=2")
     for config in (old, new):
-        prepared = prepare(config, checked_photos(config))
+        prepared = prepare(config, checked_images(config))
         assert prepared.activations(prepared.classifier(config), config) is not None
     assert sum(path.stat().st_size for path in tmp_path.glob("*.npy")) <= 800_000
 
@@ -113,7 +113,7 @@ def test_a_set_that_fits_is_kept_whole(tmp_path: Path, configure: Configure) -> 
     """Room was once made for all views at each of them, which threw out the ones before."""
     # it takes 1.3 MB
     words = [f"cache.dir={tmp_path}", "cache.views=3", "data.augment=basic", "cache.max_gb=0.002"]
-    prepared = prepare(configure(*words), checked_photos(configure(*words)))
+    prepared = prepare(configure(*words), checked_images(configure(*words)))
     assert prepared.activations(prepared.classifier(prepared.config), prepared.config) is not None
     computed = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
     assert len(computed) == 4
@@ -121,14 +121,14 @@ def test_a_set_that_fits_is_kept_whole(tmp_path: Path, configure: Configure) -> 
     original = Classifier.to_boundary
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            Classifier, "to_boundary", lambda self, photos: original(self, only_one(photos))
+            Classifier, "to_boundary", lambda self, images: original(self, only_one(images))
         )
         assert again.activations(again.classifier(again.config), again.config) is not None
 
 
-def only_one(photos: torch.Tensor) -> torch.Tensor:
-    assert len(photos) == 1, "images are computed again; one black image alone asks for the shape"
-    return photos
+def only_one(images: torch.Tensor) -> torch.Tensor:
+    assert len(images) == 1, "images are computed again; one black image alone asks for the shape"
+    return images
 
 
 def test_changed_decoding_or_geometry_has_activations_of_its_own(
@@ -149,17 +149,17 @@ def test_an_interrupted_pass_goes_on_where_it_stood(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure(f"cache.dir={tmp_path / 'broken'}", "cache.views=2", "data.augment=basic")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     classifier = prepared.classifier(config)
     original = classifier.to_boundary
     batches: list[int] = []
 
-    def interrupted(photos: torch.Tensor) -> torch.Tensor:
+    def interrupted(images: torch.Tensor) -> torch.Tensor:
         if sum(batches) == 132:  # the second view's second batch
             raise KeyboardInterrupt
         # a single black image asks for the shape
-        batches.extend([len(photos)] if len(photos) > 1 else [])
-        return original(photos)
+        batches.extend([len(images)] if len(images) > 1 else [])
+        return original(images)
 
     monkeypatch.setattr(classifier, "to_boundary", interrupted)
     with pytest.raises(KeyboardInterrupt):
@@ -182,7 +182,7 @@ def test_an_interrupted_pass_goes_on_where_it_stood(
 
 def test_bf16_activations_survive_the_disk(tmp_path: Path, configure: Configure) -> None:
     config = configure(f"cache.dir={tmp_path}", "trainer.precision=bf16")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     activations = prepared.activations(prepared.classifier(config), config)
     assert activations is not None and activations.valid.dtype == torch.bfloat16
     exact = prepare(configure(f"cache.dir={tmp_path}"), prepared.report)
@@ -200,7 +200,7 @@ def test_a_set_too_large_for_memory_is_read_from_its_files(
 ) -> None:
     """The limit once held for each view by itself: four views took four times as much."""
     config = configure(f"cache.dir={tmp_path}", "cache.views=2", "data.augment=basic")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     in_memory = prepared._cached(prepared.classifier(config), config)
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()
     one_view = max(path.stat().st_size for path in tmp_path.glob("*.npy"))

@@ -200,7 +200,7 @@ sys.addaudithook(watch)
 
 
 @pytest.mark.slow
-def test_the_ranks_compute_on_photos_of_their_own_and_one_of_them_writes(
+def test_the_ranks_compute_on_images_of_their_own_and_one_of_them_writes(
     here: Path,
     words: Words,
     tmp_path_factory: pytest.TempPathFactory,
@@ -226,7 +226,7 @@ def test_the_ranks_compute_on_photos_of_their_own_and_one_of_them_writes(
     assert both.returncode == 0, err
     seen = [line.split(" ", 2) for line in (hook / "seen").read_text().splitlines()]
 
-    def photos(split: str, rank: int) -> Counter[str]:
+    def images(split: str, rank: int) -> Counter[str]:
         return Counter(
             path
             for who, kind, path in seen
@@ -238,20 +238,20 @@ def test_the_ranks_compute_on_photos_of_their_own_and_one_of_them_writes(
         split: {str(path) for path in Path(root, split).rglob("*.jpg")}
         for split in ("train", "valid", "test")
     }
-    first, second = photos("train", 0), photos("train", 1)
+    first, second = images("train", 0), images("train", 1)
     # Each epoch every image once, half of them by each.
     assert first + second == Counter(dict.fromkeys(every["train"], 2))
     assert first.total() == second.total() == len(every["train"])
     # Rank 0 looks at every validation image twice more, once for the module's answers and once for
     # the archive's, and at eight of them again, since the archive has to answer as the module.
-    alone, by_second = photos("valid", 0), photos("valid", 1)
+    alone, by_second = images("valid", 0), images("valid", 1)
     alone.subtract(dict.fromkeys(every["valid"], 2))
     compared = (alone + by_second) - Counter(dict.fromkeys(every["valid"], 2))
     assert sorted(compared.values()) == [1] * 8
     by_first = alone - compared
     assert by_first + by_second == Counter(dict.fromkeys(every["valid"], 2))
     assert not by_first.keys() & by_second.keys()
-    assert photos("test", 0).keys() == every["test"] and not photos("test", 1)
+    assert images("test", 0).keys() == every["test"] and not images("test", 1)
 
     def written(rank: int) -> Counter[str]:
         found = (Path(path) for who, kind, path in seen if (who, kind) == (str(rank), "wrote"))
@@ -263,7 +263,7 @@ def test_the_ranks_compute_on_photos_of_their_own_and_one_of_them_writes(
 
 
 @pytest.mark.slow
-def test_a_last_batch_with_fewer_photos_than_processes_is_one_step_of_all(
+def test_a_last_batch_with_fewer_images_than_processes_is_one_step_of_all(
     here: Path, words: Words
 ) -> None:
     overrides = words(

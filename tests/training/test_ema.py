@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from breedlab.config import Config
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.training.context import prepare
 from breedlab.training.ema import MovingAverage, decay_at
 from breedlab.training.fit import ActivationData, fit
@@ -22,7 +22,7 @@ Configure = Callable[..., Config]
 def test_it_is_the_average_that_timm_computes(configure: Configure) -> None:
     timm_ema = pytest.importorskip("timm.utils.model_ema")
     config = configure("model.freeze=none")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     for decay in (0.5, 0.99, 0.9999):
         classifier = prepared.classifier(config)
         judge = timm_ema.ModelEmaV3(classifier, decay=decay, use_warmup=True)
@@ -47,7 +47,7 @@ def test_it_is_the_average_that_timm_computes(configure: Configure) -> None:
 @pytest.mark.parametrize("freeze", ["backbone", "stage3"])
 def test_nothing_frozen_is_averaged(configure: Configure, freeze: str) -> None:
     config = configure(f"model.freeze={freeze}")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     classifier = prepared.classifier(config)
     names = MovingAverage(classifier, 0.99).averaged().keys()
     assert not names & classifier.frozen_tensors().keys()
@@ -57,7 +57,7 @@ def test_nothing_frozen_is_averaged(configure: Configure, freeze: str) -> None:
 def test_the_average_stays_on_the_device_of_the_weights(configure: Configure) -> None:
     """A device that computes nothing stands for a GPU: what leaves it is an error."""
     config = configure("model.freeze=stage3")
-    classifier = prepare(config, checked_photos(config)).classifier(config).to("meta")
+    classifier = prepare(config, checked_images(config)).classifier(config).to("meta")
     average = MovingAverage(classifier, 0.99)
     for _ in range(3):
         average.update()
@@ -71,7 +71,7 @@ def test_a_short_training_is_not_held_at_its_start(configure: Configure) -> None
     results = {}
     for ema in (0.0, 0.999):
         config = configure(f"trainer.ema={ema}", "optim.lr=0.003", "trainer.precision=fp32")
-        prepared = prepare(config, checked_photos(config))
+        prepared = prepare(config, checked_images(config))
         epochs = list(prepared.epochs(prepared.classifier(config), config, 9))
         results[ema] = min(epoch.valid["valid/loss"] for epoch in epochs)
         first = epochs[0].valid["valid/loss"]
@@ -87,7 +87,7 @@ def test_a_tuned_average_is_that_of_the_final_training(
     words = [*network, "monitor.metric=valid/loss", "monitor.mode=min", "trainer.precision=fp32"]
     words += ["trainer.max_epochs=2", "tuner.max_epochs=2", "model.dropout=0.0"]
     base = configure(*words)
-    report = checked_photos(base)
+    report = checked_images(base)
     plain = run_trial(prepare(base, report), {}, lambda *_: False)
     tuned = run_trial(prepare(base, report), {"trainer.ema": 0.9}, lambda *_: False)
     assert plain.objective != tuned.objective, "the trial honors trainer.ema"
@@ -97,7 +97,7 @@ def test_a_tuned_average_is_that_of_the_final_training(
     classifier = prepared.classifier(config)
     activations = prepared.activations(classifier, config)
     learner, _ = prepared.learner(classifier, config, 2)
-    photos = prepared.data(config)
-    data = photos if activations is None else ActivationData(activations, photos)
+    images = prepared.data(config)
+    data = images if activations is None else ActivationData(activations, images)
     fitted = fit(learner, data, config, tmp_path, accelerator="cpu", precision="fp32")
     assert fitted.best == pytest.approx(tuned.objective, rel=1e-3)

@@ -20,7 +20,7 @@ from breedlab import cli
 from breedlab.cli import launch
 from breedlab.config import Config
 from breedlab.errors import DiskFull
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.current_run import CurrentRun
 from breedlab.training.context import prepare
 from breedlab.training.feature_cache import FeatureFile, FeatureWriter, alone, make_room
@@ -175,7 +175,7 @@ def test_a_full_disk_ends_the_search_and_spares_its_trials(
     tmp_path: Path, configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure(f"cache.dir={tmp_path / 'cache'}", "tuner=random", "tuner.trials=3")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     fill_after(monkeypatch, 100_000)
     with pytest.raises(DiskFull):
         run_trial(prepared, {"optim.lr": 0.001}, lambda *_: False)

@@ -11,7 +11,7 @@ import torch
 
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.training import engine_choice
 from breedlab.training.context import TrainingContext, prepare
 from breedlab.training.engine_choice import Choice, FeatureEngines, agreement
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def prepared(tmp_path: Path, configure: Configure) -> TrainingContext:
     config = configure(f"cache.dir={tmp_path / 'cache'}")
-    return prepare(config, checked_photos(config))
+    return prepare(config, checked_images(config))
 
 
 def images(count: int, seed: int = 0) -> torch.Tensor:
@@ -39,7 +39,7 @@ def test_openvino_computes_what_pytorch_does_in_the_order_of_the_images(
 ) -> None:
     pytest.importorskip("openvino")
     config = configure(f"model.freeze={freeze}")
-    classifier = prepare(config, checked_photos(config)).classifier(config)
+    classifier = prepare(config, checked_images(config)).classifier(config)
     batches = [images(count, count) for count in (5, 1, 8, 2, 3)]
     before = torch.get_rng_state()
     engine = OpenVino(classifier, "fp32")

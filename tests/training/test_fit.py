@@ -15,7 +15,7 @@ from codes import raises_code
 from final_training import train
 
 from breedlab.config import Config
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.final_test import load_checkpoint
 from breedlab.training.context import prepare
 from breedlab.training.probe import probe
@@ -61,7 +61,7 @@ def test_a_resumed_run_ends_at_the_very_weights_of_an_unbroken_one(
     tmp_path: Path, configure: Configure, case: str
 ) -> None:
     config = configure("trainer.max_epochs=4", *CASES[case])
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     train(prepared, config, tmp_path / "unbroken")
 
     with pytest.raises(RuntimeError, match="cut"):
@@ -91,7 +91,7 @@ def test_not_one_frozen_number_moves_in_training(
         "optim.weight_decay=0.1",
         "trainer.ema=0.7",
     )
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     before = {name: t.clone() for name, t in prepared.classifier(config).frozen_tensors().items()}
     classifier, _ = train(prepared, config, tmp_path / "run")
     after = classifier.frozen_tensors()
@@ -122,7 +122,7 @@ def test_the_best_is_trained_as_its_trial_was(
     config = configure(
         "trainer.max_epochs=3", "model.dropout=0.3", "trainer.precision=fp32", *network
     )
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     lean = prepared.classifier(config)
     for _ in prepared.epochs(lean, config, 3):
         pass
@@ -136,7 +136,7 @@ def test_the_best_is_trained_as_its_trial_was(
 
 def test_early_stopping_says_why_training_ended(tmp_path: Path, configure: Configure) -> None:
     config = configure("trainer.max_epochs=30", "trainer.patience=2", "optim.lr=0.00000001")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     _, fitted = train(prepared, config, tmp_path / "run")
     assert fitted.epochs < 30
     assert (
@@ -148,7 +148,7 @@ def test_a_loss_that_is_no_number_ends_training_with_the_reason(
     tmp_path: Path, configure: Configure
 ) -> None:
     config = configure("optim.lr=1e30", "optim.name=sgd")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     with raises_code("BL304", names="optim.lr"):
         train(prepared, config, tmp_path / "run")
 
@@ -159,7 +159,7 @@ def test_checkpoints_are_plain_data_and_the_best_is_kept(
     config = configure(
         "trainer.max_epochs=3", "monitor.metric=valid/loss", "monitor.mode=min", "optim.lr=0.05"
     )
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     _, fitted = train(prepared, config, tmp_path / "run")
     best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
@@ -175,7 +175,7 @@ def test_a_probe_then_fine_tuning_moves_every_layer(tmp_path: Path, configure: C
         "optim.lr=0.0001",
         "data.augment=basic",
     )
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     classifier = prepared.classifier(config)
     head = classifier.head[1].weight.clone()
     probe(prepared, classifier, config)
@@ -193,7 +193,7 @@ def test_a_compiled_network_trains_to_a_checkpoint_that_loads(
     config = configure(
         "model.name=squeezenet1_1", "trainer.compile=true", "cache.mode=off", "trainer.max_epochs=1"
     )
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     classifier, _ = train(prepared, config, tmp_path / "run")
     load_checkpoint(classifier, tmp_path / "run" / "checkpoints" / "best.ckpt")
 
@@ -211,7 +211,7 @@ def test_of_epochs_that_tie_the_one_with_the_lowest_loss_is_kept(
     config = configure(
         "trainer.max_epochs=8", "optim.lr=0.003", "model.dropout=0.0", f"data.root={root}"
     )
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     epochs = [epoch.valid for epoch in prepared.epochs(prepared.classifier(config), config, 8)]
     top = max(epoch["valid/top1"] for epoch in epochs)
     tied = [index for index, epoch in enumerate(epochs) if epoch["valid/top1"] == top]
@@ -231,7 +231,7 @@ def test_of_epochs_that_tie_the_one_with_the_lowest_loss_is_kept(
 def test_a_run_that_was_moved_keeps_its_best_epoch(tmp_path: Path, configure: Configure) -> None:
     """As if its first epoch had been better than all to come, which must not replace it."""
     config = configure("trainer.max_epochs=3")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     with pytest.raises(RuntimeError, match="cut"):
         train(prepared, config, tmp_path / "run", Cut(1))
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)

@@ -9,7 +9,7 @@ import torch
 
 from breedlab.config import Config
 from breedlab.data.batches import epoch_order, sampling_chances
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.training.context import prepare
 from breedlab.training.feeds import CachedFeed, LiveFeed
 from breedlab.training.losses import LogitAdjusted
@@ -31,7 +31,7 @@ def test_balanced_sampling_draws_each_class_as_often_as_the_others() -> None:
 
 def test_cached_features_are_drawn_as_their_images_would_be(configure: Configure) -> None:
     config = configure("data.sampling=balanced", "cache.mode=auto")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     cached = prepared.activations(prepared.classifier(config), config)
     assert cached is not None
     feeds = CachedFeed(cached, config), LiveFeed(prepared.data(config))
@@ -45,7 +45,7 @@ def test_a_solved_head_weighs_what_balanced_sampling_would_draw(configure: Confi
     weights = []
     for words in ("data.sampling=balanced", "data.class_weights=balanced"):
         config = configure(words, "model.head_type=logistic", "model.logistic.c=0.1")
-        prepared = prepare(config, checked_photos(config))
+        prepared = prepare(config, checked_images(config))
         classifier = prepared.classifier(config)
         prepared.solve(classifier, config)
         weights.append(classifier.head.state_dict())

@@ -12,7 +12,7 @@ import torch
 
 from breedlab.config import Config
 from breedlab.data import module
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.exporting import _COMPARED
 from breedlab.pipeline.run import run
 from breedlab.training.context import prepare
@@ -50,19 +50,19 @@ def test_one_pass_gives_logits_and_features(
     config = configure(
         f"model.freeze={freeze}", f"cache.mode={mode}", f"cache.dir={tmp_path / 'cache'}"
     )
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     classifier = prepared.classifier(config)
     prepared.activations(classifier, config)
-    valid = prepared.report.photos.splits["valid"]
+    valid = prepared.report.images.splits["valid"]
     loader = prepared.data(config).view_dataloader("valid", 0)
     with torch.no_grad():
         expected = torch.cat([classifier.eval()(images) for images, _ in loader])
 
     decoded.clear()
     found = validation_pass(prepared, classifier, config)
-    assert [decoded[photo.path] for photo in valid] == [times] * len(valid)
+    assert [decoded[image.path] for image in valid] == [times] * len(valid)
     torch.testing.assert_close(found.logits, expected, rtol=1e-3, atol=1e-4)
-    assert found.labels.tolist() == [photo.label for photo in valid]
+    assert found.labels.tolist() == [image.label for image in valid]
     assert found.features is not None
     torch.testing.assert_close(
         classifier.head(found.features).detach(), expected, rtol=1e-3, atol=1e-4
@@ -75,7 +75,7 @@ def test_a_cached_boundary_gives_training_features_without_an_image(
     configure: Configure, tmp_path: Path, decoded: Counter[Path]
 ) -> None:
     config = configure("model.freeze=stage3", f"cache.dir={tmp_path / 'cache'}")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     classifier = prepared.classifier(config)
     prepared.activations(classifier, config)
     decoded.clear()
@@ -93,8 +93,8 @@ def test_a_run_decodes_validation_once_for_itself_and_once_for_its_archive(
     config = configure(
         "model.freeze=none", "trainer.max_epochs=1", f"runs_dir={tmp_path}", "serving.unknown=row"
     )
-    report = checked_photos(config)
+    report = checked_images(config)
     run(config, [])
-    counts = [decoded[photo.path] for photo in report.photos.splits["valid"]]
+    counts = [decoded[image.path] for image in report.images.splits["valid"]]
     # the epoch's validation, the pass that calibrates and tells the unknown, the archive's answers
     assert counts == [4] * _COMPARED + [3] * (len(counts) - _COMPARED)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from breedlab.config import Config
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.final_test import measure
 from breedlab.training.context import prepare
 from breedlab.training.cross_entropy import CrossEntropyLoss
@@ -92,7 +92,7 @@ def test_parts_of_a_batch_add_up_to_the_whole(configure: Configure, mixup: float
         f"data.mixup={mixup}",
     ]
     config = configure(*words)
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     learner, _ = prepared.learner(prepared.classifier(config), config, 1)
     learner.criterion.weight = torch.tensor([0.5, 10.0, 2.0, 1.0])
     generator = torch.Generator().manual_seed(0)
@@ -139,14 +139,14 @@ def test_a_rare_class_does_not_swallow_the_common_one(
     ]
     words += ["trainer.max_epochs=12", "optim.lr=0.01", "trainer.precision=fp32"]
     config = configure(*words, f"data.root={rare}", f"cache.dir={tmp_path}")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     # a trial's loop
     epochs = list(prepared.epochs(prepared.classifier(config), config, config.trainer.max_epochs))
     assert max(epoch.valid["valid/top1"] for epoch in epochs) > 0.9
     classifier = prepared.classifier(config)
     activations = prepared.activations(classifier, config)
     learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
-    photos = prepared.data(config)
-    data = photos if activations is None else ActivationData(activations, photos)
+    images = prepared.data(config)
+    data = images if activations is None else ActivationData(activations, images)
     fit(learner, data, config, tmp_path, accelerator="cpu", precision="fp32")
-    assert measure(prepared, classifier, photos).per_class["ok"]["top1"] > 0.9
+    assert measure(prepared, classifier, images).per_class["ok"]["top1"] > 0.9

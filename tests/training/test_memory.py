@@ -16,7 +16,7 @@ from breedlab.cli import launch
 from breedlab.config import Config
 from breedlab.errors import ConfigError
 from breedlab.pipeline import fine_tuning
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.training.context import TrainingContext, prepare
 from breedlab.training.memory import step_bytes
 
@@ -25,7 +25,7 @@ LIVE = ("model.freeze=none", "data.image_size=64", "data.resize=64", "model.name
 
 
 def ready(config: Config) -> TrainingContext:
-    return prepare(config, checked_photos(config))
+    return prepare(config, checked_images(config))
 
 
 def test_what_a_step_takes_is_what_the_network_keeps(configure: Configure) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from breedlab.config import Config
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.fine_tuning import settings
 from breedlab.training.context import prepare
 from breedlab.training.cross_entropy import BinaryCrossEntropyLoss
@@ -90,7 +90,7 @@ def test_mixed_labels_are_weighed_and_smoothed_each_by_itself() -> None:
 
 def test_fine_tuning_mixes_as_it_is_told(configure: Configure) -> None:
     config = configure("fine_tune.epochs=1", "fine_tune.cutmix=1.0")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     for freeze in ("none", "stage2"):
         tuned = settings(prepared, config, freeze)
         classifier = prepared.classifier(tuned)

@@ -166,10 +166,10 @@ def test_two_classes_have_a_top_five() -> None:
 def test_confusions_are_named_and_counted() -> None:
     truth = [0] * 6 + [1] * 4 + [2] * 2
     taken = [0, 0, 0, 1, 1, 1, 1, 1, 1, 0, 2, 2]
-    photos = 5 * torch.eye(3)[taken]
+    images = 5 * torch.eye(3)[taken]
     found = evaluate(
-        lambda photos: photos,  # images that are their own logits
-        [(photos, torch.tensor(truth))],
+        lambda images: images,  # images that are their own logits
+        [(images, torch.tensor(truth))],
         ("cat", "dog", "eel"),
         total=12,
         progress=lambda done, total: None,

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from breedlab.config import Config
-from breedlab.data.module import PhotoData
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.data.module import ImageData
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.run import run
 from breedlab.training import feature_cache
 from breedlab.training.context import TrainingContext, prepare
@@ -26,20 +26,20 @@ LIVE = ("model.freeze=none", "data.augment=trivial", "cache.pixels=true")
 
 
 @pytest.fixture
-def own(photos: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(photos, tmp_path / "photos"))
+def own(image_folder: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(image_folder, tmp_path / "photos"))
 
 
 @pytest.fixture
 def prepared(configure: Configure, own: Path, tmp_path: Path) -> Callable[..., TrainingContext]:
     def make(*words: str) -> TrainingContext:
         config = configure(*LIVE, f"data.root={own}", f"cache.dir={tmp_path / 'cache'}", *words)
-        return prepare(config, checked_photos(config))
+        return prepare(config, checked_images(config))
 
     return make
 
 
-def batches(data: PhotoData, epochs: int = 2) -> list[torch.Tensor]:
+def batches(data: ImageData, epochs: int = 2) -> list[torch.Tensor]:
     loader = data.train_dataloader()
     found = []
     for epoch in range(epochs):

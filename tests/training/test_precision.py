@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn.modules.module import register_module_forward_hook
 
 from breedlab.config import Config
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.final_test import measure
 from breedlab.pipeline.run import run
 from breedlab.training import auto_values
@@ -56,7 +56,7 @@ def test_trials_the_final_training_and_the_test_share_one_precision(
         "tuner.max_epochs=1",
     ]
     config = configure(*words)
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     expected = DTYPES[precision]
     with outputs_of(nn.Conv2d) as seen:
         assert run_trial(prepared, {}, lambda *_: False).state == "complete"
@@ -78,7 +78,7 @@ def test_trials_the_final_training_and_the_test_share_one_precision(
     with outputs_of(nn.Conv2d) as seen:
         evaluation = measure(prepared, classifier, prepared.data(config))
     assert seen == {(False, expected)}
-    assert evaluation.photos == 24
+    assert evaluation.images == 24
 
 
 @pytest.mark.parametrize("precision", DTYPES)
@@ -88,7 +88,7 @@ def test_a_frozen_part_computes_in_it_too(
     """Once for the cache, or live in every epoch; and so do heads on cached activations."""
     words = [f"trainer.precision={precision}", f"cache.dir={tmp_path}"]
     config = configure(*words, "model.freeze=backbone")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     expected = DTYPES[precision]
     with outputs_of(nn.Conv2d) as seen:
         activations = prepared.activations(prepared.classifier(config), config)
@@ -114,7 +114,7 @@ def test_a_probe_computes_in_it_too(configure: Configure, precision: str, mode: 
         "trainer.probe_epochs=1",
         f"cache.mode={mode}",
     )
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     with outputs_of(nn.Linear) as seen:
         probe(prepared, prepared.classifier(config), config)
     assert seen == {(True, DTYPES[precision]), (False, DTYPES[precision])}
@@ -128,7 +128,7 @@ def test_left_to_itself_a_head_alone_trains_in_fp32_on_a_cpu(
     config = configure(
         "trainer.precision=auto", f"cache.dir={tmp_path / 'cache'}", "trainer.max_epochs=1"
     )
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     with outputs_of(nn.Linear) as seen:
         assert run_trial(prepared, {}, lambda *_: False).state == "complete"
     assert seen == {(True, torch.float32), (False, torch.float32)}
@@ -142,5 +142,5 @@ def test_left_to_itself_a_head_alone_trains_in_fp32_on_a_cpu(
 
     asked = configure("trainer.precision=bf16", f"cache.dir={tmp_path / 'cache'}")
     with outputs_of(nn.Linear) as seen:
-        list(prepare(asked, checked_photos(asked)).epochs(prepared.classifier(asked), asked, 1))
+        list(prepare(asked, checked_images(asked)).epochs(prepared.classifier(asked), asked, 1))
     assert seen == {(True, torch.bfloat16), (False, torch.bfloat16)}

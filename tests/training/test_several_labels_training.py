@@ -69,16 +69,16 @@ def test_class_weights_make_up_for_the_labels_that_are_not_there(
     configured: Callable[..., Config], shapes: Path
 ) -> None:
     from breedlab.data.folders import scan, splitting
-    from breedlab.data.module import PhotoData
+    from breedlab.data.module import ImageData
     from breedlab.data.transforms import EvalTransform
 
     config = configured("data.class_weights=balanced")
-    photos = scan(shapes, **splitting(config))
+    images = scan(shapes, **splitting(config))
     half = (0.5, 0.5, 0.5)
-    data = PhotoData(photos, config.data, EvalTransform(36, 32, "bilinear", half, half), 0, 1)
+    data = ImageData(images, config.data, EvalTransform(36, 32, "bilinear", half, half), 0, 1)
     weights = data.class_weights()
     assert weights is not None
-    criterion = task_of(config.data).loss(config.optim, photos.counts("train"), weights)
+    criterion = task_of(config.data).loss(config.optim, images.counts("train"), weights)
     targets = data.labels("train")
     bias = torch.zeros(3, requires_grad=True)
     loss: torch.Tensor = criterion(bias.expand(len(targets), 3), targets)
@@ -327,12 +327,12 @@ def test_a_wrong_label_is_listed_and_a_fix_applied(
         table = csv.DictWriter(out, [*first])
         table.writeheader()
         table.writerow(first)
-    photos = obtain(configured(f"data.root={planted}", f"data.fixes={fixes}"))
+    images = obtain(configured(f"data.root={planted}", f"data.fixes={fixes}"))
     (fixed,) = (
-        photo
-        for split in photos.splits.values()
-        for photo in split
-        if photo.path.name == wrong["filename"]
+        image
+        for split in images.splits.values()
+        for image in split
+        if image.path.name == wrong["filename"]
     )
     assert fixed.labels == (CLASSES.index("blue"), CLASSES.index("green"))
 

@@ -23,7 +23,7 @@ from test_fit import CASES, train
 from breedlab import signals
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.training.context import prepare
 from breedlab.training.progress import done as how_far
 
@@ -81,7 +81,7 @@ def test_stopped_again_and_again_it_ends_at_the_very_weights_of_an_unbroken_run(
     tmp_path: Path, configure: Configure, case: str
 ) -> None:
     config = configure("trainer.max_epochs=4", *CASES[case])
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     train(prepared, config, tmp_path / "unbroken")
     broken = tmp_path / "broken"
     moments = [
@@ -103,22 +103,22 @@ def test_stopped_again_and_again_it_ends_at_the_very_weights_of_an_unbroken_run(
     assert curves(broken) == curves(tmp_path / "unbroken")
 
 
-def test_going_on_in_an_epoch_reads_none_of_its_photos_again(
+def test_going_on_in_an_epoch_reads_none_of_its_images_again(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from breedlab.data.module import PhotoDataset
+    from breedlab.data.module import ImageDataset
 
     config = configure("trainer.max_epochs=1", "model.freeze=none", "data.augment=basic")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     read: list[tuple[int, int]] = []
-    original = PhotoDataset.__getitem__
+    original = ImageDataset.__getitem__
 
-    def reading(self: PhotoDataset, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
+    def reading(self: ImageDataset, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
         if key[0] > 0:  # view 0 is that of validation
             read.append(key)
         return original(self, key)
 
-    monkeypatch.setattr(PhotoDataset, "__getitem__", reading)
+    monkeypatch.setattr(ImageDataset, "__getitem__", reading)
     with pytest.raises(signals.Stopped):
         train(prepared, config, tmp_path / "run", Tell(signal.SIGTERM, step=3))
     assert len(read) == 64
@@ -157,7 +157,7 @@ def test_told_to_stop_a_second_time_it_ends_in_the_middle_of_a_step(
     config = configure()
     stuck = Stuck(first, second, 0.7)
     with pytest.raises(raised):
-        train(prepare(config, checked_photos(config)), config, tmp_path / "run", stuck)
+        train(prepare(config, checked_images(config)), config, tmp_path / "run", stuck)
     assert stuck.went_on == 0
 
 
@@ -167,7 +167,7 @@ def test_what_a_group_is_sent_and_its_starter_hands_on_counts_once(
     config = configure()
     stuck = Stuck(signal.SIGTERM, signal.SIGTERM, 0.01)
     with pytest.raises(signals.Stopped):
-        train(prepare(config, checked_photos(config)), config, tmp_path / "run", stuck)
+        train(prepare(config, checked_images(config)), config, tmp_path / "run", stuck)
     saved = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 1
 
@@ -312,7 +312,7 @@ def test_a_run_that_another_process_works_on_is_refused(
     from breedlab.pipeline import current_run, rundir
 
     config = validate(load(words("name=x")))
-    run = rundir.create(config, [], checked_photos(config))
+    run = rundir.create(config, [], checked_images(config))
     monkeypatch.setattr(current_run, "_LOCK_WAIT_S", 0.1)
     script = (
         "import fcntl, sys; file = open(sys.argv[1], 'r+'); fcntl.flock(file, fcntl.LOCK_EX);"

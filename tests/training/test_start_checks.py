@@ -11,7 +11,7 @@ from codes import raises_code
 
 from breedlab import config as configs
 from breedlab.config import Config
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.training.context import TrainingContext, prepare
 from breedlab.training.start_checks import concerns
 
@@ -19,7 +19,7 @@ Configure = Callable[..., Config]
 
 
 def ready(config: Config) -> TrainingContext:
-    return prepare(config, checked_photos(config))
+    return prepare(config, checked_images(config))
 
 
 def test_a_batch_of_one_is_refused_where_batchnorm_trains(configure: Configure) -> None:
@@ -57,7 +57,7 @@ def test_a_size_that_the_network_does_not_take_is_still_told_as_that(configure: 
 
 def test_a_frozen_network_of_random_numbers_is_told(configure: Configure) -> None:
     config = configure()
-    report = checked_photos(config)
+    report = checked_images(config)
     (told,) = concerns(prepare(config, report))
     assert "model.weights=none with model.freeze=backbone" in told and "model.freeze=none" in told
     assert concerns(prepare(configs.replace(config, {"model.freeze": "none"}), report)) == []

@@ -16,7 +16,7 @@ from breedlab import config as configs
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline import final_test
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.resuming import as_begun
 from breedlab.pipeline.run import run
 from breedlab.training.cache_key import network_digest
@@ -40,7 +40,7 @@ def test_a_run_goes_on_from_another_with_its_head_and_its_transform(
     ).run
     for weights in (first, first / "model.tar.gz", first / "checkpoints" / "best.ckpt"):
         again = small(configure, tmp_path, f"model.weights={weights}", "model.freeze=none")
-        prepared = prepare(again, checked_photos(again))
+        prepared = prepare(again, checked_images(again))
         assert (prepared.evaluation.mean, prepared.evaluation.std) == (
             (0.1, 0.2, 0.3),
             (0.4, 0.5, 0.6),
@@ -64,7 +64,7 @@ def test_another_runs_head_is_left_out_where_the_classes_are_others(
     checkpoint["breedlab"]["classes"] = ["cat", "dog", "fox", "owl"]
     torch.save(checkpoint, tmp_path / "moved.ckpt")
     again = configs.replace(config, {"model.weights": str(tmp_path / "moved.ckpt")})
-    prepared = prepare(again, checked_photos(again))
+    prepared = prepare(again, checked_images(again))
     head = prepared.classifier(again).head.state_dict()
     assert not torch.equal(head["1.weight"], checkpoint["state_dict"]["classifier.head.1.weight"])
     assert (
@@ -107,7 +107,7 @@ def test_activations_are_of_what_a_network_does_not_of_its_numbers_alone(
     configure: Configure, tmp_path: Path
 ) -> None:
     config = small(configure, tmp_path)
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     classifier = prepared.classifier(config)
     before = network_digest(classifier)
     assert network_digest(prepared.classifier(config)) == before
@@ -142,5 +142,5 @@ def test_a_run_goes_on_with_the_transform_that_it_was_begun_with(
 def test_only_what_differs_from_the_weights_own_input_is_told(configure: Configure) -> None:
     """A resumed run has numbers where `auto` was, and seemed to change the mean."""
     config = configure("data.mean=[0.485,0.456,0.406]", "data.std=[0.5,0.5,0.5]")
-    (line,) = describe(prepare(config, checked_photos(config)))
+    (line,) = describe(prepare(config, checked_images(config)))
     assert line.endswith("but for data.image_size, data.resize, data.std")

@@ -19,7 +19,7 @@ from sklearn.preprocessing import StandardScaler
 
 from breedlab.config import Config
 from breedlab.evaluation.statistics import fold_interval, fold_span
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.reporting.search_facts import confirmations
 from breedlab.training.activations import Activations
 from breedlab.training.context import TrainingContext, prepare
@@ -142,7 +142,7 @@ def test_an_interval_stays_within_what_its_metric_can_be() -> None:
 
 
 def ready(config: Config) -> TrainingContext:
-    return prepare(config, checked_photos(config))
+    return prepare(config, checked_images(config))
 
 
 def test_trials_are_judged_by_the_mean_over_folds(

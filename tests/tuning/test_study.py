@@ -24,7 +24,7 @@ from optuna.trial import TrialState
 
 from breedlab.config import Config
 from breedlab.errors import TrainingError
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.training.context import TrainingContext, prepare
 from breedlab.tuning import baseline
 from breedlab.tuning import study as studies
@@ -38,7 +38,7 @@ RANGE = (
 
 
 def ready(config: Config) -> TrainingContext:
-    return prepare(config, checked_photos(config))
+    return prepare(config, checked_images(config))
 
 
 def records(run: Path) -> list[dict[str, Any]]:

@@ -11,7 +11,7 @@ import pytest
 
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.training import loop, optimization
 from breedlab.training.context import TrainingContext, prepare
 from breedlab.tuning.trial import quickly_collected, run_trial
@@ -31,7 +31,7 @@ def test_nothing_of_its_network_stays_in_memory(
     configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     config = configure("model.freeze=none", "tuner=random", "tuner.max_epochs=2")
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     made: list[weakref.ref[Classifier]] = []
     make = TrainingContext.classifier
 
@@ -60,7 +60,7 @@ def test_a_failed_probe_leaves_the_next_trial_as_it_was(
     config = configure(
         "model.freeze=none", "trainer.probe_epochs=1", "tuner=random", "tuner.max_epochs=2"
     )
-    prepared = prepare(config, checked_photos(config))
+    prepared = prepare(config, checked_images(config))
     trained: list[int] = []
 
     def count(classifier: Classifier, optim: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from breedlab.config import Config
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.training.context import prepare
 from breedlab.tuning import trial_table as boards
 from breedlab.tuning.study import search
@@ -67,7 +67,7 @@ def test_in_a_pipe_a_search_tells_of_every_trial_and_of_its_epochs(
     monkeypatch.setattr(boards, "LINE_SECONDS", 0.0)
     space = "tuner.space={optim: {lr: [0.001, 0.01]}}"
     config = configure("tuner=grid", "tuner.max_epochs=2", space, f"tuner.parallel={parallel}")
-    search(config, prepare(config, checked_photos(config)), tmp_path)
+    search(config, prepare(config, checked_images(config)), tmp_path)
     rows = [row for line in capsys.readouterr().out.splitlines() if (row := read_trial(line))]
     for number, rate in enumerate(("0.001", "0.01")):
         told = [row for row in rows if row.number == number]
@@ -80,6 +80,6 @@ def test_epochs_that_are_quick_are_not_told_one_by_one(
     tmp_path: Path, configure: Configure, capsys: Any
 ) -> None:
     config = configure("tuner=grid", "tuner.max_epochs=3", "tuner.space={optim: {lr: [0.001]}}")
-    search(config, prepare(config, checked_photos(config)), tmp_path)
+    search(config, prepare(config, checked_images(config)), tmp_path)
     rows = [row for line in capsys.readouterr().out.splitlines() if (row := read_trial(line))]
     assert [row.state for row in rows] == ["running", "complete"]

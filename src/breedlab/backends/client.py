@@ -28,14 +28,14 @@ _TOLD = ("labels", "set", "unknown", "stranger_than")
 
 
 def ask(
-    endpoint: str, photos: list[Path], top: int, region: str | None = None
+    endpoint: str, images: list[Path], top: int, region: str | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield the answers of an endpoint, one entry per image, as `predict --json` prints them.
 
     Args:
         endpoint: The server's address, such as `http://127.0.0.1:8080`, or the name of a SageMaker
             endpoint.
-        photos: Files; each is sent as it is.
+        images: Files; each is sent as it is.
         top: How many classes of each are wanted.
         region: Where a SageMaker endpoint is; None for the AWS profile's region.
 
@@ -44,7 +44,7 @@ def ask(
             not in this contract.
     """
     with _transport(endpoint, region) as send:
-        for path in photos:
+        for path in images:
             answer: dict[str, Any] = {"photo": str(path)}
             try:
                 content = read_image(path)
@@ -57,19 +57,19 @@ def ask(
             yield {**answer, **_read(endpoint, *send(content), top)}
 
 
-def scores(endpoint: str, photo: bytes) -> tuple[np.ndarray[Any, Any], list[str]]:
+def scores(endpoint: str, image: bytes) -> tuple[np.ndarray[Any, Any], list[str]]:
     """Return the scores of one image, float64 (classes,), and the names of the classes in their
     order.
 
     Args:
         endpoint: As in `ask`.
-        photo: The bytes of a JPEG, PNG or WebP.
+        image: The bytes of a JPEG, PNG or WebP.
 
     Raises:
         BreedlabError: If no one answers there, or the image is refused.
     """
     with _transport(endpoint) as send:
-        status, body = send(photo)
+        status, body = send(image)
     with _contract(endpoint, status):
         tree = json.loads(body)
         if status != 200:

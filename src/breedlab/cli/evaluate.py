@@ -19,10 +19,10 @@ from breedlab.config.schema import schema
 from breedlab.config.sections import Monitor
 from breedlab.config.yaml_folders import parsed
 from breedlab.data.folders import display_names, listed
+from breedlab.data.image_set import LabeledImage
 from breedlab.data.layout import split_of
 from breedlab.data.listing import Leftovers, find_images, subfolders
 from breedlab.data.multi_label import merged_copies
-from breedlab.data.photo_set import Photo
 from breedlab.data.tables import AUTO, find_table
 from breedlab.errors import DataError
 from breedlab.names import composed
@@ -47,8 +47,8 @@ def main(argv: list[str]) -> int:
         description = read_description(folder)
         several = bool((description.get("answers") or {}).get("thresholds"))
         read = labelled_several if several else labelled
-        photos = read(words.folder, tuple(description["classes"]))
-        evaluation, engine = _evaluate(folder, words.engine, photos, _monitor(words.model))
+        images = read(words.folder, tuple(description["classes"]))
+        evaluation, engine = _evaluate(folder, words.engine, images, _monitor(words.model))
         # of models of older versions it is not known
         if not several:
             frequent = description["lineage"].get("most_frequent_class")
@@ -84,7 +84,7 @@ def command_parser() -> Parser:
     return parser
 
 
-def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
+def labelled(folder: Path, classes: tuple[str, ...]) -> list[LabeledImage]:
     """Return the images of class folders, or next to a label file, labeled by a model's class
     names.
 
@@ -95,7 +95,7 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
     table = find_table(folder, AUTO)
     if table is None:
         files = _class_folders(folder, classes, leftovers)
-        photos = [Photo(path, label) for label, paths in files for path in paths]
+        images = [LabeledImage(path, label) for label, paths in files for path in paths]
     else:
         for text in table.left_out:
             print(text, file=sys.stderr)
@@ -103,13 +103,13 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
         index_of = _indices(names, classes)
         if unknown := [name for name in names if name not in index_of]:
             raise _not_classes(table.files[0], unknown, classes)
-        photos = [Photo(row.path, index_of[row.label]) for row in table.rows]
-    _refuse_none(folder, photos, leftovers)
+        images = [LabeledImage(row.path, index_of[row.label]) for row in table.rows]
+    _refuse_none(folder, images, leftovers)
     _tell(leftovers)
-    return photos
+    return images
 
 
-def labelled_several(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
+def labelled_several(folder: Path, classes: tuple[str, ...]) -> list[LabeledImage]:
     """Return a folder's images with the labels from a file such as labels.csv, or from all class
     folders that they are in.
 
@@ -127,13 +127,13 @@ def labelled_several(folder: Path, classes: tuple[str, ...]) -> list[Photo]:
         merged = {row.path: row.labels for row in table.rows}
         if unknown := sorted({name for names in merged.values() for name in names} - {*classes}):
             raise _not_classes(table.files[0], unknown, classes)
-    photos = [
-        Photo(path, -1, labels=tuple(sorted(map(classes.index, names))))
+    images = [
+        LabeledImage(path, -1, labels=tuple(sorted(map(classes.index, names))))
         for path, names in sorted(merged.items())
     ]
-    _refuse_none(folder, photos, leftovers)
+    _refuse_none(folder, images, leftovers)
     _tell(leftovers)
-    return photos
+    return images
 
 
 def _class_folders(
@@ -187,8 +187,8 @@ def _not_classes(place: Path, unknown: list[str], classes: tuple[str, ...]) -> D
     )
 
 
-def _refuse_none(folder: Path, photos: list[Photo], leftovers: Leftovers) -> None:
-    if not photos:
+def _refuse_none(folder: Path, images: list[LabeledImage], leftovers: Leftovers) -> None:
+    if not images:
         rest = f"; it holds {leftovers.unread()}, which are not read" if leftovers.endings else ""
         raise DataError(f"{folder}: holds no images{rest}; expected FOLDER/<class>/photo.jpg")
 
@@ -213,7 +213,7 @@ def _monitor(run: Path) -> Monitor | None:
 
 
 def _evaluate(
-    folder: Path, engine: str | None, photos: list[Photo], monitor: Monitor | None = None
+    folder: Path, engine: str | None, images: list[LabeledImage], monitor: Monitor | None = None
 ) -> tuple[Any, str]:
     """Return the evaluation, and the engine that answered."""
     from breedlab.console import progress
@@ -221,25 +221,25 @@ def _evaluate(
     with progress("loading the model", aside=True):
         from torch.utils.data import DataLoader
 
-        from breedlab.data.module import LostPhoto, PhotoDataset, start_worker
+        from breedlab.data.module import ImageDataset, LostImage, start_worker
         from breedlab.serving.model import Model
         from breedlab.training.evaluation import evaluate
         from breedlab.training.label_evaluation import evaluate_labels
 
         hardware.heed()
         model = Model(folder, engine=engine)
-    dataset = PhotoDataset(photos, model.transform, classes=len(model.classes))
+    dataset = ImageDataset(images, model.transform, classes=len(model.classes))
     batches = DataLoader(dataset, batch_size=32, num_workers=2, worker_init_fn=start_worker)
     with progress("testing", aside=True) as report:
-        report(0, len(photos))
+        report(0, len(images))
         try:
-            how: dict[str, Any] = {"total": len(photos), "progress": report, "monitor": monitor}
+            how: dict[str, Any] = {"total": len(images), "progress": report, "monitor": monitor}
             if model.answers.thresholds is not None:
                 how["thresholds"] = model.answers.thresholds
                 evaluation: Any = evaluate_labels(model.logits, batches, model.classes, **how)
             else:
                 evaluation = evaluate(model.scores, batches, model.classes, **how)
-        except LostPhoto as error:
+        except LostImage as error:
             raise DataError(
                 f"{error.fact}; take it out of the folder, and the others are tested"
             ) from error

@@ -80,15 +80,15 @@ def train_on(root: Path, words: list[str]) -> int:
     stage(f"Looking at {root}")
     how = splitting(requested)
     try:
-        photos = survey(root, **how)
+        images = survey(root, **how)
     except SeveralLabels:  # which the proposal says
         how["multi"] = True
-        photos = survey(root, **how)
+        images = survey(root, **how)
     with progress("checking images") as done:
         report = check(
-            photos, Path(requested.cache.dir, "checks"), on_bad_file="skip", progress=done
+            images, Path(requested.cache.dir, "checks"), on_bad_file="skip", progress=done
         )
-    for line in describe(photos, report):
+    for line in describe(images, report):
         note(line)
     with progress("timing a few images"):
         import torch

@@ -64,9 +64,9 @@ def main(argv: list[str]) -> int:
             " images"
         )
     patterns = (
-        words.photos
+        words.images
         if words.endpoint is None
-        else [word for word in (words.model, *words.photos) if word]
+        else [word for word in (words.model, *words.images) if word]
     )
     if not patterns:
         after = "MODEL|RUN" if words.endpoint is None else "--endpoint"
@@ -90,17 +90,17 @@ def _predicted(words: Namespace, patterns: list[str], scratch: Path) -> list[dic
     paths: dict[str, Path] = {}
     for path in (path for word in patterns for path in _expand(word, scratch)):
         paths.setdefault(os.path.realpath(path), path)  # `resolve` raises for a link to itself
-    photos = list(paths.values())
+    images = list(paths.values())
 
     if words.endpoint is None:
         load_plugins_of(Path(words.model))
         with opened(Path(words.model)) as folder:
-            answers = _answers(_loaded(folder, words.engine), photos, words.top)
-            results = list(_shown(answers, len(photos)))
+            answers = _answers(_loaded(folder, words.engine), images, words.top)
+            results = list(_shown(answers, len(images)))
             if not any("labels" in answer for answer in results):
                 _add_truths(results, read_description(folder)["classes"])
     else:
-        results = list(_shown(ask(words.endpoint, photos, words.top, words.region), len(photos)))
+        results = list(_shown(ask(words.endpoint, images, words.top, words.region), len(images)))
     for answer in results:
         if answer["photo"] == str(scratch / _STDIN):
             answer["photo"] = "-"
@@ -124,7 +124,7 @@ def command_parser() -> Parser:
         "model", nargs="?", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"
     )
     parser.add_argument(
-        "photos",
+        "images",
         nargs="*",
         metavar="IMAGE",
         help="a file, a folder, a glob pattern, or - for an image on stdin",
@@ -208,11 +208,11 @@ def _shown(answers: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, 
             yield answer
 
 
-def _answers(model: Any, photos: list[Path], top: int) -> Iterator[dict[str, Any]]:
+def _answers(model: Any, images: list[Path], top: int) -> Iterator[dict[str, Any]]:
     """Yield an answer for each image; the next ones are decoded while a batch is computed."""
     import torch
 
-    read = hardware.in_threads(partial(_read, model), photos)
+    read = hardware.in_threads(partial(_read, model), images)
     while batch := list(islice(read, _BATCH)):
         ready = [(answer, image) for answer, image in batch if image is not None]
         if ready:

@@ -34,25 +34,25 @@ def main(argv: list[str]) -> int:
     # Where a split has no folder the job cuts it from train; what is cut here only has to be read.
     cut: dict[str, Any] = {"valid_fraction": 0.15, "test_fraction": 0.15, "seed": 0}
     try:
-        photos = survey(words.data, **cut)
+        images = survey(words.data, **cut)
     except SeveralLabels:
-        photos = survey(words.data, **cut, multi=True)
+        images = survey(words.data, **cut, multi=True)
     counts = (
-        photos.splits
-        if not photos.cut
-        else {"train": [p for split in SPLITS for p in photos.splits[split]]}
+        images.splits
+        if not images.cut
+        else {"train": [p for split in SPLITS for p in images.splits[split]]}
     )
     note(
-        f"{words.data}: {len(photos.classes)} classes; "
+        f"{words.data}: {len(images.classes)} classes; "
         + ", ".join(f"{len(p):,} {s}" for s, p in counts.items())
     )
-    for text in photos.notes:
+    for text in images.notes:
         note(text)
-    for text in photos.left_out:
+    for text in images.left_out:
         warn(text)
     with progress("checking images") as done:
         skip = "skip" if words.skip_bad else "error"
-        report = check(photos, Path(".cache/activations/checks"), on_bad_file=skip, progress=done)
+        report = check(images, Path(".cache/activations/checks"), on_bad_file=skip, progress=done)
     for findings in (
         report.bad,
         report.conflicts,
@@ -67,8 +67,8 @@ def main(argv: list[str]) -> int:
         for finding in (*report.bad, *report.conflicts, *report.leaks)
         if not finding.own_cut
     }
-    paths = sorted({photo.path for split in SPLITS for photo in photos.splits[split]} - left_out)
-    paths += photos.label_files
+    paths = sorted({image.path for split in SPLITS for image in images.splits[split]} - left_out)
+    paths += images.label_files
     stage(f"Uploading to {words.address}")
     new = store.upload(words.data, paths, links=words.links)
     note(f"{len(paths):,} images, {new:,} of them new")

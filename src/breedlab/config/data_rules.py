@@ -39,7 +39,7 @@ def fixes_are_here(data: Data, backend: Backend) -> Iterator[Problem]:
         )
 
 
-def splits_leave_training_photos(data: Data) -> Iterator[Problem]:
+def splits_leave_training_images(data: Data) -> Iterator[Problem]:
     if data.valid_fraction + data.test_fraction >= 1:
         total = data.valid_fraction + data.test_fraction
         yield Problem(
@@ -102,7 +102,7 @@ def crops_are_cut(data: Data) -> Iterator[Problem]:
 RULES: tuple[Rule, ...] = (
     one_source,
     fixes_are_here,
-    splits_leave_training_photos,
+    splits_leave_training_images,
     crop_fits_resize,
     views_suit_augmentation,
     crops_are_cut,

@@ -13,9 +13,9 @@ from breedlab import hardware
 from breedlab.data import formats
 from breedlab.data.decode import ImageError, decode, read_image
 from breedlab.data.folders import FEW, SPLITS, first_few, listed
+from breedlab.data.image_set import ImageSet, LabeledImage
 from breedlab.data.near_duplicates import difference_hash, near_pairs
 from breedlab.data.odd_images import Traits, odd_images, traits_of
-from breedlab.data.photo_set import Photo, PhotoSet
 from breedlab.errors import DataError
 from breedlab.files import (
     DamagedFile,
@@ -52,7 +52,7 @@ class Report:
     """What the check found.
 
     Attributes:
-        photos: The images that are left to use.
+        images: The images that are left to use.
         bad: Files that no image could be read from.
         leaks: Files whose content, or group (`data.group`), another split has, too; the test split
             keeps its own, and validation what the test split has not.
@@ -62,7 +62,7 @@ class Report:
         fingerprint: A digest of every usable file's content, class and split.
     """
 
-    photos: PhotoSet
+    images: ImageSet
     bad: tuple[Finding, ...]
     leaks: tuple[Finding, ...]
     warnings: tuple[str, ...]
@@ -71,12 +71,12 @@ class Report:
 
 
 def check(
-    photos: PhotoSet, memory: Path, *, on_bad_file: str, progress: Progress | None = None
+    images: ImageSet, memory: Path, *, on_bad_file: str, progress: Progress | None = None
 ) -> Report:
     """Decode every image, as training will.
 
     Args:
-        photos: What a scan found.
+        images: What a scan found.
         memory: A folder for what is known of files by path, size and time, so that each is read
             once.
         on_bad_file: `error` refuses files that are broken, leaked or in two classes; `skip` leaves
@@ -87,21 +87,21 @@ def check(
         DataError: Naming all that is wrong: flaws and classes without an image left always, broken
             and leaked files under `error`.
     """
-    seen = _read_all(photos, memory, progress)
-    bad = tuple(Finding(p.path, seen[p.path].problem) for p in _all(photos) if seen[p.path].problem)
-    conflicts = _conflicts(photos, seen)
-    leaks = _leaks(photos, seen, {finding.path for finding in conflicts})
+    seen = _read_all(images, memory, progress)
+    bad = tuple(Finding(p.path, seen[p.path].problem) for p in _all(images) if seen[p.path].problem)
+    conflicts = _conflicts(images, seen)
+    leaks = _leaks(images, seen, {finding.path for finding in conflicts})
     broken = {finding.path for finding in (*bad, *conflicts, *leaks)}
-    leaks = (*leaks, *_straddling(photos, broken))
+    leaks = (*leaks, *_straddling(images, broken))
     # two copies in train are no fault of the user's
     shared = tuple(leak for leak in leaks if not leak.own_cut)
     dropped = {finding.path for finding in (*bad, *conflicts, *leaks)}
     clean = replace(
-        photos,
-        splits={s: tuple(p for p in photos.splits[s] if p.path not in dropped) for s in SPLITS},
+        images,
+        splits={s: tuple(p for p in images.splits[s] if p.path not in dropped) for s in SPLITS},
     )
-    missing = list(_lacking(photos, clean))
-    lacking = [*photos.flaws, *missing]
+    missing = list(_lacking(images, clean))
+    lacking = [*images.flaws, *missing]
     skip = on_bad_file == "skip"
     if lacking or (not skip and (bad or conflicts or shared)):
         # Where files are left out, they are named only if too little is left for that.
@@ -120,15 +120,15 @@ class _Seen:
     traits: Traits | None = None
 
 
-def _all(photos: PhotoSet) -> Iterator[Photo]:
+def _all(images: ImageSet) -> Iterator[LabeledImage]:
     for split in SPLITS:
-        yield from photos.splits[split]
+        yield from images.splits[split]
 
 
-def _read_all(photos: PhotoSet, memory: Path, progress: Progress | None) -> dict[Path, _Seen]:
-    book = memory / f"{hashlib.sha256(os.fsencode(photos.root.resolve())).hexdigest()[:16]}.json"
+def _read_all(images: ImageSet, memory: Path, progress: Progress | None) -> dict[Path, _Seen]:
+    book = memory / f"{hashlib.sha256(os.fsencode(images.root.resolve())).hexdigest()[:16]}.json"
     results: dict[str, list[object]] = _load(book)
-    stamps = {photo.path: _stamp(photo.path) for photo in _all(photos)}
+    stamps = {image.path: _stamp(image.path) for image in _all(images)}
     fresh = [path for path, stamp in stamps.items() if results.get(str(path), [None])[0] != stamp]
     if fresh:
         try:
@@ -190,75 +190,75 @@ def _read(path: Path) -> _Seen:
     return _Seen(digest, "", difference_hash(pixels), traits_of(pixels))
 
 
-def _conflicts(photos: PhotoSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]:
+def _conflicts(images: ImageSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]:
     """Find images that are in two classes; a split that was cut from train counts as train, since
     their images were in one folder."""
-    copies: dict[tuple[str, str], list[Photo]] = {}
+    copies: dict[tuple[str, str], list[LabeledImage]] = {}
     for split in SPLITS:
-        folder = "train" if split in photos.cut else split
-        for photo in photos.splits[split]:
-            if not seen[photo.path].problem:
-                copies.setdefault((folder, seen[photo.path].digest), []).append(photo)
+        folder = "train" if split in images.cut else split
+        for image in images.splits[split]:
+            if not seen[image.path].problem:
+                copies.setdefault((folder, seen[image.path].digest), []).append(image)
     findings = []
     for same in copies.values():
-        for photo in same:
-            other = next((one for one in same if one.classes != photo.classes), None)
+        for image in same:
+            other = next((one for one in same if one.classes != image.classes), None)
             if other is not None:
-                labels = "of another class" if photo.labels is None else "with other labels"
-                findings.append(Finding(photo.path, f"is the same image as {other.path}, {labels}"))
+                labels = "of another class" if image.labels is None else "with other labels"
+                findings.append(Finding(image.path, f"is the same image as {other.path}, {labels}"))
     return tuple(sorted(findings, key=lambda finding: finding.path))
 
 
 def _leaks(
-    photos: PhotoSet, seen: dict[Path, _Seen], conflicting: set[Path]
+    images: ImageSet, seen: dict[Path, _Seen], conflicting: set[Path]
 ) -> tuple[Finding, ...]:
     """Find images that are in two splits. The test split is kept whole: what it shares with
     training is a leak of the training split."""
     first: dict[str, tuple[str, Path]] = {}
     findings = []
     for split in ("test", "valid", "train"):
-        for photo in photos.splits[split]:
-            if seen[photo.path].problem or photo.path in conflicting:
+        for image in images.splits[split]:
+            if seen[image.path].problem or image.path in conflicting:
                 continue
-            other_split, other = first.setdefault(seen[photo.path].digest, (split, photo.path))
+            other_split, other = first.setdefault(seen[image.path].digest, (split, image.path))
             if other_split != split:
                 reason = f"is the same image as {other} of the {other_split} split"
                 findings.append(
-                    Finding(photo.path, reason, {split, other_split} <= {"train", *photos.cut})
+                    Finding(image.path, reason, {split, other_split} <= {"train", *images.cut})
                 )
     return tuple(findings)
 
 
-def _straddling(photos: PhotoSet, passed_over: set[Path]) -> Iterator[Finding]:
+def _straddling(images: ImageSet, passed_over: set[Path]) -> Iterator[Finding]:
     """Find images of groups that given splits divide; the test keeps its own, and validation what
     the test has not."""
     first: dict[str, str] = {}
     for split in ("test", "valid", "train"):
-        for photo in photos.splits[split]:
-            if not photo.group or photo.path in passed_over:
+        for image in images.splits[split]:
+            if not image.group or image.path in passed_over:
                 continue
-            other = first.setdefault(photo.group, split)
+            other = first.setdefault(image.group, split)
             if other != split:
                 yield Finding(
-                    photo.path,
-                    f"is of the group {printable(photo.group)}, which the {other} split has, too",
+                    image.path,
+                    f"is of the group {printable(image.group)}, which the {other} split has, too",
                 )
 
 
-def _lacking(photos: PhotoSet, kept: PhotoSet) -> Iterator[str]:
+def _lacking(images: ImageSet, kept: ImageSet) -> Iterator[str]:
     """Yield what is missing once broken and leaked files are left out; what was missing before is
     among the flaws."""
     for split in SPLITS:
         if not kept.splits[split]:
-            yield f"{photos.root}: no usable image is left in the {split} split"
-    counts = zip(photos.classes, photos.counts("train"), kept.counts("train"), strict=True)
+            yield f"{images.root}: no usable image is left in the {split} split"
+    counts = zip(images.classes, images.counts("train"), kept.counts("train"), strict=True)
     empty = [name for name, before, now in counts if before and not now]
     if empty:
-        yield f"{photos.root}: no usable training image is left of {listed(empty)}"
+        yield f"{images.root}: no usable training image is left of {listed(empty)}"
 
 
 def _refusal(
-    photos: PhotoSet,
+    images: ImageSet,
     bad: tuple[Finding, ...],
     conflicts: tuple[Finding, ...],
     leaks: tuple[Finding, ...],
@@ -282,7 +282,7 @@ def _refusal(
                     else f"{len(findings):,} images that stand"
                 )
                 counts[-1] += f" in two {where}"
-        lines.append(f"{photos.root}: {' and '.join(counts)}")
+        lines.append(f"{images.root}: {' and '.join(counts)}")
         for findings in (bad, conflicts, leaks):
             lines += [
                 f"  {text}"
@@ -291,7 +291,7 @@ def _refusal(
         if max(len(bad), len(conflicts), len(leaks)) > FEW:
             lines.append(f"  all of them: {_write_all(memory, (*bad, *conflicts, *leaks))}")
     lines += lacking
-    lines += _warnings(photos)
+    lines += _warnings(images)
     if apart:
         copies = (
             "1 copy of an image of train" if apart == 1 else f"{apart:,} copies of images of train"
@@ -303,7 +303,7 @@ def _refusal(
         too_few = "; too few images are left without them"
         instead = too_few if skip else skipping
         lines.append(f"Fix or remove them{instead}.")
-    if conflicts and not photos.multi_label:
+    if conflicts and not images.multi_label:
         lines.append("For images with several classes at once, train with data=multi_label.")
     return DataError("\n".join(printable(line) for line in lines))
 
@@ -314,15 +314,15 @@ def _write_all(memory: Path, findings: tuple[Finding, ...]) -> Path:
     return path
 
 
-def _warnings(photos: PhotoSet) -> Iterator[str]:
-    yield from photos.left_out
+def _warnings(images: ImageSet) -> Iterator[str]:
+    yield from images.left_out
     counts = {
         name: count
-        for name, count in zip(photos.classes, photos.counts("train"), strict=True)
+        for name, count in zip(images.classes, images.counts("train"), strict=True)
         if count
     }
     for split in ("valid", "test"):
-        pairs = zip(photos.classes, photos.counts(split), strict=True)
+        pairs = zip(images.classes, images.counts(split), strict=True)
         empty = [name for name, count in pairs if not count and name in counts]
         if empty:
             yield f"the {split} split has no image of {listed(empty)}"
@@ -334,12 +334,12 @@ def _warnings(photos: PhotoSet) -> Iterator[str]:
         )
 
 
-def _near_duplicates(photos: PhotoSet, seen: dict[Path, _Seen]) -> list[str]:
+def _near_duplicates(image_set: ImageSet, seen: dict[Path, _Seen]) -> list[str]:
     """Say which images are nearly the same and are in two classes, or in two splits, where they
     make a test easier."""
-    images = [(split, photo) for split in SPLITS for photo in photos.splits[split]]
-    hashes = [seen[photo.path].hash for _, photo in images]
-    digests = [seen[photo.path].digest for _, photo in images]
+    images = [(split, image) for split in SPLITS for image in image_set.splits[split]]
+    hashes = [seen[image.path].hash for _, image in images]
+    digests = [seen[image.path].digest for _, image in images]
     pairs = []
     for one, other in near_pairs(hashes):
         if digests[one] != digests[other]:  # identical files are reported as copies
@@ -359,10 +359,10 @@ def _near_duplicates(photos: PhotoSet, seen: dict[Path, _Seen]) -> list[str]:
     return lines
 
 
-def _fingerprint(photos: PhotoSet, seen: dict[Path, _Seen]) -> str:
-    digest = hashlib.sha256("\0".join(photos.classes).encode())
+def _fingerprint(images: ImageSet, seen: dict[Path, _Seen]) -> str:
+    digest = hashlib.sha256("\0".join(images.classes).encode())
     for split in SPLITS:
-        for photo in photos.splits[split]:
-            labels = "+".join(map(str, photo.classes))
-            digest.update(f"{split}/{labels}/{seen[photo.path].digest}".encode())
+        for image in images.splits[split]:
+            labels = "+".join(map(str, image.classes))
+            digest.update(f"{split}/{labels}/{seen[image.path].digest}".encode())
     return digest.hexdigest()[:32]

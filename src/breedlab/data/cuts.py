@@ -40,9 +40,9 @@ def cut_missing(
         whole = files["train"][index]
         parts = _cut(whole, {split: fractions[split] for split in cut}, f"{seed}/{name}")
         if whole and not all(parts.values()):
-            photos = "1 image is" if len(whole) == 1 else f"{len(whole)} images are"
+            images = "1 image is" if len(whole) == 1 else f"{len(whole)} images are"
             few.append(
-                f"{place}: {photos} too few to cut {' and '.join(cut)} from;"
+                f"{place}: {images} too few to cut {' and '.join(cut)} from;"
                 f" expected at least {len(cut) + 1}, or a folder for each split"
             )
         files["train"][index] = parts["train"]

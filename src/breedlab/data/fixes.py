@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from breedlab.data.folders import SPLITS, first_few
-from breedlab.data.photo_set import Photo, PhotoSet
+from breedlab.data.image_set import ImageSet, LabeledImage
 from breedlab.errors import DataError
 from breedlab.files import atomic_write_text
 
@@ -53,7 +53,7 @@ def write_fixes(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
     atomic_write_text(path, text.getvalue())
 
 
-def apply_fixes(photos: PhotoSet, path: Path) -> PhotoSet:
+def apply_fixes(images: ImageSet, path: Path) -> ImageSet:
     """Return the images as an edited list has them: `fix` is a class's name, `remove`, or empty for
     no change; with `data.multi_label` also several names with a bar between them, or `none`.
 
@@ -62,47 +62,47 @@ def apply_fixes(photos: PhotoSet, path: Path) -> PhotoSet:
             are wrong together.
     """
     fixes = _read(path)
-    label_of = {name: label for label, name in enumerate(photos.classes)}
+    label_of = {name: label for label, name in enumerate(images.classes)}
     places = {
-        os.path.relpath(photo.path, photos.root): photo
+        os.path.relpath(image.path, images.root): image
         for split in SPLITS
-        for photo in photos.splits[split]
+        for image in images.splits[split]
     }
-    wrong, changed = [], dict[Path, Photo | None]()
+    wrong, changed = [], dict[Path, LabeledImage | None]()
     for line, file, fix in fixes:
         if file not in places:
-            wrong.append(f"line {line}: {file!r} is not an image of {photos.root}")
+            wrong.append(f"line {line}: {file!r} is not an image of {images.root}")
         elif fix == REMOVE:
             changed[places[file].path] = None
         else:
-            photo = places[file]
+            image = places[file]
             try:
-                changed[photo.path] = _relabeled(photo, fix, label_of)
+                changed[image.path] = _relabeled(image, fix, label_of)
             except KeyError as error:
                 (name,) = error.args
-                close = difflib.get_close_matches(name, photos.classes, 1)
+                close = difflib.get_close_matches(name, images.classes, 1)
                 suggestion = f"; did you mean {close[0]!r}?" if close else ""
                 what = repr(name) if name == fix else f"{fix!r}: {name!r}"
                 wrong.append(f"line {line}: fix is {what}, which is not a class{suggestion}")
     if wrong:
-        names = f"labels with | between them, {NONE}" if photos.multi_label else "a class's name"
-        hint = f"expected paths below {photos.root}, and in fix {names}, {REMOVE}, or nothing"
+        names = f"labels with | between them, {NONE}" if images.multi_label else "a class's name"
+        hint = f"expected paths below {images.root}, and in fix {names}, {REMOVE}, or nothing"
         raise DataError(
             "\n".join([f"data.fixes: {path}", *(f"  {text}" for text in first_few(wrong)), hint])
         )
     fixed = replace(
-        photos,
+        images,
         splits={
             split: tuple(
                 own
-                for photo in photos.splits[split]
-                if (own := changed.get(photo.path, photo)) is not None
+                for image in images.splits[split]
+                if (own := changed.get(image.path, image)) is not None
             )
             for split in SPLITS
         },
-        notes=(*photos.notes, _told(path, changed)),
+        notes=(*images.notes, _told(path, changed)),
     )
-    counts = zip(photos.classes, photos.counts("train"), fixed.counts("train"), strict=True)
+    counts = zip(images.classes, images.counts("train"), fixed.counts("train"), strict=True)
     empty = [f"train has no {name} left" for name, before, after in counts if before and not after]
     if empty:
         raise DataError(
@@ -111,19 +111,19 @@ def apply_fixes(photos: PhotoSet, path: Path) -> PhotoSet:
     return fixed
 
 
-def _relabeled(photo: Photo, fix: str, label_of: Mapping[str, int]) -> Photo:
+def _relabeled(image: LabeledImage, fix: str, label_of: Mapping[str, int]) -> LabeledImage:
     """Return an image with the labels of a fix.
 
     Raises:
         KeyError: As `read_labels`.
     """
-    if photo.labels is None:
-        return replace(photo, label=label_of[fix])
-    return replace(photo, labels=read_labels(fix, label_of))
+    if image.labels is None:
+        return replace(image, label=label_of[fix])
+    return replace(image, labels=read_labels(fix, label_of))
 
 
-def _told(path: Path, changed: Mapping[Path, Photo | None]) -> str:
-    removed = sum(photo is None for photo in changed.values())
+def _told(path: Path, changed: Mapping[Path, LabeledImage | None]) -> str:
+    removed = sum(image is None for image in changed.values())
     return f"{path}: {len(changed) - removed:,} images relabeled, {removed:,} removed"
 
 

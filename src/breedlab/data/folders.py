@@ -17,9 +17,9 @@ from breedlab.data.class_folders import (
 )
 from breedlab.data.cuts import cut_missing
 from breedlab.data.groups import groups_of
+from breedlab.data.image_set import ImageSet, LabeledImage
 from breedlab.data.layout import SPLITS, describe_splits, listed, split_folders
 from breedlab.data.listing import Leftovers, find_images
-from breedlab.data.photo_set import Photo, PhotoSet
 from breedlab.data.tables import AUTO, Table, find_table, unused_table
 from breedlab.errors import DataError
 from breedlab.files import why_no_folder
@@ -71,7 +71,7 @@ class Splitting(TypedDict):
     multi: NotRequired[bool]
 
 
-def scan(root: Path, **how: Unpack[Splitting]) -> PhotoSet:
+def scan(root: Path, **how: Unpack[Splitting]) -> ImageSet:
     """Read `root/{train,valid,test}/<class>/`, also under other names of splits, or `root/<class>/`
     without splits.
 
@@ -83,10 +83,10 @@ def scan(root: Path, **how: Unpack[Splitting]) -> PhotoSet:
     Raises:
         DataError: If the folder is missing or empty, or its images have flaws.
     """
-    photos = survey(root, **how)
-    if photos.flaws:
-        raise DataError("\n".join(photos.flaws))
-    return photos
+    images = survey(root, **how)
+    if images.flaws:
+        raise DataError("\n".join(images.flaws))
+    return images
 
 
 def survey(
@@ -99,7 +99,7 @@ def survey(
     labels: str = AUTO,
     group: str | None = None,
     multi: bool = False,
-) -> PhotoSet:
+) -> ImageSet:
     """Return the result of `scan` with its flaws listed instead of raised, for the check, which
     reports them with other problems.
 
@@ -146,7 +146,7 @@ def survey(
         )
     flaws = [*bad_names(classes_by_split, folders), *disagreements(by_split, folders, root)]
     files = {split: [by_split[split].get(name, []) for name in names] for split in by_split}
-    empty = [name for name, photos in zip(names, files["train"], strict=True) if not photos]
+    empty = [name for name, paths in zip(names, files["train"], strict=True) if not paths]
     if empty:
         unread = {name: classes_by_split["train"][name][2] for name in empty}
         rest = "".join(
@@ -176,7 +176,7 @@ def survey(
         ]
         cut, few = cut_missing(files, fractions, places, seed, group_of)
         splits = _labelled(files, group_of)
-    return PhotoSet(
+    return ImageSet(
         root=root,
         classes=display_names(names),
         splits=splits,
@@ -215,24 +215,24 @@ def _told_copies(merged: dict[str, multi_label.Labelled]) -> str:
 
 def _multi_labelled(
     by_split: dict[str, multi_label.Labelled], names: Sequence[str], group_of: dict[Path, str]
-) -> dict[str, tuple[Photo, ...]]:
-    """Return each split's images as `Photo`s, from its paths and their classes."""
+) -> dict[str, tuple[LabeledImage, ...]]:
+    """Return each split's images as `LabeledImage`s, from its paths and their classes."""
     index_of = {name: index for index, name in enumerate(names)}
 
-    def photo(path: Path, labels: Sequence[str]) -> Photo:
+    def labeled(path: Path, labels: Sequence[str]) -> LabeledImage:
         indices = sorted(index_of[name] for name in labels if name in index_of)
-        return Photo(path, -1, group_of.get(path, ""), tuple(indices))
+        return LabeledImage(path, -1, group_of.get(path, ""), tuple(indices))
 
-    return {s: tuple(photo(p, by_split[s][p]) for p in sorted(by_split[s])) for s in SPLITS}
+    return {s: tuple(labeled(p, by_split[s][p]) for p in sorted(by_split[s])) for s in SPLITS}
 
 
 def _labelled(
     files: dict[str, list[list[Path]]], group_of: dict[Path, str]
-) -> dict[str, tuple[Photo, ...]]:
-    """Return each split's images as `Photo`s, from its paths by class."""
+) -> dict[str, tuple[LabeledImage, ...]]:
+    """Return each split's images as `LabeledImage`s, from its paths by class."""
     return {
         split: tuple(
-            Photo(path, label, group_of.get(path, ""))
+            LabeledImage(path, label, group_of.get(path, ""))
             for label, paths in enumerate(files[split])
             for path in paths
         )
@@ -256,7 +256,7 @@ def _labelled_by(
     group: str | None,
     ignore: Sequence[str],
     multi: bool,
-) -> PhotoSet:
+) -> ImageSet:
     """Return the images that label files name, cutting the splits that they do not name."""
     label_file = table.files[0]
     by_split: dict[str, dict[str, list[Path]]] = {}
@@ -304,7 +304,7 @@ def _labelled_by(
     find_images(root, leftovers)
     for ending in (".csv", ".tsv", ".jsonl"):
         leftovers.endings.pop(ending, None)
-    return PhotoSet(
+    return ImageSet(
         root=root,
         classes=tuple(names),
         splits=splits,

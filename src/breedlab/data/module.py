@@ -27,7 +27,7 @@ from breedlab.data.batches import (
     sampling_chances,
 )
 from breedlab.data.decode import ImageError, decode, keep_memory, read_image
-from breedlab.data.photo_set import Photo, PhotoSet
+from breedlab.data.image_set import ImageSet, LabeledImage
 from breedlab.data.transforms import EvalTransform, TrainTransform, to_tensor
 from breedlab.distributed import WHOLE, Shard
 from breedlab.errors import DataError
@@ -64,12 +64,12 @@ Target = int | torch.Tensor
 classes."""
 
 
-def target_of(photo: Photo, classes: int) -> Target:
+def target_of(image: LabeledImage, classes: int) -> Target:
     """Return what training compares the scores of an image with."""
-    if photo.labels is None:
-        return photo.label
+    if image.labels is None:
+        return image.label
     target = torch.zeros(classes)
-    target[list(photo.labels)] = 1.0
+    target[list(image.labels)] = 1.0
     return target
 
 
@@ -79,11 +79,11 @@ def stacked(targets: Sequence[Target]) -> torch.Tensor:
     return torch.stack(several) if several else torch.tensor(targets, dtype=torch.int64)
 
 
-class PhotoDataset(Dataset[tuple[torch.Tensor, Target]]):
+class ImageDataset(Dataset[tuple[torch.Tensor, Target]]):
     """Images of one split, by (view, index): uint8 (3, side, side) and the target.
 
     Args:
-        photos: Of the split.
+        images: Of the split.
         evaluation: The transform of view 0.
         training: Of the other views.
         seed: Decides their draws.
@@ -93,30 +93,30 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, Target]]):
 
     def __init__(
         self,
-        photos: Sequence[Photo],
+        images: Sequence[LabeledImage],
         evaluation: EvalTransform,
         training: TrainTransform | None = None,
         seed: int = 0,
         kept: KeptImages | None = None,
         classes: int = 0,
     ) -> None:
-        self.photos, self.evaluation, self.training, self.seed = photos, evaluation, training, seed
+        self.images, self.evaluation, self.training, self.seed = images, evaluation, training, seed
         self.classes = classes
         self.kept = KeptImages() if kept is None else kept
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return len(self.images)
 
     def __getitem__(self, key: Key | int) -> tuple[torch.Tensor, Target]:
         view, index = key if isinstance(key, tuple) else (0, key)
-        photo = self.photos[index]
-        target = target_of(photo, self.classes)
+        image = self.images[index]
+        target = target_of(image, self.classes)
         if view == 0 or self.training is None:
             if self.kept.evaluated is not None:
                 return to_tensor(self.kept.evaluated[index]), target
-            return self.evaluation(read_pixels(photo.path)), target
+            return self.evaluation(read_pixels(image.path)), target
         kept = self.kept.decoded
-        pixels = read_pixels(photo.path) if kept is None else kept[index]
+        pixels = read_pixels(image.path) if kept is None else kept[index]
         original = None if kept is None else kept.original_size(index)
         # not fork_rng with manual_seed, which reseeds the GPU as well
         before = torch.default_generator.get_state()
@@ -130,7 +130,7 @@ class PhotoDataset(Dataset[tuple[torch.Tensor, Target]]):
 class _Splits(Dataset[tuple[torch.Tensor, Target]]):
     """Several splits for one loader. Keys are (split, view, index)."""
 
-    def __init__(self, datasets: dict[str, PhotoDataset]) -> None:
+    def __init__(self, datasets: dict[str, ImageDataset]) -> None:
         self.datasets = datasets
 
     def __getitem__(self, key: tuple[str, int, int]) -> tuple[torch.Tensor, Target]:
@@ -144,11 +144,11 @@ def collate(items: list[tuple[torch.Tensor, Target]]) -> Batch:
     By torch's own collate, which in a worker writes straight into the memory that the main process
     reads.
     """
-    photos: torch.Tensor = default_collate([photo.permute(1, 2, 0) for photo, _ in items])
-    return photos.permute(0, 3, 1, 2), stacked([target for _, target in items])
+    images: torch.Tensor = default_collate([image.permute(1, 2, 0) for image, _ in items])
+    return images.permute(0, 3, 1, 2), stacked([target for _, target in items])
 
 
-class LostPhoto(DataError):
+class LostImage(DataError):
     """An image that was fine at the data check and is not any more."""
 
     code = "BL202"
@@ -168,14 +168,14 @@ def read_pixels(path: Path) -> np.ndarray[Any, Any]:
     """Return an image that the data check has seen, uint8 (height, width, 3).
 
     Raises:
-        LostPhoto: If it changed since.
+        LostImage: If it changed since.
     """
     try:
         return decode(read_image(path))
     except ImageError as error:
-        raise LostPhoto(f"{path} {error}; it changed after the data check: run again") from error
+        raise LostImage(f"{path} {error}; it changed after the data check: run again") from error
     except OSError as error:
-        raise LostPhoto(
+        raise LostImage(
             f"{path} cannot be read ({error.strerror}); it was there at the data check"
         ) from error
 
@@ -183,7 +183,7 @@ def read_pixels(path: Path) -> np.ndarray[Any, Any]:
 _VIEW_BATCH = 32
 
 
-class PhotoData(lightning.LightningDataModule):
+class ImageData(lightning.LightningDataModule):
     """Batches of a checked image set.
 
     Batches are (images, targets): uint8 (n, 3, side, side) and int64 (n,), or float (n, classes)
@@ -192,7 +192,7 @@ class PhotoData(lightning.LightningDataModule):
 
     def __init__(
         self,
-        photos: PhotoSet,
+        images: ImageSet,
         data: Data,
         evaluation: EvalTransform,
         seed: int,
@@ -200,7 +200,7 @@ class PhotoData(lightning.LightningDataModule):
         kept: Mapping[str, KeptImages] | None = None,
     ) -> None:
         super().__init__()
-        self.photos, self.data, self.evaluation, self.seed = photos, data, evaluation, seed
+        self.images, self.data, self.evaluation, self.seed = images, data, evaluation, seed
         self.kept = kept or {}
         self.views = Views(frozen_views, data.augment)
         self.training = (
@@ -213,14 +213,14 @@ class PhotoData(lightning.LightningDataModule):
         )
         self.shard = WHOLE
 
-    def dataset(self, split: str) -> PhotoDataset:
-        return PhotoDataset(
-            self.photos.splits[split],
+    def dataset(self, split: str) -> ImageDataset:
+        return ImageDataset(
+            self.images.splits[split],
             self.evaluation,
             self.training,
             self.seed,
             self.kept.get(split),
-            len(self.photos.classes),
+            len(self.images.classes),
         )
 
     def train_dataloader(self) -> TrainingLoader:
@@ -273,7 +273,7 @@ class PhotoData(lightning.LightningDataModule):
         """
         batches: list[list[tuple[str, int, int]]] = []
         for split, view, start in parts:
-            keys = [(split, view, index) for index in range(start, len(self.photos.splits[split]))]
+            keys = [(split, view, index) for index in range(start, len(self.images.splits[split]))]
             batches += [keys[at : at + batch_size] for at in range(0, len(keys), batch_size)]
         dataset = _Splits({split: self.dataset(split) for split, _, _ in parts})
         return DataLoader(dataset, batch_sampler=batches, **self._loading(batch_size))
@@ -281,11 +281,11 @@ class PhotoData(lightning.LightningDataModule):
     def labels(self, split: str) -> torch.Tensor:
         """Return the targets of a split in the order of its images: int64 (n,), or float (n,
         classes)."""
-        count = len(self.photos.classes)
-        photos = self.photos.splits[split]
-        if not photos and self.photos.multi_label:
+        count = len(self.images.classes)
+        images = self.images.splits[split]
+        if not images and self.images.multi_label:
             return torch.zeros(0, count)
-        return stacked([target_of(photo, count) for photo in photos])
+        return stacked([target_of(image, count) for image in images])
 
     def class_weights(self) -> torch.Tensor | None:
         """Return inverse class frequencies with mean 1 over the images, or None where classes are
@@ -295,9 +295,9 @@ class PhotoData(lightning.LightningDataModule):
         many times as those are more."""
         if self.data.class_weights == "none":
             return None
-        if self.photos.multi_label:
-            counts = torch.tensor(self.photos.counts("train"), dtype=torch.float32).clamp(min=1)
-            return (len(self.photos.splits["train"]) - counts).clamp(min=1) / counts
+        if self.images.multi_label:
+            counts = torch.tensor(self.images.counts("train"), dtype=torch.float32).clamp(min=1)
+            return (len(self.images.splits["train"]) - counts).clamp(min=1) / counts
         return self._inverse_frequencies()
 
     def solving_weights(self) -> torch.Tensor | None:
@@ -307,7 +307,7 @@ class PhotoData(lightning.LightningDataModule):
         return self._inverse_frequencies() if balanced else self.class_weights()
 
     def _inverse_frequencies(self) -> torch.Tensor:
-        counts = torch.tensor(self.photos.counts("train"), dtype=torch.float32)
+        counts = torch.tensor(self.images.counts("train"), dtype=torch.float32)
         return counts.sum() / (len(counts) * counts)
 
     def describe_loading(self) -> str:

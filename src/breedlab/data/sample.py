@@ -1,4 +1,4 @@
-"""A made-up image set: drawn "photos" of dog breeds that do not exist.
+"""A made-up image set: drawn images of dog breeds that do not exist.
 
 It lets anyone try the whole way from a folder of images to a served model without a download.
 Breeds differ in coat, ears, build, muzzle and tail; place, light, pose, size and the camera's
@@ -18,7 +18,7 @@ from PIL import Image
 
 from breedlab.data.drawing.coats import Coat
 from breedlab.data.drawing.dog import Build
-from breedlab.data.drawing.photo import draw_photo
+from breedlab.data.drawing.image import draw_image
 from breedlab.data.drawing.shapes import Colour, mix
 from breedlab.errors import DataError
 
@@ -141,14 +141,14 @@ def breed_names(count: int) -> list[str]:
     return [_breed(index)[0] for index in range(count)]
 
 
-def draw_dog(breed: int, photo_seed: int, size: int) -> Image.Image:
+def draw_dog(breed: int, image_seed: int, size: int) -> Image.Image:
     """Draw one image of a breed.
 
-    Breeds drawn with the same ``photo_seed`` stand in the same place, light and pose.
+    Breeds drawn with the same ``image_seed`` stand in the same place, light and pose.
 
     Args:
         breed: Index into the endless list of breeds, from 0.
-        photo_seed: Chooses everything that is not the breed's own: pose, framing, place, light,
+        image_seed: Chooses everything that is not the breed's own: pose, framing, place, light,
             grain and the individual's markings; at least 0.
         size: Side of the image in pixels, at least ``MIN_SIZE``.
 
@@ -160,13 +160,13 @@ def draw_dog(breed: int, photo_seed: int, size: int) -> Image.Image:
     """
     for name, value, least in (
         ("breed", breed, 0),
-        ("photo_seed", photo_seed, 0),
+        ("image_seed", image_seed, 0),
         ("size", size, MIN_SIZE),
     ):
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}")
     _, build, coat = _breed(breed)
-    return draw_photo(build, coat, photo_seed, size)
+    return draw_image(build, coat, image_seed, size)
 
 
 def write_sample(
@@ -217,7 +217,7 @@ def write_sample(
         with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as scratch:
             # One level down, because a temporary folder itself may be entered by its owner only.
             draft = Path(scratch, "sample")
-            _write_photos(draft, classes, counts, size, seed, progress)
+            _write_images(draft, classes, counts, size, seed, progress)
             if root.exists():
                 root.rmdir()
             draft.rename(root)
@@ -225,7 +225,7 @@ def write_sample(
         raise DataError(f"The sample set could not be written to {root}: {error}") from error
 
 
-def _write_photos(
+def _write_images(
     folder: Path,
     classes: int,
     counts: dict[str, int],
@@ -240,8 +240,8 @@ def _write_photos(
             home = folder / split / f"{breed + 1:03d}.{name.replace(' ', '_')}"
             home.mkdir(parents=True)
             for i in range(counts[split]):
-                photo_seed = int(np.random.default_rng([seed, s, breed, i]).integers(2**63))
-                draw_dog(breed, photo_seed, size).save(
+                image_seed = int(np.random.default_rng([seed, s, breed, i]).integers(2**63))
+                draw_dog(breed, image_seed, size).save(
                     home / f"{i + 1:04d}.jpg", "JPEG", quality=90
                 )
                 done += 1

@@ -10,7 +10,7 @@ from breedlab.config import Config
 from breedlab.console import note
 from breedlab.data.fixes import apply_fixes
 from breedlab.data.folders import is_absent, splitting, survey
-from breedlab.data.photo_set import PhotoSet
+from breedlab.data.image_set import ImageSet
 from breedlab.data.sources import source_of
 
 try:
@@ -19,7 +19,7 @@ except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
 
-def obtain(config: Config) -> PhotoSet:
+def obtain(config: Config) -> ImageSet:
     """Return the images of a config's data set.
 
     Raises:
@@ -33,11 +33,11 @@ def obtain(config: Config) -> PhotoSet:
                 if is_absent(root):  # still, when it is this process's turn
                     source.fetch(root)
         source.check(root)
-    photos = survey(root, **splitting(config))
-    if photos.cut:
+    images = survey(root, **splitting(config))
+    if images.cut:
         how = "stratified, by groups" if data.group else "stratified"
-        note(f"no folder for {' and '.join(photos.cut)}: cut from train, {how}, seed {config.seed}")
-    return photos if data.fixes is None else apply_fixes(photos, Path(data.fixes))
+        note(f"no folder for {' and '.join(images.cut)}: cut from train, {how}, seed {config.seed}")
+    return images if data.fixes is None else apply_fixes(images, Path(data.fixes))
 
 
 @contextmanager

@@ -37,9 +37,9 @@ def interval(name: str, test: Mapping[str, Any]) -> str:
     return rate_interval(test["metrics"][name], test["photos"])
 
 
-def rate_interval(rate: float, photos: int) -> str:
+def rate_interval(rate: float, images: int) -> str:
     """Return the Wilson interval of a rate over that many images, such as `80.8% to 89.5%`."""
-    low, high = wilson(rate * photos, photos)
+    low, high = wilson(rate * images, images)
     return f"{low:.1%} to {high:.1%}"
 
 

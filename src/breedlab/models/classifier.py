@@ -98,28 +98,28 @@ class Classifier(nn.Module):
             parameter.requires_grad_(False)
         self.train(self.training)
 
-    def forward(self, photos: torch.Tensor) -> torch.Tensor:
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Compute logits (n, classes) of images (n, 3, side, side), uint8 or floats from 0 to
         255."""
         if self.freeze == "backbone":
-            return self.after_boundary(self.to_boundary(photos))
-        logits: torch.Tensor = self.head(self.backbone(self.normalised(photos)))
+            return self.after_boundary(self.to_boundary(images))
+        logits: torch.Tensor = self.head(self.backbone(self.normalised(images)))
         return logits
 
-    def normalised(self, photos: torch.Tensor) -> torch.Tensor:
+    def normalised(self, images: torch.Tensor) -> torch.Tensor:
         """Normalize images from 0..255 to what the backbone was trained on, channels last."""
         # in place: a large batch's temporaries cost more than the arithmetic
-        if photos.dtype == torch.uint8:
-            images = photos.to(torch.float32, memory_format=torch.channels_last)
-            return images.sub_(self.mean).div_(self.std)
-        return ((photos - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        if images.dtype == torch.uint8:
+            floats = images.to(torch.float32, memory_format=torch.channels_last)
+            return floats.sub_(self.mean).div_(self.std)
+        return ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def to_boundary(self, photos: torch.Tensor) -> torch.Tensor:
+    def to_boundary(self, images: torch.Tensor) -> torch.Tensor:
         """Run only the frozen part: from images to its last activations."""
-        images = self.normalised(photos)
+        inputs = self.normalised(images)
         if self.freeze == "backbone":
-            features: torch.Tensor = self.backbone(images)
+            features: torch.Tensor = self.backbone(inputs)
             return features
         reached: list[torch.Tensor] = []
 
@@ -129,7 +129,7 @@ class Classifier(nn.Module):
 
         handle = self.backbone.get_submodule(self.freeze).register_forward_hook(stop)
         try:
-            self.backbone(images)
+            self.backbone(inputs)
         except _Reached:
             pass
         finally:

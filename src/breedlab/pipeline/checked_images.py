@@ -11,37 +11,37 @@ from breedlab.data.folders import first_few
 from breedlab.data.source import obtain
 
 
-def checked_photos(config: Config) -> Report:
+def checked_images(config: Config) -> Report:
     """Fetch the images if needed and read every file once.
 
     Raises:
         DataError: If they are missing, broken or inconsistent.
     """
-    photos = obtain(config)
-    counts = ", ".join(f"{len(images):,} {split}" for split, images in photos.splits.items())
-    note(config.conceal(f"{photos.root}: {len(photos.classes)} classes; {counts}"))
-    for text in photos.notes:
+    images = obtain(config)
+    counts = ", ".join(f"{len(own):,} {split}" for split, own in images.splits.items())
+    note(config.conceal(f"{images.root}: {len(images.classes)} classes; {counts}"))
+    for text in images.notes:
         note(config.conceal(text))
     with progress("checking images") as done:
         report = check(
-            photos,
+            images,
             Path(config.cache.dir, "checks"),
             on_bad_file=config.data.on_bad_file,
             progress=done,
         )
-    for images in (
+    for findings in (
         report.bad,
         report.conflicts,
         report.leaks,
     ):  # the run's splits.json has them all
-        for text in first_few([f"left out: {finding.path} {finding.reason}" for finding in images]):
+        for text in first_few(
+            [f"left out: {finding.path} {finding.reason}" for finding in findings]
+        ):
             warn(config.conceal(text))
     if report.bad or report.conflicts or report.leaks:
         note(
             "left: "
-            + ", ".join(
-                f"{len(images):,} {split}" for split, images in report.photos.splits.items()
-            )
+            + ", ".join(f"{len(own):,} {split}" for split, own in report.images.splits.items())
         )
     for text in report.warnings:
         balanced = (

@@ -14,7 +14,7 @@ from breedlab.pipeline import rundir
 from breedlab.registry import ENGINES
 
 if TYPE_CHECKING:
-    from breedlab.data.module import PhotoData
+    from breedlab.data.module import ImageData
     from breedlab.pipeline.final_test import FinalTest
     from breedlab.training.context import TrainingContext
 
@@ -27,7 +27,7 @@ def export(
     classifier: Any,
     prepared: TrainingContext,
     config: Config,
-    photos: PhotoData,
+    data: ImageData,
     metrics: dict[str, Any],
     tested: FinalTest,
 ) -> dict[str, Any]:
@@ -58,7 +58,7 @@ def export(
             classifier,
             prepared,
             config,
-            photos,
+            data,
             tested.decisions,
             tested.valid_features,
         )
@@ -74,18 +74,18 @@ def export(
         )
         if novelty is not None:
             novelty.write(folder)
-        dataset = photos.dataset("valid")
+        dataset = data.dataset("valid")
         few = range(min(_COMPARED, len(dataset)))
         images = torch.stack([dataset[0, index][0] for index in few])
         refuse_another_network(folder, classifier, images)
-        selection = select(folder, config.serving, photos, device=prepared.device, seed=config.seed)
+        selection = select(folder, config.serving, data, device=prepared.device, seed=config.seed)
         for candidate in selection.candidates:
             candidate.objection = config.conceal(candidate.objection)
         measured = selection.as_dict()
         engine = ENGINES.made(selection.taken.engine, config.serving)
         record_engine(folder, selection.taken, measured, engine.model_dump(mode="json"))
         answers, measured["answers"] = trust.settle(
-            folder, answers, photos, prepared.device, tested.held_out
+            folder, answers, data, prepared.device, tested.held_out
         )
         record_answers(folder, answers)
         write_archive(directory / "model.tar.gz", folder)

@@ -14,9 +14,9 @@ import torch
 from breedlab.config import Config
 from breedlab.config.sections import Monitor
 from breedlab.console import note, progress
+from breedlab.data.image_set import ImageSet
 from breedlab.data.layout import listed
-from breedlab.data.module import PhotoData
-from breedlab.data.photo_set import PhotoSet
+from breedlab.data.module import ImageData
 from breedlab.evaluation import multi_label
 from breedlab.evaluation.calibration import FEWEST_IMAGES, calibrating_temperature
 from breedlab.models.classifier import Classifier
@@ -59,7 +59,7 @@ def final_test(
     prepared: TrainingContext,
     classifier: Classifier,
     config: Config,
-    photos: PhotoData,
+    data: ImageData,
     folder: Path,
 ) -> FinalTest:
     """Test a run's best epoch, or its refit, and leave those weights in the classifier.
@@ -68,7 +68,7 @@ def final_test(
         prepared: Of the run.
         classifier: As `prepared` made it.
         config: Of its training.
-        photos: The images.
+        data: The images.
         folder: Where the checkpoints are.
     """
     load_checkpoint(classifier, folder / "best.ckpt")
@@ -77,7 +77,7 @@ def final_test(
     ):
         validation = validation_pass(prepared, classifier, config)
         if config.serving.flip_tta:
-            mirror_images = flip_tta.logits_of_mirror_images(prepared, classifier, photos)
+            mirror_images = flip_tta.logits_of_mirror_images(prepared, classifier, data)
             validation = replace(validation, logits=(validation.logits + mirror_images) / 2)
     decisions: dict[str, Any] = (
         _thresholds(validation, prepared.classes)
@@ -97,8 +97,8 @@ def final_test(
         load_checkpoint(classifier, folder / "refit.ckpt")
         if classifier.freeze != "backbone":
             features = None
-    evaluation = measure(prepared, classifier, photos, decisions, config.monitor)
-    gained = _gained(prepared, classifier, config, photos, decisions, evaluation)
+    evaluation = measure(prepared, classifier, data, decisions, config.monitor)
+    gained = _gained(prepared, classifier, config, data, decisions, evaluation)
     return FinalTest(evaluation, decisions, features, held_out, gained)
 
 
@@ -106,7 +106,7 @@ def _gained(
     prepared: TrainingContext,
     classifier: Classifier,
     config: Config,
-    photos: PhotoData,
+    data: ImageData,
     decisions: Mapping[str, Any],
     evaluation: Evaluation | LabelEvaluation,
 ) -> dict[str, Any] | None:
@@ -114,11 +114,9 @@ def _gained(
     if not config.serving.flip_tta:
         return None
     metric = "map" if config.data.multi_label else "top1"
-    without = measure(
-        prepared, classifier, photos, {**decisions, "flip_tta": False}, config.monitor
-    )
+    without = measure(prepared, classifier, data, {**decisions, "flip_tta": False}, config.monitor)
     values = without.metrics[metric], evaluation.metrics[metric]
-    return flip_tta.report(prepared, classifier, photos, metric, values)
+    return flip_tta.report(prepared, classifier, data, metric, values)
 
 
 def _thresholds(validation: ValidationPass, classes: Sequence[str]) -> dict[str, Any]:
@@ -159,7 +157,7 @@ def _temperature(validation: ValidationPass) -> float:
 def measure(
     prepared: TrainingContext,
     classifier: Classifier,
-    photos: PhotoData,
+    data: ImageData,
     decisions: Mapping[str, Any] = MappingProxyType({}),
     monitor: Monitor | None = None,
 ) -> Evaluation | LabelEvaluation:
@@ -168,16 +166,16 @@ def measure(
     Args:
         prepared: Of the run.
         classifier: Of the weights to test.
-        photos: The images.
+        data: The images.
         decisions: What validation decided; without it scores are taken as they are.
         monitor: Where metrics that have settings find them; the defaults without it.
     """
-    total = len(photos.photos.splits["test"])
-    scores, batches = logits_of(prepared, classifier), photos.test_dataloader()
+    total = len(data.images.splits["test"])
+    scores, batches = logits_of(prepared, classifier), data.test_dataloader()
     if decisions.get("flip_tta"):
         scores = mirrored(scores)
     with progress("testing") as done, autocast(prepared.device, prepared.precision):
-        if photos.photos.multi_label:
+        if data.images.multi_label:
             return evaluate_labels(
                 scores,
                 batches,
@@ -197,13 +195,13 @@ def measure(
             monitor=monitor,
             temperature=decisions.get("temperature", 1.0),
         )
-    return replace(evaluation, most_frequent_class=most_frequent_class(photos.photos))
+    return replace(evaluation, most_frequent_class=most_frequent_class(data.images))
 
 
-def most_frequent_class(photos: PhotoSet) -> str:
+def most_frequent_class(images: ImageSet) -> str:
     """Return the class with the most training images, the first of ties."""
-    counts = photos.counts("train")
-    return photos.classes[counts.index(max(counts))]
+    counts = images.counts("train")
+    return images.classes[counts.index(max(counts))]
 
 
 def load_checkpoint(classifier: Classifier, path: Path) -> None:

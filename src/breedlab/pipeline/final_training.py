@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import lightning
     import torch
 
-    from breedlab.data.module import PhotoData
+    from breedlab.data.module import ImageData
     from breedlab.models.classifier import Classifier
     from breedlab.training.context import TrainingContext
     from breedlab.training.fit import Fitted
@@ -31,7 +31,7 @@ class Trained:
     Attributes:
         classifier: The network.
         config: What it was trained with, including the search's values, and those of a solved head.
-        photos: The images as it was trained on them.
+        data: The images as it was trained on them.
         fitted: How the training ended.
         folder: The folder with `checkpoints/`: the run directory, or fine-tuning's.
         precision: Of the training.
@@ -41,7 +41,7 @@ class Trained:
 
     classifier: Classifier
     config: Config
-    photos: PhotoData
+    data: ImageData
     fitted: Fitted
     folder: Path
     precision: str
@@ -79,7 +79,7 @@ def train(
         probe(prepared, classifier, config)
     with distributed.rank_zero_first():
         activations = prepared.activations(classifier, config)
-        photos: PhotoData = (
+        image_data: ImageData = (
             prepared.live_data(config) if activations is None else prepared.data(config)
         )
     solution = None
@@ -89,7 +89,7 @@ def train(
         note(solution.describe(config.monitor.metric))
         config = configs.replace(config, SOLVED)
     learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
-    data = photos if activations is None else ActivationData(activations, photos)
+    data = image_data if activations is None else ActivationData(activations, image_data)
     precision = training_precision(
         config, prepared.accelerator, prepared.precision, cached=activations is not None
     )
@@ -113,7 +113,7 @@ def train(
         f"{fitted.reason}; kept epoch {fitted.best_epoch}, {config.monitor.metric}"
         f" {fitted.best:.4f}{ties}"
     )
-    return Trained(classifier, config, photos, fitted, directory, precision, solution)
+    return Trained(classifier, config, image_data, fitted, directory, precision, solution)
 
 
 def training_metrics(trained: Trained, search: dict[str, Any] | None) -> dict[str, Any]:
@@ -153,5 +153,5 @@ def fine_tune(
     trained.config, trained.fitted = result.config, result.fitted
     trained.folder = directory / fine_tuning.FOLDER
     trained.head, trained.precision, trained.solution = result.head, result.precision, None
-    trained.photos = prepared.live_data(result.config)
+    trained.data = prepared.live_data(result.config)
     metrics["monitor"]["best"] = result.fitted.best

@@ -113,11 +113,11 @@ def fine_tune(
     classifier.head.load_state_dict(head)
     learner, _ = prepared.learner(classifier, tuned_config, plan.epochs)
     with distributed.rank_zero_first():
-        photos = prepared.live_data(tuned_config)
+        data = prepared.live_data(tuned_config)
     try:
         fitted = fit(
             learner,
-            photos,
+            data,
             tuned_config,
             folder,
             accelerator=prepared.accelerator,
@@ -328,7 +328,7 @@ def _seconds_an_epoch(prepared: TrainingContext, config: Config, precision: str)
     trained = _seconds_an_image(step, list(islice(feed.train(0), 1 + _TIMED_STEPS)))
     learner.eval()
     validated = _seconds_an_image(validate, list(islice(feed.valid(), 2)))
-    splits = prepared.report.photos.splits
+    splits = prepared.report.images.splits
     train, valid = len(splits["train"]), len(splits["valid"])
     again = train + valid if config.trainer.refit else 0
     return trained * (train + again) + validated * valid

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from breedlab.console import note
-from breedlab.data.module import PhotoData
+from breedlab.data.module import ImageData
 from breedlab.evaluation.figures import metric as shown_metric
 from breedlab.evaluation.metrics import titles
 from breedlab.models.classifier import Classifier
@@ -25,20 +25,20 @@ _BATCH = 8
 
 @torch.no_grad()
 def logits_of_mirror_images(
-    prepared: TrainingContext, classifier: Classifier, photos: PhotoData
+    prepared: TrainingContext, classifier: Classifier, data: ImageData
 ) -> torch.Tensor:
     """Return a trained classifier's logits (n, classes) of the validation images, mirrored."""
     scores = logits_of(prepared, classifier)
     with autocast(prepared.device, prepared.precision):
         return torch.cat(
-            [scores(images.flip(-1)) for images, _ in photos.view_dataloader("valid", 0)]
+            [scores(images.flip(-1)) for images, _ in data.view_dataloader("valid", 0)]
         )
 
 
 def report(
     prepared: TrainingContext,
     classifier: Classifier,
-    photos: PhotoData,
+    data: ImageData,
     metric: str,
     values: tuple[float, float],
 ) -> dict[str, Any]:
@@ -47,11 +47,11 @@ def report(
     Args:
         prepared: Of the run.
         classifier: Trained.
-        photos: The images.
+        data: The images.
         metric: By its short name.
         values: Of the metric on the test, without and with mirror images.
     """
-    factor = _times_as_long(prepared, classifier, photos)
+    factor = _times_as_long(prepared, classifier, data)
     before, after = (shown_metric(metric, value) for value in values)
     note(
         f"serving.flip_tta: {titles()[metric]} {after} on the test, {before} without mirror images;"
@@ -66,8 +66,8 @@ def report(
 
 
 @torch.no_grad()
-def _times_as_long(prepared: TrainingContext, classifier: Classifier, photos: PhotoData) -> float:
-    scores, dataset = logits_of(prepared, classifier), photos.dataset("test")
+def _times_as_long(prepared: TrainingContext, classifier: Classifier, data: ImageData) -> float:
+    scores, dataset = logits_of(prepared, classifier), data.dataset("test")
     images = torch.stack([dataset[0, index][0] for index in range(min(_BATCH, len(dataset)))])
     both = mirrored(scores)
 

@@ -48,9 +48,9 @@ def describe_lineage(config: Config, report: Report, start: Mapping[str, Any]) -
         "command": [config.conceal(word) for word in sys.argv],
         "git": git_state(),
         "data": {
-            "root": config.conceal(str(report.photos.root.resolve())),
+            "root": config.conceal(str(report.images.root.resolve())),
             "fingerprint": report.fingerprint,
-            "photos": {split: len(report.photos.splits[split]) for split in SPLITS},
+            "photos": {split: len(report.images.splits[split]) for split in SPLITS},
         },
         "packages": {name: version for name in _PACKAGES if (version := _version(name))},
         "python": platform.python_version(),

@@ -109,13 +109,13 @@ def find_images(config: Config) -> Images:
         return Images(
             f"{root}: not there yet, {expected.how}", expected.classes, counts, expected.bytes
         )
-    photos = scan(root, **splitting(config))
+    images = scan(root, **splitting(config))
     if data.fixes is not None:
-        photos = apply_fixes(photos, Path(data.fixes))
-    cut = f" ({' and '.join(photos.cut)} cut from train)" if photos.cut else ""
-    counts = {split: len(photos.splits[split]) for split in SPLITS}
+        images = apply_fixes(images, Path(data.fixes))
+    cut = f" ({' and '.join(images.cut)} cut from train)" if images.cut else ""
+    counts = {split: len(images.splits[split]) for split in SPLITS}
     return Images(
-        f"{root}{cut}", len(photos.classes), counts, notes=(*photos.notes, *photos.left_out)
+        f"{root}{cut}", len(images.classes), counts, notes=(*images.notes, *images.left_out)
     )
 
 
@@ -124,12 +124,12 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
     cached = config.model.freeze != "none" and config.cache.mode == "auto"
     stages = ["check every image"]
     if cached and not already.trained:
-        photos = config.cache.views * train + images.counts["valid"]
+        total = config.cache.views * train + images.counts["valid"]
         unless_cached = (
             f", unless {config.cache.dir} still has them" if already.trials or already.begun else ""
         )
         stages.append(
-            f"compute the frozen part's activations once{unless_cached}: {photos:,} images"
+            f"compute the frozen part's activations once{unless_cached}: {total:,} images"
         )
     space = search_space(config)
     trials = trial_count(config)
@@ -228,9 +228,9 @@ def _space(config: Config, images: Images) -> list[str]:
             f"{title}{copies * entry.parameters * 4 / _GB:.2f} GB for checkpoints and archive"
         )
     if config.model.freeze == "backbone" and config.cache.mode == "auto" and entry is not None:
-        photos = config.cache.views * images.counts["train"] + images.counts["valid"]
+        total = config.cache.views * images.counts["train"] + images.counts["valid"]
         lines.append(
-            f"          {max(photos * entry.features * 4 / _GB, 0.01):.2f} GB for activations in"
+            f"          {max(total * entry.features * 4 / _GB, 0.01):.2f} GB for activations in"
             f" {config.cache.dir}"
         )
     elif config.model.freeze != "none" and config.cache.mode == "auto":

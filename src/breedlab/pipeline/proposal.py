@@ -15,7 +15,7 @@ from breedlab.config import Config, search_space, trial_count
 from breedlab.config.yaml_folders import literally
 from breedlab.data.check import Report
 from breedlab.data.folders import FEW, SPLITS, listed
-from breedlab.data.photo_set import PhotoSet
+from breedlab.data.image_set import ImageSet
 from breedlab.names import printable
 
 ENOUGH_TO_FINE_TUNE = 1000
@@ -54,8 +54,8 @@ def propose(root: Path, report: Report, *, gpu: bool) -> Proposal:
         report: What the check found.
         gpu: Whether training has one.
     """
-    photos = report.photos
-    train, valid = len(photos.splits["train"]), len(photos.splits["valid"])
+    images = report.images
+    train, valid = len(images.splits["train"]), len(images.splits["valid"])
     reasons = []
     if gpu and train >= ENOUGH_TO_FINE_TUNE:
         experiment = "resnet34_finetune"
@@ -79,32 +79,32 @@ def propose(root: Path, report: Report, *, gpu: bool) -> Proposal:
         reasons.append("ResNet34: its ImageNet weights (87 MB) are downloaded once")
     if not extras.has("debugger"):
         words.append("debugger=none")
-    if photos.multi_label:
+    if images.multi_label:
         reasons.append("the data is multi-label: data=multi_label; the best model is chosen by mAP")
-    kind = "multi_label" if photos.multi_label else "image_folder"
+    kind = "multi_label" if images.multi_label else "image_folder"
     words += [f"data={kind}", f"data.root={literally(str(root))}"]
     if report.bad or report.conflicts or report.leaks:
         words.append("data.on_bad_file=skip")
         reasons.append("files that cannot be used are left out")
-    counts = [count for count in photos.counts("train") if count]
+    counts = [count for count in images.counts("train") if count]
     if max(counts) >= _IMBALANCE * min(counts):
         words.append("data.class_weights=balanced")
         reasons.append("imbalanced classes: the loss weights rare ones higher")
-        if not photos.multi_label:
+        if not images.multi_label:
             # By accuracy, always predicting the most frequent class is almost the best.
             words.append("monitor.metric=valid/f1")
             reasons.append("the best model is chosen by macro F1, which counts all classes equally")
     return Proposal(tuple(words), tuple(reasons))
 
 
-def describe(photos: PhotoSet, report: Report) -> Iterator[str]:
+def describe(images: ImageSet, report: Report) -> Iterator[str]:
     """Yield lines on a folder: its layout, classes and splits, and what is wrong with it."""
-    yield f"layout    {_layout(photos)}"
-    yield f"classes   {len(photos.classes)}: {listed(photos.classes, FEW)}"
-    counts = ", ".join(f"{len(photos.splits[split]):,} {split}" for split in SPLITS)
-    cut = f" ({' and '.join(photos.cut)} cut from train, stratified)" if photos.cut else ""
+    yield f"layout    {_layout(images)}"
+    yield f"classes   {len(images.classes)}: {listed(images.classes, FEW)}"
+    counts = ", ".join(f"{len(images.splits[split]):,} {split}" for split in SPLITS)
+    cut = f" ({' and '.join(images.cut)} cut from train, stratified)" if images.cut else ""
     yield f"images    {counts}{cut}"
-    for text in photos.notes:
+    for text in images.notes:
         yield f"          {text}"
     for title, findings in (
         ("broken", report.bad),
@@ -121,18 +121,18 @@ def describe(photos: PhotoSet, report: Report) -> Iterator[str]:
         yield f"problem   {printable(text)}"
 
 
-def _layout(photos: PhotoSet) -> str:
-    if photos.label_files:
+def _layout(images: ImageSet) -> str:
+    if images.label_files:
         return (
             "images labeled by"
-            f" {listed([str(file.relative_to(photos.root)) for file in photos.label_files])}"
+            f" {listed([str(file.relative_to(images.root)) for file in images.label_files])}"
         )
     tops: dict[str, None] = {}  # in order, each once
     for split in SPLITS:
-        if split not in photos.cut:
-            for photo in photos.splits[split]:
-                tops[photo.path.relative_to(photos.root).parts[0]] = None
-    if len(photos.cut) == 2 and len(tops) > 1:
+        if split not in images.cut:
+            for image in images.splits[split]:
+                tops[image.path.relative_to(images.root).parts[0]] = None
+    if len(images.cut) == 2 and len(tops) > 1:
         return "class folders at the top"
     return f"class folders in {listed(list(tops))}"
 
@@ -151,7 +151,7 @@ def estimate(config: Config, report: Report, *, gpu: bool) -> float:
         report: What the check found.
         gpu: Whether training has one.
     """
-    counts = {split: len(report.photos.splits[split]) for split in SPLITS}
+    counts = {split: len(report.images.splits[split]) for split in SPLITS}
     loading, forward = _seconds_of_an_image(config, report, gpu)
     view = max(loading / hardware.available(), forward)
     seconds = _START_SECONDS + _EXPORT_SECONDS
@@ -178,11 +178,11 @@ def _seconds_of_an_image(config: Config, report: Report, gpu: bool) -> tuple[flo
     from breedlab.models import backbone as backbones
 
     hardware.heed()
-    photos = report.photos.splits["train"]
-    some = photos[:: max(1, len(photos) // 16)][:16]
+    train = report.images.splits["train"]
+    some = train[:: max(1, len(train) // 16)][:16]
     started = time.perf_counter()
-    for photo in some:
-        decode(read_image(photo.path))
+    for image in some:
+        decode(read_image(image.path))
     loading = (time.perf_counter() - started) / len(some)
     device = torch.device("cuda" if gpu else "cpu")
     backbone = backbones.build(config.model.name, "none")

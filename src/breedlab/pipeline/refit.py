@@ -18,8 +18,8 @@ from breedlab import distributed
 from breedlab.config import Config
 from breedlab.console import note
 from breedlab.data.batches import TrainingBatches
-from breedlab.data.module import PhotoData
-from breedlab.data.photo_set import PhotoSet
+from breedlab.data.image_set import ImageSet
+from breedlab.data.module import ImageData
 from breedlab.files import atomic_open, atomic_write_json, read_json_if_whole
 from breedlab.models.weights import CARD
 from breedlab.training.activations import Activations
@@ -56,7 +56,7 @@ def refitted(
     Returns:
         What metrics.json says of it.
     """
-    images = whole(prepared.report.photos)
+    images = whole(prepared.report.images)
     record = {"epochs": epochs, "photos": len(images.splits["train"])}
     folder = run / "checkpoints" / "refit"
     how = f"for {epochs} epochs" if solution is None else f"with C={solution.c:g}"
@@ -95,19 +95,19 @@ def refitted(
     ):
         probe(prepared, classifier, config)
     views = None if config.model.freeze == "none" else config.cache.views or None
-    photos = PhotoData(images, config.data, prepared.evaluation, config.seed, views)
+    image_data = ImageData(images, config.data, prepared.evaluation, config.seed, views)
     learner = Learner(
         classifier,
         config,
         steps_per_epoch=len(
-            TrainingBatches(record["photos"], config.data.batch_size, 0, photos.views)
+            TrainingBatches(record["photos"], config.data.batch_size, 0, image_data.views)
         ),
         class_counts=images.counts("train"),
-        class_weights=photos.class_weights(),
+        class_weights=image_data.class_weights(),
         tail=None if cached is None else classifier.tail(),
     )
     learner.card = prepared.card(config)
-    data = photos if cached is None else ActivationData(cached, photos)
+    data = image_data if cached is None else ActivationData(cached, image_data)
     refit(
         learner, data, config, folder, epochs, accelerator=prepared.accelerator, precision=precision
     )
@@ -122,10 +122,10 @@ def refitted(
     return record
 
 
-def whole(photos: PhotoSet) -> PhotoSet:
+def whole(images: ImageSet) -> ImageSet:
     """Return images whose training split ends with those of validation."""
-    splits = photos.splits
-    return replace(photos, splits={**splits, "train": (*splits["train"], *splits["valid"])})
+    splits = images.splits
+    return replace(images, splits={**splits, "train": (*splits["train"], *splits["valid"])})
 
 
 def on_all(cached: Activations) -> Activations:

@@ -29,10 +29,10 @@ def reenter(config: Config, resume: Path, report: Report, current: CurrentRun) -
     damaged = rundir.damaged_records(directory)
     if "lineage.json" not in damaged:
         if rundir.recorded_fingerprint(directory) != report.fingerprint:
-            raise _other_photos(directory, report)
+            raise _other_images(directory, report)
     elif "splits.json" not in damaged and not rundir.has_same_splits(config, directory, report):
-        raise _other_photos(directory, report)
-    rundir.note_moved_photos(config, directory)
+        raise _other_images(directory, report)
+    rundir.note_moved_images(config, directory)
     current.enter(config, directory)
     rundir.clear_halves(directory)
     for text in extension.extend(config, directory):
@@ -80,8 +80,8 @@ def complete_metrics(directory: Path) -> dict[str, Any] | None:
     return metrics
 
 
-def _other_photos(directory: Path, report: Report) -> ConfigError:
+def _other_images(directory: Path, report: Report) -> ConfigError:
     return OtherImages(
-        f"resume: the images under {report.photos.root} are not those that {directory} was started"
+        f"resume: the images under {report.images.root} are not those that {directory} was started"
         " with; restore them, say where they are now (data.root=DIR), or start a new run"
     )

@@ -16,7 +16,7 @@ from breedlab.console import note, progress, stage, warn
 from breedlab.data.check import Report
 from breedlab.files import atomic_write_text
 from breedlab.pipeline import final_training, resuming, rundir
-from breedlab.pipeline.checked_images import checked_photos
+from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.current_run import CurrentRun
 from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
 
@@ -116,13 +116,13 @@ def _run(
     resume, new = distributed.broadcast((resume, new))
     _enter(watch, "Data")
     with distributed.rank_zero_first():
-        report = checked_photos(config)
-    distributed.refuse_different(report.fingerprint, report.photos.root)
+        report = checked_images(config)
+    distributed.refuse_different(report.fingerprint, report.images.root)
     if new is not None and distributed.rank_zero_only(lambda: rundir.is_begun(new)):
         resume = new
     if text := early_stopping_concern(config):
         warn(text)
-    capped, notice = cap_batch_sizes(config, len(report.photos.splits["train"]))
+    capped, notice = cap_batch_sizes(config, len(report.images.splits["train"]))
     if resume is None:
         config = capped
         if notice:
@@ -260,10 +260,10 @@ def _test_and_export(
     from breedlab.training import loggers
 
     _enter(watch, "Test")
-    config, photos, classifier = trained.config, trained.photos, trained.classifier
+    config, data, classifier = trained.config, trained.data, trained.classifier
     if distributed.world() > 1 or trained.head is not None:
         classifier = prepared.classifier(config)
-    tested = final_test(prepared, classifier, config, photos, trained.folder / "checkpoints")
+    tested = final_test(prepared, classifier, config, data, trained.folder / "checkpoints")
     evaluation = tested.evaluation
     metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
     if tested.flip_tta is not None:
@@ -274,12 +274,12 @@ def _test_and_export(
     from breedlab.reporting.tensorboard import write_review
 
     values = metrics["search"]["values"] if metrics["search"] is not None else {}
-    write_review(directory, config, photos, evaluation, values, trained.fitted.best)
+    write_review(directory, config, data, evaluation, values, trained.fitted.best)
     loggers.finish(config, directory, metrics["test"])
 
-    list_suspects(directory, label_judge[0], prepared, label_judge[1], photos)
+    list_suspects(directory, label_judge[0], prepared, label_judge[1], data)
     _enter(watch, "Export")
-    metrics["export"] = export(directory, classifier, prepared, config, photos, metrics, tested)
+    metrics["export"] = export(directory, classifier, prepared, config, data, metrics, tested)
     note(f"{directory / 'model.tar.gz'}")
     if records(config):
         from breedlab.debugging.rule_runner import conclude
@@ -287,7 +287,7 @@ def _test_and_export(
         conclude(directory, config.debugger.rules)
     watch.finish()
     metrics["seconds"] = round(time.monotonic() - started, 1)  # the export, too
-    rundir.write_predictions(directory, photos.photos, evaluation.columns())
+    rundir.write_predictions(directory, data.images, evaluation.columns())
     write_at_end(directory, metrics)
     # Last of all: with it the run is complete, and a resumed one has nothing left to do.
     atomic_write_text(directory / "metrics.json", readable_json(metrics))

@@ -19,7 +19,7 @@ from breedlab.config.validate import with_values
 from breedlab.config.yaml_folders import parsed
 from breedlab.data.check import Report
 from breedlab.data.folders import SPLITS
-from breedlab.data.photo_set import PhotoSet
+from breedlab.data.image_set import ImageSet
 from breedlab.errors import FileError, ResumeError
 from breedlab.files import (
     atomic_write_json,
@@ -151,7 +151,7 @@ def _recorded(run: Path, name: str, kind: type) -> Any:
     return tree
 
 
-def note_moved_photos(config: Config, run: Path) -> None:
+def note_moved_images(config: Config, run: Path) -> None:
     """Record where a run's images are now, if they have moved; they were found to be the same."""
     recorded = recorded_tree(run)
     root = config.recorded()["data"]["root"]
@@ -217,18 +217,18 @@ def write_records_anew(config: Config, report: Report, run: Path, names: Sequenc
         atomic_write_json(run / name, tree, indent=2)
 
 
-def write_predictions(run: Path, photos: PhotoSet, predictions: Mapping[str, Any]) -> None:
+def write_predictions(run: Path, images: ImageSet, predictions: Mapping[str, Any]) -> None:
     """Write `predictions.json`: the answer for each test image, column by column.
 
     Args:
         run: The run directory.
-        photos: Whose test split was looked at.
+        images: Whose test split was looked at.
         predictions: In the split's order, what was predicted and its probability.
     """
-    test = photos.splits["test"]
+    test = images.splits["test"]
     columns = {
-        "photos": [os.path.relpath(photo.path, photos.root) for photo in test],
-        "labels": [photo.recorded for photo in test],
+        "photos": [os.path.relpath(image.path, images.root) for image in test],
+        "labels": [image.recorded for image in test],
         **predictions,
     }
     atomic_write_json(run / "predictions.json", columns)
@@ -251,20 +251,20 @@ def _fresh(parent: Path) -> Path:
 
 
 def _splits(config: Config, report: Report) -> dict[str, Any]:
-    photos = report.photos
+    images = report.images
     return {
-        "root": config.conceal(str(photos.root)),
-        "classes": list(photos.classes),
-        "cut_from_train": list(photos.cut),
+        "root": config.conceal(str(images.root)),
+        "classes": list(images.classes),
+        "cut_from_train": list(images.cut),
         "photos": {
-            split: [os.path.relpath(p.path, photos.root) for p in photos.splits[split]]
+            split: [os.path.relpath(p.path, images.root) for p in images.splits[split]]
             for split in SPLITS
         },
-        "labels": {split: [p.recorded for p in photos.splits[split]] for split in SPLITS},
+        "labels": {split: [p.recorded for p in images.splits[split]] for split in SPLITS},
         "warnings": [config.conceal(text) for text in report.warnings],
         "left_out": [
             {
-                "file": os.path.relpath(finding.path, photos.root),
+                "file": os.path.relpath(finding.path, images.root),
                 "reason": config.conceal(finding.reason),
             }
             for finding in (*report.bad, *report.conflicts, *report.leaks)

@@ -13,8 +13,8 @@ import torch
 from breedlab.config import Config
 from breedlab.console import note, progress
 from breedlab.data.fixes import LABEL, NONE, OUTLIER, REMOVE, joined, write_fixes
-from breedlab.data.module import PhotoData
-from breedlab.data.photo_set import Photo
+from breedlab.data.image_set import LabeledImage
+from breedlab.data.module import ImageData
 from breedlab.evaluation.label_doubts import doubts, out_of_fold_labels
 from breedlab.evaluation.label_errors import (
     FOLDS,
@@ -40,7 +40,7 @@ def list_suspects(
     classifier: Classifier,
     prepared: TrainingContext,
     config: Config,
-    data: PhotoData,
+    data: ImageData,
 ) -> None:
     """Write a run's `fixes.csv`: images with labels that a model of the other images contradicts,
     the worst first, then images unlike all others.
@@ -56,23 +56,23 @@ def list_suspects(
         config: Of the training.
         data: The images.
     """
-    photos = [photo for split in _SPLITS for photo in data.photos.splits[split]]
+    images = [image for split in _SPLITS for image in data.images.splits[split]]
     activations = (
         prepared.activations(classifier, config) if config.model.freeze == "backbone" else None
     )
     if activations is None or activations.valid.ndim != 2:
         return
-    if len(photos) * activations.valid.shape[1] * len(data.photos.classes) > _MOST:
+    if len(images) * activations.valid.shape[1] * len(data.images.classes) > _MOST:
         note("no search for wrong labels: there are too many images and classes")
         return
     features = torch.cat([activations.train[0].float(), activations.valid.float()])
     judge = _several if config.data.multi_label else _single
     with progress("looking for wrong labels"):
-        doubtful = judge(features, photos, data.photos.classes, config.seed)
+        doubtful = judge(features, images, data.images.classes, config.seed)
         if doubtful is None:
             return
         unlike = outliers(features)
-    _write(directory / FILE, doubtful, unlike.tolist(), photos, data)
+    _write(directory / FILE, doubtful, unlike.tolist(), images, data)
 
 
 @dataclass(frozen=True)
@@ -95,10 +95,10 @@ class _Doubtful:
 
 
 def _single(
-    features: torch.Tensor, photos: Sequence[Photo], classes: Sequence[str], _seed: int
+    features: torch.Tensor, images: Sequence[LabeledImage], classes: Sequence[str], _seed: int
 ) -> _Doubtful | None:
     """Judge the one class of each image; None where a class has too few images for that."""
-    labels = torch.tensor([photo.label for photo in photos])
+    labels = torch.tensor([image.label for image in images])
     if not bool((torch.bincount(labels, minlength=len(classes)) >= FOLDS).all()):
         return None
     probabilities = out_of_fold(features, labels)
@@ -119,13 +119,13 @@ def _single(
 
 
 def _several(
-    features: torch.Tensor, photos: Sequence[Photo], classes: Sequence[str], seed: int
+    features: torch.Tensor, images: Sequence[LabeledImage], classes: Sequence[str], seed: int
 ) -> _Doubtful:
     """Judge each label of each image."""
-    targets = torch.zeros(len(photos), len(classes))
-    for index, photo in enumerate(photos):
-        targets[index, list(photo.classes)] = 1
-    fold = fold_numbers(targets, [photo.group for photo in photos], FOLDS, seed)
+    targets = torch.zeros(len(images), len(classes))
+    for index, image in enumerate(images):
+        targets[index, list(image.classes)] = 1
+    fold = fold_numbers(targets, [image.group for image in images], FOLDS, seed)
     doubted = doubts(out_of_fold_labels(features, targets, fold), targets)
     suggested = (targets > 0) ^ doubted.worth_a_look
     # if a label is doubted: how probable it is that the most doubtful one is wrong; else how
@@ -145,17 +145,21 @@ def _several(
 
 
 def _write(
-    file: Path, doubtful: _Doubtful, unlike: Sequence[int], photos: Sequence[Photo], data: PhotoData
+    file: Path,
+    doubtful: _Doubtful,
+    unlike: Sequence[int],
+    images: Sequence[LabeledImage],
+    data: ImageData,
 ) -> None:
-    classes = data.photos.classes
-    split_of = [split for split in _SPLITS for _ in data.photos.splits[split]]
+    classes = data.images.classes
+    split_of = [split for split in _SPLITS for _ in data.images.splits[split]]
 
     def row(index: int, why: str) -> dict[str, object]:
-        photo = photos[index]
+        image = images[index]
         return {
-            "file": os.path.relpath(photo.path, data.photos.root),
+            "file": os.path.relpath(image.path, data.images.root),
             "split": split_of[index],
-            "label": joined([classes[label] for label in photo.classes]),
+            "label": joined([classes[label] for label in image.classes]),
             "suggested": doubtful.suggested[index],
             "confidence": round(doubtful.confidence[index], 4),
             "why": why,
@@ -170,7 +174,7 @@ def _write(
     if doubtful.unjudged:
         note(f"{doubtful.unjudged}: {file} lists no labels that may be wrong")
     elif doubtful.wrong:
-        if data.photos.multi_label:
+        if data.images.multi_label:
             # an image has many labels, and chance alone makes some of them look doubtful
             verb, fixes = "may be", f"labels such as cat|dog, {NONE}"
         else:

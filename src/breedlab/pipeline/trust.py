@@ -11,7 +11,7 @@ import torch
 
 from breedlab.config import Config
 from breedlab.console import progress
-from breedlab.data.module import PhotoData
+from breedlab.data.module import ImageData
 from breedlab.evaluation import conformal, novelty
 from breedlab.evaluation.figures import rate_interval
 from breedlab.models.classifier import Classifier
@@ -26,7 +26,7 @@ def answers_of(
     classifier: Classifier,
     prepared: TrainingContext,
     config: Config,
-    photos: PhotoData,
+    data: ImageData,
     decisions: Mapping[str, Any],
     valid_features: torch.Tensor | None = None,
 ) -> tuple[dict[str, Any], Novelty | None]:
@@ -37,17 +37,14 @@ def answers_of(
         classifier: Trained.
         prepared: Of its run.
         config: Of its training.
-        photos: The images.
+        data: The images.
         decisions: As in `FinalTest`.
         valid_features: The head's inputs for the validation images; None to compute them.
     """
     answers: dict[str, Any] = dict(decisions)
-    if (
-        config.serving.unknown == "off"
-        or len(photos.photos.splits["valid"]) < novelty.FEWEST_IMAGES
-    ):
+    if config.serving.unknown == "off" or len(data.images.splits["valid"]) < novelty.FEWEST_IMAGES:
         return answers, None
-    labels, valid_labels = photos.labels("train"), photos.labels("valid")
+    labels, valid_labels = data.labels("train"), data.labels("valid")
     # all multi-label images are of one kind: no class can be held out as unknown
     if config.data.multi_label:
         labels, valid_labels = (torch.zeros(len(each)).long() for each in (labels, valid_labels))
@@ -76,7 +73,7 @@ def answers_of(
 def settle(
     folder: Path,
     answers: Mapping[str, Any],
-    photos: PhotoData,
+    data: ImageData,
     device: torch.device,
     held_out: HeldOut | None = None,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -88,17 +85,17 @@ def settle(
     Args:
         folder: The archive's content, its engine recorded.
         answers: From `answers_of`.
-        photos: Validation decides, the test is only measured.
+        data: Validation decides, the test is only measured.
         device: Where the model computes.
         held_out: The validation results of the network before a refit; the refit network has seen
             those images and is overconfident about them. None without a refit.
     """
-    several = photos.photos.multi_label
+    several = data.images.multi_label
     if several and "unknown" not in answers:
         return dict(answers), {}
     model, settled, measured = Model(folder, device), dict(answers), {}
-    rows, labels = _rows(model, photos, "valid")
-    test_rows, test_labels = _rows(model, photos, "test")
+    rows, labels = _rows(model, data, "valid")
+    test_rows, test_labels = _rows(model, data, "test")
     count = len(model.classes)
     # multi-label images have no single true class for a set to contain
     if not several and len(labels) >= conformal.FEWEST_IMAGES:
@@ -114,14 +111,14 @@ def settle(
     return settled, measured
 
 
-def _rows(model: Model, photos: PhotoData, split: str) -> tuple[torch.Tensor, torch.Tensor]:
+def _rows(model: Model, data: ImageData, split: str) -> tuple[torch.Tensor, torch.Tensor]:
     """Return what a model's engine gives for the images of a split, and their labels."""
-    total, rows = len(photos.photos.splits[split]), []
+    total, rows = len(data.images.splits[split]), []
     with progress(f"predicting {split}") as report:
-        for images, _ in photos.view_dataloader(split, 0):
+        for images, _ in data.view_dataloader(split, 0):
             rows.append(model.engine.scores(images))
             report(sum(map(len, rows)), total)
-    return torch.cat(rows), photos.labels(split)
+    return torch.cat(rows), data.labels(split)
 
 
 def in_words(measured: Mapping[str, Any]) -> list[str]:

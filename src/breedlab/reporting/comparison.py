@@ -115,11 +115,11 @@ def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
                 is_best = name in ("top1", "exact") and index == winner
                 cells.append((_metric_cell(run, name, value), is_best))
             rows.append({"name": title, "cells": cells})
-    photos = [figure(run.test["photos"]) if run.test else NOT_FINISHED for run in runs]
+    images = [figure(run.test["photos"]) if run.test else NOT_FINISHED for run in runs]
     epochs = [
         figure((run.metrics.get("training") or {}).get("epochs", NOT_FINISHED)) for run in runs
     ]
-    for title, texts in (("test images", photos), ("epochs", epochs)):
+    for title, texts in (("test images", images), ("epochs", epochs)):
         rows.append({"name": title, "cells": [(text, False) for text in texts]})
     return rows
 

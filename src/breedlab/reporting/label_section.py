@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from breedlab.evaluation.figures import metric, rate_interval
-from breedlab.reporting.photos import thumbnail
+from breedlab.reporting.example_images import thumbnail
 from breedlab.reporting.quality_sections import trust
 from breedlab.reporting.record import RunRecord
 from breedlab.reporting.sections import Section, class_counts
@@ -66,26 +66,26 @@ def _rows(run: RunRecord) -> Iterator[dict[str, Any]]:
 def _mistakes(run: RunRecord, *, missed: bool) -> list[Mistake]:
     """Return labels that are true but were not given, or were given but are not true, the most
     confident first."""
-    predictions, root = run.predictions, run.photo_root
+    predictions, root = run.predictions, run.image_root
     if root is None or "thresholds" not in predictions:
         return []
     columns = zip(
         predictions["labels"], predictions["predicted"], predictions["probabilities"], strict=True
     )
     places = []
-    for photo, (true, predicted, probabilities) in enumerate(columns):
+    for image, (true, predicted, probabilities) in enumerate(columns):
         if missed:  # the lowest probability first
             wrong, sign = set(true) - set(predicted), 1
         else:
             wrong, sign = set(predicted) - set(true), -1
-        places += [(sign * probabilities[label], photo, label) for label in wrong]
+        places += [(sign * probabilities[label], image, label) for label in wrong]
     mistakes = []
-    for _, photo, label in sorted(places)[:_MISTAKES]:
-        file = predictions["photos"][photo]
+    for _, image, label in sorted(places)[:_MISTAKES]:
+        file = predictions["photos"][image]
         if picture := thumbnail(root / file):
             names = (
-                ", ".join(run.classes[one] for one in predictions["labels"][photo]) or "no label"
+                ", ".join(run.classes[one] for one in predictions["labels"][image]) or "no label"
             )
-            probability = predictions["probabilities"][photo][label]
+            probability = predictions["probabilities"][image][label]
             mistakes.append(Mistake(picture, file, run.classes[label], probability, names))
     return mistakes

@@ -12,7 +12,7 @@ import numpy as np
 from breedlab.evaluation.figures import (
     rate_interval,
 )
-from breedlab.reporting import photos
+from breedlab.reporting import example_images
 from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.confusions import among, drawn_classes, read_cells, worst_mistaken
 from breedlab.reporting.record import RunRecord
@@ -37,7 +37,7 @@ def confusion(run: RunRecord) -> Section:
             {"column": predicted, "count": count, "share": round(count / max(1, row["of"]), 3)}
         )
     left_out = len(classes) - len(labels) if cells else 0
-    pairs, mistakes = photos.confusions(run), photos.mistakes(run)
+    pairs, mistakes = example_images.confusions(run), example_images.mistakes(run)
     return {"rows": rows, "left_out": left_out, "pairs": pairs, "mistakes": mistakes}
 
 
@@ -58,7 +58,7 @@ def calibration(run: RunRecord) -> Section:
     )
     error = (run.test.get("metrics") or {}).get("ece")
     if error is None:
-        error = sum(b.photos * abs(b.confidence - b.accuracy) for b in grouped) / max(1, len(right))
+        error = sum(b.images * abs(b.confidence - b.accuracy) for b in grouped) / max(1, len(right))
     return {
         "chart": test_charts.calibration(grouped),
         "counts": test_charts.confidences(grouped),
@@ -105,10 +105,10 @@ def calibration_says(grouped: Sequence[test_charts.Bin], gap: float, error: floa
         gap: The mean confidence minus the accuracy.
         error: The calibration error.
     """
-    photos = max(1, sum(b.photos for b in grouped))
-    variances = [b.photos * b.confidence * (1 - b.confidence) for b in grouped]
-    of_the_mean = 2 * math.sqrt(sum(variances)) / photos
-    of_the_error = sum(math.sqrt(2 / math.pi * variance) for variance in variances) / photos
+    images = max(1, sum(b.images for b in grouped))
+    variances = [b.images * b.confidence * (1 - b.confidence) for b in grouped]
+    of_the_mean = 2 * math.sqrt(sum(variances)) / images
+    of_the_error = sum(math.sqrt(2 / math.pi * variance) for variance in variances) / images
     if abs(gap) > max(0.03, of_the_mean):
         return (
             "It is overconfident: bars below the diagonal."
@@ -122,7 +122,7 @@ def calibration_says(grouped: Sequence[test_charts.Bin], gap: float, error: floa
         )
     if of_the_error > 0.05:
         return (
-            f"{photos} images are too few to tell: by chance alone, a well calibrated model has an"
+            f"{images} images are too few to tell: by chance alone, a well calibrated model has an"
             f" error of about {of_the_error:.2f}."
         )
     return "It is well calibrated."

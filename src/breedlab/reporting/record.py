@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -77,15 +78,25 @@ class RunRecord:
         return dict(self.metrics.get("test") or {})
 
     @cached_property
-    def photo_root(self) -> Path | None:
+    def image_root(self) -> Path | None:
         """The folder of the images; None if they are no longer there."""
         roots = [self.lineage.get("data", {}).get("root"), self.splits.get("root")]
-        first = [photo for photos in self.splits.get("photos", {}).values() for photo in photos[:1]]
+        first = [image for images in self.splits.get("photos", {}).values() for image in images[:1]]
         for text in roots:
             root = _with_values(text)
             if root and first and (Path(root) / first[0]).is_file():
                 return Path(root)
         return None
+
+    @property
+    def photo_root(self) -> Path | None:
+        """The old name of `image_root`, for report sections of plugins, until the next release."""
+        warnings.warn(
+            "photo_root is now image_root; the old name goes with the next release",
+            FutureWarning,
+            2,
+        )
+        return self.image_root
 
 
 def read_run(path: Path, metrics: Mapping[str, Any] | None = None) -> RunRecord:

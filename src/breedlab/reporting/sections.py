@@ -21,7 +21,7 @@ from breedlab.evaluation.figures import (
     speedup,
 )
 from breedlab.evaluation.statistics import fold_span
-from breedlab.reporting import photos
+from breedlab.reporting import example_images
 from breedlab.reporting.charts import search as search_charts
 from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.charts import training as training_charts
@@ -116,24 +116,24 @@ def what(run: RunRecord) -> str:
 
 def data(run: RunRecord) -> Section:
     """Return the counts, the gallery, and the findings of the check."""
-    split_photos = run.splits.get("photos", {})
+    split_images = run.splits.get("photos", {})
     counts = class_counts(run)
     train = counts.get("train") or [0]
     fewest, most = int(np.argmin(train)), int(np.argmax(train))
     return {
         "totals": {
-            split: len(split_photos.get(split, [])) for split in SPLITS if split in split_photos
+            split: len(split_images.get(split, [])) for split in SPLITS if split in split_images
         },
         "cut": run.splits.get("cut_from_train", []),
         "fewest": (run.classes[fewest], train[fewest]) if counts else None,
         "most": (run.classes[most], train[most]) if counts else None,
         "chart": test_charts.class_counts(counts, run.classes),
-        "gallery": photos.gallery(run),
-        "has_photos": run.photo_root is not None,
+        "gallery": example_images.gallery(run),
+        "has_images": run.image_root is not None,
         "left_out": run.splits.get("left_out", []),
         "warnings": run.splits.get("warnings", []),
-        "suspects": photos.suspects(run),
-        "outliers": photos.suspects(run, OUTLIER),
+        "suspects": example_images.suspects(run),
+        "outliers": example_images.suspects(run, OUTLIER),
     }
 
 
@@ -145,7 +145,7 @@ def class_counts(run: RunRecord) -> dict[str, list[int]]:
     counts = {}
     for split in SPLITS:
         if labels.get(split):
-            flat = [label for own in labels[split] for label in photos.labels_of(own)]
+            flat = [label for own in labels[split] for label in example_images.labels_of(own)]
             counts[split] = np.bincount(flat, minlength=count).tolist()
     return counts
 

@@ -59,10 +59,10 @@ def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
         row = [f"  before scaling by temperature {calibration['temperature']:.2f}", before, ""]
         names = [*shown_metrics(test)]
         rows.insert(names.index("ece") + 1 if "ece" in names else len(rows), row)
-    photos = "1 image" if test["photos"] == 1 else f"{test['photos']:,} images"
+    images = "1 image" if test["photos"] == 1 else f"{test['photos']:,} images"
     guess = chance(test)
     guessing = "" if guess is None else f"; guessing gives {guess:.1%}"
-    return table(f"{title}, {photos}{guessing}", ["metric", "value", "95% interval"], rows)
+    return table(f"{title}, {images}{guessing}", ["metric", "value", "95% interval"], rows)
 
 
 def confusions_table(test: Mapping[str, Any], most: int = 5) -> Table:

@@ -17,7 +17,7 @@ from breedlab import extras
 from breedlab.config import Config
 from breedlab.console import note
 from breedlab.data.decode import decode, read_image
-from breedlab.data.module import PhotoData
+from breedlab.data.module import ImageData
 from breedlab.evaluation.figures import interval, metric, shown_metrics
 from breedlab.profiling.reading import read
 from breedlab.reporting.confusions import Cells, among, drawn_classes, read_cells
@@ -35,7 +35,7 @@ _NAME = 240
 def write_review(
     run: Path,
     config: Config,
-    photos: PhotoData,
+    data: ImageData,
     evaluation: Evaluation | LabelEvaluation,
     search_values: Mapping[str, Any],
     best: float,
@@ -54,7 +54,7 @@ def write_review(
             "config", f"```yaml\n{yaml.safe_dump(config.recorded(), sort_keys=False)}\n```"
         )
         if isinstance(evaluation, Evaluation):
-            for title, picture in _pictures(photos, evaluation):
+            for title, picture in _pictures(data, evaluation):
                 writer.add_image(title, picture, dataformats="HWC")
         if operators := _operators(run):
             writer.add_text("profile/operators", operators)
@@ -70,19 +70,19 @@ def write_review(
 
 
 def _pictures(
-    photos: PhotoData, evaluation: Evaluation
+    data: ImageData, evaluation: Evaluation
 ) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
     """Yield the test's pictures by title: confusions, predictions, most confident mistakes."""
-    labels = [photo.label for photo in photos.photos.splits["test"]]
+    labels = [image.label for image in data.images.splits["test"]]
     order = range(len(labels))
     wrong = [i for i in order if evaluation.predictions[i][0] != labels[i]]
     worst = sorted(wrong, key=lambda i: -evaluation.predictions[i][1])[:_SHOWN]
     spread = list(order)[:: max(1, len(labels) // _SHOWN)][:_SHOWN]
-    matrix = confusion_picture(evaluation.confusion, photos.photos.classes)
+    matrix = confusion_picture(evaluation.confusion, data.images.classes)
     yield "test/confusion", np.asarray(matrix)
-    yield "test/predictions", _sheet(spread, photos, evaluation)
+    yield "test/predictions", _sheet(spread, data, evaluation)
     if worst:
-        yield "test/worst_predictions", _sheet(worst, photos, evaluation)
+        yield "test/worst_predictions", _sheet(worst, data, evaluation)
 
 
 def _metrics(test: Mapping[str, Any]) -> str:
@@ -184,18 +184,18 @@ def _operators(run: Path) -> str:
     return f"Traces, for ui.perfetto.dev or chrome://tracing: {where}\n\n{head}" + "\n".join(rows)
 
 
-def _sheet(indices: list[int], photos: PhotoData, evaluation: Evaluation) -> np.ndarray[Any, Any]:
+def _sheet(indices: list[int], data: ImageData, evaluation: Evaluation) -> np.ndarray[Any, Any]:
     """Draw images with their true and predicted labels, green if right, red if wrong."""
-    classes, split = photos.photos.classes, photos.photos.splits["test"]
+    classes, split = data.images.classes, data.images.splits["test"]
     columns = min(4, len(indices))
     rows = -(-len(indices) // columns)
     sheet = Image.new("RGB", (columns * _TILE, rows * (_TILE + _CAPTION)), "white")
     draw = ImageDraw.Draw(sheet)
     for place, index in enumerate(indices):
         left, top = place % columns * _TILE, place // columns * (_TILE + _CAPTION)
-        photo = Image.fromarray(decode(read_image(split[index].path)))
-        photo.thumbnail((_TILE - 8, _TILE - 8))
-        sheet.paste(photo, (left + (_TILE - photo.width) // 2, top + 4))
+        image = Image.fromarray(decode(read_image(split[index].path)))
+        image.thumbnail((_TILE - 8, _TILE - 8))
+        sheet.paste(image, (left + (_TILE - image.width) // 2, top + 4))
         predicted, probability = evaluation.predictions[index]
         right = predicted == split[index].label
         color = "#0a6b2d" if right else "#b00020"

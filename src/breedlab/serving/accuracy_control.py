@@ -21,7 +21,7 @@ from breedlab.serving.engine_candidates import Candidate
 from breedlab.serving.engine_gate import most_differing
 from breedlab.serving.engines import OpenVino
 
-MOST_PHOTOS = 300
+MOST_IMAGES = 300
 """Validation images that are used for control: each is answered once for every layer."""
 _RANKED_BY = 100
 """Images that layers are ranked by."""
@@ -78,7 +78,7 @@ def _controlled(
 ) -> Any:
     """Return the graph in int8, as far as its answers allow."""
 
-    def photo(pair: tuple[torch.Tensor, torch.Tensor]) -> Any:
+    def image(pair: tuple[torch.Tensor, torch.Tensor]) -> Any:
         return openvino_export.as_input(pair[0])
 
     began = time.monotonic()
@@ -92,7 +92,7 @@ def _controlled(
         if time.monotonic() - began > PATIENCE_S:
             raise TimeoutError(f"the search took more than {PATIENCE_S / 60:g} minutes")
         images = list(pairs)
-        numbers = [torch.from_numpy(compiled(photo(pair))[0]) for pair in images]
+        numbers = [torch.from_numpy(compiled(image(pair))[0]) for pair in images]
         same = answers.decided(torch.cat(numbers)) == torch.stack([one for _, one in images])
         return float((same if same.ndim == 1 else same.all(1)).double().mean()), None
 
@@ -100,7 +100,7 @@ def _controlled(
         return nncf.quantize_with_accuracy_control(
             graph,
             calibration_dataset=nncf.Dataset([*calibration], openvino_export.as_input),
-            validation_dataset=nncf.Dataset([*zip(validation, decided, strict=True)], photo),
+            validation_dataset=nncf.Dataset([*zip(validation, decided, strict=True)], image),
             validation_fn=agreement,
             max_drop=most_differing(len(validation)),
             drop_type=nncf.DropType.ABSOLUTE,

@@ -158,14 +158,14 @@ class AnsweringEngine:
         self.choice = engine.choice
         self._engine, self._answers = engine, answers
 
-    def scores(self, photos: torch.Tensor) -> torch.Tensor:
-        return self._applied(self._engine.scores)(photos)
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        return self._applied(self._engine.scores)(images)
 
     def split(self) -> list[Compute]:
         return [self._applied(compute) for compute in self._engine.split()]
 
     def _applied(self, compute: Callable[[torch.Tensor], torch.Tensor]) -> Compute:
-        return lambda photos: self._answers.apply(compute(photos))
+        return lambda images: self._answers.apply(compute(images))
 
 
 def read_answers(recorded: Mapping[str, Any], classes: int, novelty: Novelty | None) -> Answers:

@@ -81,18 +81,18 @@ class Batcher:
             self._coming -= 1
             self._wake()
 
-    def add(self, photo: torch.Tensor, scores: Scores) -> None:
+    def add(self, image: torch.Tensor, scores: Scores) -> None:
         """Queue an image, uint8 (3, side, side), for scoring; from any thread."""
         with self._changed:
-            self._queue.append((photo, scores))
+            self._queue.append((image, scores))
             self._wake()
 
-    def add_expected(self, photo: torch.Tensor, scores: Scores) -> None:
+    def add_expected(self, image: torch.Tensor, scores: Scores) -> None:
         """Queue an image that was expected, as `add` does; from a thread that decodes, which then
         computes, too."""
         with self._changed:
             self._coming -= 1
-            self._queue.append((photo, scores))
+            self._queue.append((image, scores))
             if not self._parts:  # torch has only one thread here
                 return self._wake()
         self._run_all()
@@ -136,8 +136,8 @@ class Batcher:
                 self._computed += count
                 self._wake()  # another part may be free, too
             # some clients have gone
-            pending = [(photo, future) for photo, future in batch if not future.done()]
-            answer = _answer([photo for photo, _ in pending], compute) if pending else None
+            pending = [(image, future) for image, future in batch if not future.done()]
+            answer = _answer([image for image, _ in pending], compute) if pending else None
             with self._changed:
                 self._computed -= count
                 if apart:
@@ -146,11 +146,11 @@ class Batcher:
                 self._loop.call_soon_threadsafe(_deliver, [future for _, future in pending], answer)
 
 
-def _answer(photos: list[torch.Tensor], compute: Compute) -> Answer:
+def _answer(images: list[torch.Tensor], compute: Compute) -> Answer:
     try:
         # With numpy: to copy so little, torch would wake threads that then keep the cores of others
         # busy.
-        return compute(torch.from_numpy(np.stack([photo.numpy() for photo in photos]))).numpy()
+        return compute(torch.from_numpy(np.stack([image.numpy() for image in images]))).numpy()
     except Exception as error:  # each request gets the error, and the next batch may succeed
         return error
 

@@ -63,7 +63,7 @@ class Selection:
     Attributes:
         taken: The engine.
         candidates: All that were looked at, the module first; none if there was nothing to choose.
-        photos: Validation images that they were compared on.
+        images: Validation images that they were compared on.
         calibration: Training images that int8 was made with.
         test_right: What the engine taken answers right, of images that decided nothing.
         multi_label: Whether the images may have several labels.
@@ -71,7 +71,7 @@ class Selection:
 
     taken: Choice
     candidates: tuple[Candidate, ...] = ()
-    photos: int = 0
+    images: int = 0
     calibration: int = 0
     test_right: float | None = None
     multi_label: bool = False
@@ -82,7 +82,7 @@ class Selection:
             "engine": self.taken.engine,
             "precision": self.taken.precision,
             "candidates": [candidate.as_dict() for candidate in self.candidates],
-            "photos": {"validation": self.photos, "calibration": self.calibration},
+            "photos": {"validation": self.images, "calibration": self.calibration},
             "test_exact" if self.multi_label else "test_top1": self.test_right,
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         }

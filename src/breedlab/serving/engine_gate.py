@@ -6,7 +6,7 @@ from breedlab.evaluation.statistics import wilson
 from breedlab.serving.engine_candidates import Candidate
 from breedlab.serving.engines import MODULE, OPENVINO, Choice
 
-FEWEST_PHOTOS = 100
+FEWEST_IMAGES = 100
 """Validation images below which int8 is not taken: with fewer, no agreement is convincing."""
 LEAST_CERTAIN_AGREEMENT = 0.95
 """What the true agreement of int8 has to exceed with 95% confidence: the lower end of its Wilson
@@ -17,14 +17,14 @@ LEAST_AGREEMENT = 0.98
 """The least share of validation images that an engine has to put into the module's class."""
 
 
-def too_few(photos: int) -> str:
+def too_few(images: int) -> str:
     """Return why this many validation images cannot judge int8; empty if they can."""
-    if photos >= FEWEST_PHOTOS:
+    if images >= FEWEST_IMAGES:
         return ""
-    return f"{photos} validation images cannot judge it, at least {FEWEST_PHOTOS} are needed"
+    return f"{images} validation images cannot judge it, at least {FEWEST_IMAGES} are needed"
 
 
-def objection(candidate: Candidate, module: Candidate, photos: int) -> str:
+def objection(candidate: Candidate, module: Candidate, images: int) -> str:
     """Return what speaks against a candidate by its answers on the validation images, else an empty
     text."""
     assert (
@@ -43,28 +43,28 @@ def objection(candidate: Candidate, module: Candidate, photos: int) -> str:
         )
     if candidate.choice.precision != "int8":
         return ""  # rounds, as training itself does; only int8 cuts values off
-    if reason := too_few(photos):
+    if reason := too_few(images):
         return reason
-    least, _ = wilson(round(candidate.agreement * photos), photos)
+    least, _ = wilson(round(candidate.agreement * images), images)
     if least < LEAST_CERTAIN_AGREEMENT:
         return (
-            f"agrees with the module on {candidate.agreement:.1%} of {photos} validation images;"
+            f"agrees with the module on {candidate.agreement:.1%} of {images} validation images;"
             f" the true share may be as low as {least:.1%}, at least {LEAST_CERTAIN_AGREEMENT:.0%}"
             " have to be certain"
         )
     return ""
 
 
-def most_differing(photos: int) -> float:
+def most_differing(images: int) -> float:
     """Return the largest share of this many validation images that int8 may answer differently."""
     module = Candidate(MODULE, agreement=1.0, right=1.0)
 
     def passes(differing: int) -> bool:
-        agreement = (photos - differing) / photos
+        agreement = (images - differing) / images
         int8 = Candidate(Choice(OPENVINO, "int8"), agreement=agreement, right=1.0)
-        return not objection(int8, module, photos)
+        return not objection(int8, module, images)
 
     allowed = 0
-    while allowed < photos and passes(allowed + 1):
+    while allowed < images and passes(allowed + 1):
         allowed += 1
-    return allowed / photos
+    return allowed / images

@@ -113,9 +113,9 @@ class AddedEngine:
             reason = " ".join(str(error).split())[:160] or type(error).__name__
             raise Unusable(f"{choice.engine} does not take it ({reason})") from error
 
-    def scores(self, photos: torch.Tensor) -> torch.Tensor:
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
         with self._lock:
-            return self._compute(photos).float().cpu()
+            return self._compute(images).float().cpu()
 
     def split(self) -> list[Compute]:
         return []

@@ -33,7 +33,7 @@ from breedlab.serving.engines import (
 from breedlab.serving.model import Model
 
 if TYPE_CHECKING:
-    from breedlab.data.module import PhotoData
+    from breedlab.data.module import ImageData
 
 FOLDER = "engines"
 _CALIBRATION = 128
@@ -49,7 +49,7 @@ class _Sources:
         seed: Draws these.
     """
 
-    def __init__(self, model: Model, data: PhotoData, seed: int) -> None:
+    def __init__(self, model: Model, data: ImageData, seed: int) -> None:
         self.model, self._data, self._seed = model, data, seed
 
     @cached_property
@@ -67,9 +67,9 @@ class _Sources:
     @cached_property
     def calibration(self) -> torch.Tensor:
         """Training images that the ranges of int8 are found on, uint8 (n, 3, side, side)."""
-        count = len(self._data.photos.splits["train"])
+        count = len(self._data.images.splits["train"])
         order = torch.randperm(count, generator=torch.Generator().manual_seed(self._seed))
-        return _photos(self._data, "train", order[:_CALIBRATION].tolist())
+        return _images(self._data, "train", order[:_CALIBRATION].tolist())
 
 
 def possible(serving: Serving, device: torch.device) -> list[Choice]:
@@ -97,7 +97,7 @@ def possible(serving: Serving, device: torch.device) -> list[Choice]:
 
 
 def select(
-    folder: Path, serving: Serving, data: PhotoData, *, device: torch.device, seed: int
+    folder: Path, serving: Serving, data: ImageData, *, device: torch.device, seed: int
 ) -> Selection:
     """Find the engine for an archive's content; leave its file in `engines/` if it has one.
 
@@ -121,7 +121,7 @@ def select(
     candidates = [
         Candidate(choice, multi_label=several) for choice in dict.fromkeys([MODULE, *choices])
     ]
-    validation = len(data.photos.splits["valid"])
+    validation = len(data.images.splits["valid"])
     if serving.precision == "auto":
         for candidate in candidates:
             if candidate.choice.precision == "int8":
@@ -135,7 +135,7 @@ def select(
     for file in Path(folder, FOLDER).glob("*"):
         if winner.choice.engine == EAGER or file.stem != winner.choice.precision:
             file.unlink()
-    test = len(data.photos.splits["test"])
+    test = len(data.images.splits["test"])
     title, batches = f"testing {winner.choice}", data.test_dataloader()
     (labels,) = _predictions([winner], batches, title, test, model.answers)
     right = _alike(labels, data.labels("test"))
@@ -165,9 +165,9 @@ def _make(
             graph = sources.graph
             if precision == "int8":
                 with progress("calibrating int8 on training images") as report:
-                    photos = sources.calibration
-                    calibration = len(photos)
-                    graph = openvino_export.quantise(graph, list(photos), report)
+                    images = sources.calibration
+                    calibration = len(images)
+                    graph = openvino_export.quantise(graph, list(images), report)
             with progress(f"making {candidate.choice}"):
                 openvino_export.write_graph(graph, file, halves=precision == "bf16")
                 candidate.engine = OpenVino(file, precision)
@@ -193,7 +193,7 @@ def _judge(
     choices: Sequence[Choice],
     sources: _Sources,
     folder: Path,
-    data: PhotoData,
+    data: ImageData,
     seed: int,
 ) -> Candidate:
     """Return the fastest engine that agrees with the module; of those chosen by name, the fastest
@@ -204,7 +204,7 @@ def _judge(
         warn("serving.engine and serving.precision ask for what cannot run here; PyTorch answers")
         return module
     reference: torch.Tensor | None = None
-    count, truth = len(data.photos.splits["valid"]), data.labels("valid")
+    count, truth = len(data.images.splits["valid"]), data.labels("valid")
     answers = sources.model.answers
     waiting = [*eligible]
     while waiting:
@@ -233,39 +233,39 @@ def _judge(
     return first
 
 
-def _may_be_restored(candidate: Candidate, photos: int) -> bool:
+def _may_be_restored(candidate: Candidate, images: int) -> bool:
     """Return whether it is OpenVINO's int8, not restored before, with enough images to judge it
     again."""
     int8 = candidate.choice == Choice(OPENVINO, "int8")
-    return int8 and not candidate.remark and not too_few(photos)
+    return int8 and not candidate.remark and not too_few(images)
 
 
 def _restored(
     candidate: Candidate,
     sources: _Sources,
     folder: Path,
-    data: PhotoData,
+    data: ImageData,
     seed: int,
     reference: torch.Tensor,
 ) -> bool:
     """Try accuracy control, and return whether it gave the candidate another engine."""
     order = torch.randperm(len(reference), generator=torch.Generator().manual_seed(seed))
-    indices = order[: accuracy_control.MOST_PHOTOS].sort().values
+    indices = order[: accuracy_control.MOST_IMAGES].sort().values
     return accuracy_control.restore_accuracy(
         candidate,
         sources.graph,
         folder / FOLDER / "int8.xml",
         sources.calibration,
-        _photos(data, "valid", indices.tolist()),
+        _images(data, "valid", indices.tolist()),
         reference[indices],
         sources.model.answers,
     )
 
 
-def _time(candidates: Sequence[Candidate], data: PhotoData) -> None:
+def _time(candidates: Sequence[Candidate], data: ImageData) -> None:
     """Time candidates on validation images, as many as the largest batch takes."""
-    count = min(len(data.photos.splits["valid"]), max(BATCHES))
-    time_engines(candidates, _photos(data, "valid", range(count)))
+    count = min(len(data.images.splits["valid"]), max(BATCHES))
+    time_engines(candidates, _images(data, "valid", range(count)))
 
 
 def _alike(labels: torch.Tensor, others: torch.Tensor) -> float:
@@ -285,16 +285,16 @@ def _predictions(
     predictions: list[list[torch.Tensor]] = [[] for _ in candidates]
     count_done = 0
     with progress(title) as report:
-        for photos, _ in batches:
+        for images, _ in batches:
             for labels, candidate in zip(predictions, candidates, strict=True):
                 assert candidate.engine is not None
-                labels.append(answers.decided(candidate.engine.scores(photos)))
-            count_done += len(photos)
+                labels.append(answers.decided(candidate.engine.scores(images)))
+            count_done += len(images)
             report(count_done, count)
     return [torch.cat(labels) for labels in predictions]
 
 
-def _photos(data: PhotoData, split: str, indices: Iterable[int]) -> torch.Tensor:
+def _images(data: ImageData, split: str, indices: Iterable[int]) -> torch.Tensor:
     """Return some images of a split (n, 3, side, side) as the endpoint sees them, whatever training
     does to them."""
     dataset = data.dataset(split)

@@ -21,10 +21,10 @@ _PATIENCE = 3
 _SAFEST_FIRST = ("fp32", "bf16", "int8")
 
 
-def time_engines(candidates: Sequence[Candidate], photos: torch.Tensor) -> None:
+def time_engines(candidates: Sequence[Candidate], images: torch.Tensor) -> None:
     """Time candidates in turn, so that a noisy neighbor slows all alike; the first pass of each
     does not count."""
-    batches = {size: torch.cat([photos] * -(-size // len(photos)))[:size] for size in BATCHES}
+    batches = {size: torch.cat([images] * -(-size // len(images)))[:size] for size in BATCHES}
     for candidate in candidates:
         _seconds(candidate, batches[1])
     once = sum(_seconds(candidate, batches[1]) for candidate in candidates)

@@ -65,7 +65,7 @@ class Engine(Protocol):
 
     choice: Choice
 
-    def scores(self, photos: torch.Tensor) -> torch.Tensor:
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
         """Return float32 logits (n, classes) on the CPU of uint8 images (n, 3, side, side),
         computed on all cores; if the archive detects unknown images, their features follow."""
         ...
@@ -93,8 +93,8 @@ class MirroredEngine:
         self.choice = engine.choice
         self._engine = engine
 
-    def scores(self, photos: torch.Tensor) -> torch.Tensor:
-        return mirrored(self._engine.scores)(photos)
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        return mirrored(self._engine.scores)(images)
 
     def split(self) -> list[Compute]:
         return [mirrored(compute) for compute in self._engine.split()]
@@ -119,11 +119,11 @@ class Eager:
         self._network, self._device = network, device
 
     @torch.inference_mode()
-    def scores(self, photos: torch.Tensor) -> torch.Tensor:
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
         with torch.autocast(
             self._device.type, torch.bfloat16, enabled=self.choice.precision == "bf16"
         ):
-            logits: torch.Tensor = self._network(photos.to(self._device))
+            logits: torch.Tensor = self._network(images.to(self._device))
         return logits.float().cpu()
 
     def split(self) -> list[Compute]:
@@ -159,9 +159,9 @@ class OpenVino:
             raise Unusable(f"OpenVINO does not take it ({_first_line(error)})") from error
         self._lock = threading.Lock()
 
-    def scores(self, photos: torch.Tensor) -> torch.Tensor:
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
         with self._lock:  # a request holds one computation
-            return _infer(self._request, photos)
+            return _infer(self._request, images)
 
     def split(self) -> list[Compute]:
         return [
@@ -193,8 +193,8 @@ def _refuse_huge_layers(graph: Any) -> None:
                 )
 
 
-def _infer(request: Any, photos: torch.Tensor) -> torch.Tensor:
-    (logits,) = request.infer([photos.contiguous().numpy()], share_inputs=True).values()
+def _infer(request: Any, images: torch.Tensor) -> torch.Tensor:
+    (logits,) = request.infer([images.contiguous().numpy()], share_inputs=True).values()
     return torch.from_numpy(logits)
 
 

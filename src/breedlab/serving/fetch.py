@@ -45,7 +45,7 @@ Connect = Callable[[str, int, float], socket.socket]
 
 _PORTS = {"http": 80, "https": 443}
 # the last is S3's default
-_PHOTO_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
+_IMAGE_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
 _CHUNK = 65_536
 _LOOK_UPS = threading.BoundedSemaphore(32)
 """A look-up cannot be canceled: one that hangs continues in its thread, so their number is
@@ -166,10 +166,10 @@ class Fetcher:
                 place := answer.getheader("Location")
             ):
                 return urljoin(url, place.encode("latin-1").decode("utf-8", "replace"))
-            photo = self._read(answer)
+            image = self._read(answer)
             if cut.is_set():  # a body without a length looks complete wherever it ends
                 raise TimeoutError
-            return photo
+            return image
 
     def _target(self, url: str) -> tuple[str, str, int, str]:
         """Return scheme, host, port and request target of a URL; raise NotFetched if it must not be
@@ -270,7 +270,7 @@ class Fetcher:
         if answer.status != 200:
             raise NotFetched(400, f"its host answered {answer.status}")
         kind = answer.getheader("Content-Type", "").split(";")[0].strip().lower()
-        if not kind.startswith(_PHOTO_TYPES):
+        if not kind.startswith(_IMAGE_TYPES):
             raise NotFetched(400, f"its host sends {kind[:60]!r}, not an image")
         if answer.getheader("Content-Encoding", "identity").strip().lower() != "identity":
             raise NotFetched(400, "its host sends it compressed, unasked")

@@ -51,88 +51,88 @@ _CHECKS = {
 }
 
 
-def format_of(photo: bytes) -> str:
+def format_of(image: bytes) -> str:
     """Return the format that the first bytes announce, or an empty text."""
-    if photo[:4] == b"RIFF" and photo[8:12] == b"WEBP":
+    if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
         return "WebP"
-    kind = formats.kind_by_brand(photo)
+    kind = formats.kind_by_brand(image)
     if kind and formats.is_read(kind):
         return kind
-    return next((name for start, name in _STARTS.items() if photo.startswith(start)), "")
+    return next((name for start, name in _STARTS.items() if image.startswith(start)), "")
 
 
-def contradiction(photo: bytes, content_type: str) -> str:
+def contradiction(image: bytes, content_type: str) -> str:
     """Return the format that an image has instead of the one that its content type names; an empty
     text if they agree."""
-    kind = format_of(photo)
+    kind = format_of(image)
     return kind if kind and kind != _TYPES.get(content_type, kind) else ""
 
 
-def inspect(photo: bytes) -> int:
+def inspect(image: bytes) -> int:
     """Return the cost of decoding an image, in pixels, if a server should decode it.
 
     Raises:
         ImageError: If it is not an image, too large, animated, or also a file of another kind.
             Damage further in shows only when it is decoded.
     """
-    if not photo:
+    if not image:
         raise ImageError("is empty")
-    kind = format_of(photo)
+    kind = format_of(image)
     if not kind:
-        if other := formats.kind_by_brand(photo):
+        if other := formats.kind_by_brand(image):
             raise ImageError(
                 f"is not an image that is read here (it is {other}: {formats.how_to_read(other)})"
             )
         raise ImageError(f"is not an image (expected {formats.in_words('or')})")
     if check := _CHECKS.get(kind):
-        check(photo)
-    _refuse_other_kinds(photo, kind)
-    width, height = _size(photo, kind)
+        check(image)
+    _refuse_other_kinds(image, kind)
+    width, height = _size(image, kind)
     if width * height > MAX_PIXELS:
         raise ImageError(
             f"is absurdly large ({width}x{height}; at most {MAX_PIXELS:,} pixels are read)"
         )
-    if kind == "JPEG" and (scans := structure.count_scans(photo, width * height)) > _USUAL_SCANS:
+    if kind == "JPEG" and (scans := structure.count_scans(image, width * height)) > _USUAL_SCANS:
         return width * height * scans // _USUAL_SCANS
     return width * height
 
 
-def _refuse_other_kinds(photo: bytes, name: str) -> None:
-    kinds = [kind for mark, kind in _OTHERS_AT_THE_START.items() if mark in photo[:1024].lower()]
-    tail = max(0, len(photo) - _TAIL)
-    if photo.rfind(_ZIP, tail) >= 0:
+def _refuse_other_kinds(image: bytes, name: str) -> None:
+    kinds = [kind for mark, kind in _OTHERS_AT_THE_START.items() if mark in image[:1024].lower()]
+    tail = max(0, len(image) - _TAIL)
+    if image.rfind(_ZIP, tail) >= 0:
         kinds.append("ZIP")
     # Phones append videos and their own notes to a JPEG; they append no programs or pages.
-    end = max(tail, photo.rfind(b"\xff\xd9")) if name == "JPEG" else len(photo)
-    if photo.find(_RAR, end if name == "JPEG" else tail) >= 0:
+    end = max(tail, image.rfind(b"\xff\xd9")) if name == "JPEG" else len(image)
+    if image.find(_RAR, end if name == "JPEG" else tail) >= 0:
         kinds.append("RAR")
-    after = photo[end:].lower()
+    after = image[end:].lower()
     kinds += [kind for mark, kind in _OTHERS_AT_THE_END.items() if mark in after]
     if kinds:
         raise ImageError(f"is a {name} and a {kinds[0]} file at once")
 
 
-def _size(photo: bytes, name: str) -> tuple[int, int]:
+def _size(image: bytes, name: str) -> tuple[int, int]:
     if name == "JPEG":
         try:
             import simplejpeg
 
-            height, width, *_ = simplejpeg.decode_jpeg_header(photo)
+            height, width, *_ = simplejpeg.decode_jpeg_header(image)
             return width, height
         except (ImportError, ValueError):
             pass  # Pillow reads more formats
     try:
         with Image.open(
-            io.BytesIO(photo),
-            formats=formats_of_pillow(photo) if name in _BY_BRAND else (name.upper(),),
-        ) as image:
+            io.BytesIO(image),
+            formats=formats_of_pillow(image) if name in _BY_BRAND else (name.upper(),),
+        ) as opened:
             # For a TIFF and a GIF this would read every page; `structure` has looked for a second
             # one.
-            frames = getattr(image, "n_frames", 1) if name in ("PNG", "WebP", *_BY_BRAND) else 1
-            width, height = image.size
+            frames = getattr(opened, "n_frames", 1) if name in ("PNG", "WebP", *_BY_BRAND) else 1
+            width, height = opened.size
             # in the other formats, EXIF is a part of the structure
             if name == "WebP" or name in _BY_BRAND:
-                structure.check_directories(image.info.get("exif") or b"")
+                structure.check_directories(opened.info.get("exif") or b"")
     except ImageError:
         raise
     except Image.DecompressionBombError as error:

@@ -88,14 +88,14 @@ class Explainer:
         self._lock = threading.Lock()
         self.layer = last_map(self._network.backbone, transform.crop)
 
-    def explain(self, photo: bytes, index: int | None = None) -> Explanation:
+    def explain(self, image: bytes, index: int | None = None) -> Explanation:
         """Explain one class of an image, by default the most likely.
 
         Raises:
             ImageError: If the bytes are not a usable image.
             IndexError: If there is no such class.
         """
-        pixels = decode(photo)
+        pixels = decode(image)
         height, width = pixels.shape[:2]
         with self._lock:
             index, heat = self.heat(self.transform(pixels), index)

@@ -16,7 +16,7 @@ from breedlab.data.decode import ImageError
 from breedlab.serving import file_checks
 from breedlab.serving.fetch import Address, NotFetched
 from breedlab.serving.model import Model
-from breedlab.serving.request_parser import MAX_BYTES, BadImage, BadRequest, Photo, parse
+from breedlab.serving.request_parser import MAX_BYTES, BadImage, BadRequest, RequestImage, parse
 from breedlab.serving.response import Answer, answered
 
 
@@ -27,7 +27,7 @@ def model_fn(model_dir: str, context: Any = None) -> Model:
 
 def input_fn(
     body: bytes | str | None, content_type: str, context: Any = None, max_bytes: int = MAX_BYTES
-) -> list[Photo]:
+) -> list[RequestImage]:
     """Return the images of a request, as bytes or URLs; no URL is fetched yet.
 
     Args:
@@ -51,13 +51,13 @@ def input_fn(
     return parse(body, content_type, max_bytes)
 
 
-def predict_fn(photos: Sequence[Photo], model: Model, context: Any = None) -> Answer:
+def predict_fn(images: Sequence[RequestImage], model: Model, context: Any = None) -> Answer:
     """Return the answer: scores, one row per image.
 
     Raises:
         BadRequest: 4xx if not one of them is a usable image; it says why the first is not.
     """
-    prepared = [_prepared(photo, model, index, len(photos)) for index, photo in enumerate(photos)]
+    prepared = [_prepared(image, model, index, len(images)) for index, image in enumerate(images)]
     usable = [one for one in prepared if isinstance(one, torch.Tensor)]
     rows = iter(model.engine.scores(torch.stack(usable)).numpy() if usable else ())
     return answered(
@@ -65,12 +65,12 @@ def predict_fn(photos: Sequence[Photo], model: Model, context: Any = None) -> An
     )
 
 
-def _prepared(photo: Photo, model: Model, index: int, count: int) -> torch.Tensor | BadImage:
+def _prepared(image: RequestImage, model: Model, index: int, count: int) -> torch.Tensor | BadImage:
     """Return an image as the network takes it, or why it has none."""
-    if isinstance(photo, BadImage):
-        return photo
+    if isinstance(image, BadImage):
+        return image
     try:
-        content = model.fetch(photo.url) if isinstance(photo, Address) else photo
+        content = model.fetch(image.url) if isinstance(image, Address) else image
         file_checks.inspect(content)
         return model.prepare(content)
     except (ImageError, NotFetched) as error:

@@ -176,28 +176,28 @@ class Model:
             public["data"] = {"photos": data["photos"]}
         return {**public, "architecture": self.network.architecture.name}
 
-    def prepare(self, photo: bytes) -> torch.Tensor:
+    def prepare(self, image: bytes) -> torch.Tensor:
         """Decode and transform an image for the network: uint8 (3, side, side).
 
         Raises:
             ImageError: If they are not a usable image.
         """
-        return self.transform(decode(photo))
+        return self.transform(decode(image))
 
-    def scores(self, photos: torch.Tensor) -> torch.Tensor:
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
         """Return the calibrated logits, or a multi-label model's probabilities, (n, classes) on
         the CPU, of uint8 images (n, 3, side, side)."""
-        return self.engine.scores(photos)[:, : len(self.classes)]
+        return self.engine.scores(images)[:, : len(self.classes)]
 
-    def logits(self, photos: torch.Tensor) -> torch.Tensor:
+    def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return the calibrated logits (n, classes) on the CPU, also of a multi-label model."""
-        return self._computing.scores(photos)[:, : len(self.classes)] / self.answers.temperature
+        return self._computing.scores(images)[:, : len(self.classes)] / self.answers.temperature
 
-    def describe(self, photos: torch.Tensor) -> list[dict[str, Any]]:
+    def describe(self, images: torch.Tensor) -> list[dict[str, Any]]:
         """Return each image's answer besides its scores: `probabilities`, and `labels`, `set`, and
         `unknown` as in `Answers.fields`."""
         descriptions = []
-        for row in self.engine.scores(photos):
+        for row in self.engine.scores(images):
             scores = row[: len(self.classes)]
             probabilities = (scores if self.answers.multi_label else scores.softmax(0)).tolist()
             distance = float(row[-1]) if self.answers.unknown is not None else None

@@ -148,14 +148,14 @@ def _results(model: Model) -> Iterator[str]:
 
 def _facts(model: Model) -> dict[str, str]:
     lineage = model.public_lineage()
-    photos = (lineage.get("data") or {}).get("photos") or {}
+    images = (lineage.get("data") or {}).get("photos") or {}
     git = lineage.get("git")
     commit = git.get("commit") if isinstance(git, dict) else git
     facts = {
         "started": lineage.get("started"),
         "breedlab": lineage.get("breedlab"),
         "commit": commit,
-        "images": ", ".join(f"{count:,} {split}" for split, count in photos.items()),
+        "images": ", ".join(f"{count:,} {split}" for split, count in images.items()),
         "seed": model.lineage.get("seed"),
     }
     return {name: str(value) for name, value in facts.items() if value not in (None, "")}

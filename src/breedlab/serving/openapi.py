@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from breedlab.serving.request_parser import ENVELOPES, JSON, MAX_PHOTOS, PHOTO_TYPES
+from breedlab.serving.request_parser import ENVELOPES, IMAGE_TYPES, JSON, MAX_IMAGES
 from breedlab.serving.response import NPY
 
-_PHOTO = {"type": "string", "format": "binary"}
+_IMAGE = {"type": "string", "format": "binary"}
 _TEXT = {"type": "string", "description": "Base64, a data URI, or an http(s) address."}
 _ITEM = {
     "anyOf": [
@@ -32,14 +32,14 @@ _ITEM = {
         _TEXT,
     ]
 }
-_ITEMS = {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": MAX_PHOTOS}
+_ITEMS = {"type": "array", "items": _ITEM, "minItems": 1, "maxItems": MAX_IMAGES}
 REQUEST_BODY = {
     "required": True,
     "content": {
-        **{kind: {"schema": _PHOTO} for kind in PHOTO_TYPES},
+        **{kind: {"schema": _IMAGE} for kind in IMAGE_TYPES},
         JSON: {
             "examples": {
-                "photo": {"value": {"image": "<base64>"}},
+                "image": {"value": {"image": "<base64>"}},
                 "address": {"value": {"url": "https://..."}},
             },
             "schema": {
@@ -138,7 +138,7 @@ RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {
             JSON: {"schema": _ROWS},
             f"{JSON}; verbose=1": {"schema": _VERBOSE},
-            NPY: {"schema": _PHOTO},
+            NPY: {"schema": _IMAGE},
         },
     },
     **{

@@ -23,24 +23,24 @@ def is_installed() -> bool:
     return find_spec("openvino") is not None and find_spec("nncf") is not None
 
 
-def quantise(graph: Any, photos: Sequence[torch.Tensor], progress: Progress) -> Any:
+def quantise(graph: Any, images: Sequence[torch.Tensor], progress: Progress) -> Any:
     """Quantize the graph to int8 with static ranges, calibrated on images.
 
     Args:
         graph: From `convert`.
-        photos: uint8 (3, side, side) each; like those that the model will be asked about, but not
+        images: uint8 (3, side, side) each; like those that the model will be asked about, but not
             those that test it.
         progress: Called with how many have been run.
     """
 
-    def photo(numbered: tuple[int, torch.Tensor]) -> Any:
-        progress(numbered[0], len(photos))
+    def image(numbered: tuple[int, torch.Tensor]) -> Any:
+        progress(numbered[0], len(images))
         return as_input(numbered[1])
 
     with quantizing() as nncf:
-        data = nncf.Dataset(list(enumerate(photos, 1)), photo)
+        data = nncf.Dataset(list(enumerate(images, 1)), image)
         return nncf.quantize(
-            graph, data, subset_size=len(photos), preset=nncf.QuantizationPreset.MIXED
+            graph, data, subset_size=len(images), preset=nncf.QuantizationPreset.MIXED
         )
 
 
@@ -54,9 +54,9 @@ def quantizing() -> Iterator[Any]:
         yield nncf
 
 
-def as_input(photo: torch.Tensor) -> Any:
+def as_input(image: torch.Tensor) -> Any:
     """Return an image, uint8 (3, side, side), as a graph takes it: a batch of one."""
-    return photo[None].contiguous().numpy()
+    return image[None].contiguous().numpy()
 
 
 def write_graph(graph: Any, file: Path, *, halves: bool) -> None:

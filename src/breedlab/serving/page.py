@@ -128,7 +128,7 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
         nonlocal waiting
         try:
             async with reader.body(request) as body:
-                photo = _single(body, request.headers.get("content-type", ""), reader.max_bytes)
+                image = _single(body, request.headers.get("content-type", ""), reader.max_bytes)
                 index = _index(request.query_params.get("class"), len(model.classes))
                 # counted once all of it is here: half a request takes no slot
                 if waiting >= _WAITING:
@@ -136,9 +136,9 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
                     return _refusal(503, message, {"Retry-After": "1"})
                 waiting += 1
                 try:
-                    async with preparation.apart(photo):
+                    async with preparation.apart(image):
                         explanation = await run_in_threadpool(
-                            lambda: _explain(explainer(), photo, index, model.classes)
+                            lambda: _explain(explainer(), image, index, model.classes)
                         )
                 finally:
                     waiting -= 1
@@ -149,7 +149,7 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
             return _refused(BadImage(0, error))
 
     @routes.post("/photo", openapi_extra=_FETCH)
-    async def photo(request: Request) -> Response:
+    async def fetch_image(request: Request) -> Response:
         """Return the image at an address (the body: `{"url": ...}`), fetched by this server under
         its own rules."""
         try:
@@ -176,12 +176,12 @@ def _explainer(model: Model) -> Explainer | NotExplainable:
 
 
 def _explain(
-    explainer: Explainer | NotExplainable, photo: bytes, index: int | None, classes: tuple[str, ...]
+    explainer: Explainer | NotExplainable, image: bytes, index: int | None, classes: tuple[str, ...]
 ) -> dict[str, Any]:
     if isinstance(explainer, NotExplainable):
         raise BadRequest(501, str(explainer))
     started = time.perf_counter()
-    explanation = explainer.explain(photo, index)
+    explanation = explainer.explain(image, index)
     return {
         "class": classes[explanation.index],
         "index": explanation.index,
@@ -197,9 +197,9 @@ def _explain(
     }
 
 
-def _inspect(photo: bytes, name: str) -> None:
+def _inspect(image: bytes, name: str) -> None:
     try:
-        file_checks.inspect(photo)
+        file_checks.inspect(image)
     except ImageError as error:
         raise BadRequest(400, f"{name} {error}") from error
 
@@ -209,12 +209,12 @@ def _single(body: bytes, content_type: str, max_bytes: int) -> bytes:
     reads."""
     # else it is an image, whatever it is called
     is_envelope = content_type.lower().startswith((JSON, FORM))
-    photos = handler.input_fn(
+    images = handler.input_fn(
         body, content_type if is_envelope else "application/octet-stream", None, max_bytes
     )
-    if len(photos) != 1 or not isinstance(photos[0], bytes):
+    if len(images) != 1 or not isinstance(images[0], bytes):
         raise BadRequest(400, "expected the bytes of one image")
-    return photos[0]
+    return images[0]
 
 
 def _index(word: str | None, classes: int) -> int | None:

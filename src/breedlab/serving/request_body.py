@@ -20,7 +20,7 @@ from breedlab.serving import file_checks
 from breedlab.serving.batching import Batcher, Scores
 from breedlab.serving.fetch import Address, NotFetched
 from breedlab.serving.model import Model
-from breedlab.serving.request_parser import BadImage, BadRequest, Photo
+from breedlab.serving.request_parser import BadImage, BadRequest, RequestImage
 from breedlab.serving.response import Answer, answered
 
 BODY_SECONDS = 30.0
@@ -145,18 +145,18 @@ class Preprocessor:
         for threads in (self._fetching, self._decoding, self._decoding_large):
             threads.shutdown(cancel_futures=True)
 
-    async def answer(self, photos: Sequence[Photo]) -> Answer:
+    async def answer(self, images: Sequence[RequestImage]) -> Answer:
         """Return the scores of a request's images; one that fails does not affect the others.
 
         Raises:
             BadRequest: 4xx if not one of them is an image, or they must not or cannot be fetched.
         """
-        count = len(photos)
+        count = len(images)
         if count == 1:
-            return answered([await self._tried(photos[0], 0, 1)], self._model)
+            return answered([await self._tried(images[0], 0, 1)], self._model)
         jobs = [
-            asyncio.ensure_future(self._tried(photo, index, count))
-            for index, photo in enumerate(photos)
+            asyncio.ensure_future(self._tried(image, index, count))
+            for index, image in enumerate(images)
         ]
         try:
             return answered(await asyncio.gather(*jobs), self._model)
@@ -164,12 +164,14 @@ class Preprocessor:
             for job in jobs:  # the client has gone, or the server failed
                 job.cancel()
 
-    async def _tried(self, photo: Photo, index: int, count: int) -> np.ndarray[Any, Any] | BadImage:
+    async def _tried(
+        self, image: RequestImage, index: int, count: int
+    ) -> np.ndarray[Any, Any] | BadImage:
         """Return an image's scores, or why it has none."""
-        if isinstance(photo, BadImage):
-            return photo
+        if isinstance(image, BadImage):
+            return image
         try:
-            return await self._score(photo)
+            return await self._score(image)
         except (ImageError, NotFetched) as error:
             return BadImage(index, error, count)
 
@@ -183,20 +185,20 @@ class Preprocessor:
         return await loop.run_in_executor(self._fetching, self._model.fetch, address.url)
 
     @asynccontextmanager
-    async def apart(self, photo: bytes) -> AsyncIterator[None]:
+    async def apart(self, image: bytes) -> AsyncIterator[None]:
         """Wait until there is room to decode an image next to the large ones.
 
         Raises:
             ImageError: If it is not an image that should be decoded.
         """
         loop = asyncio.get_running_loop()
-        pixels = await loop.run_in_executor(self._decoding, file_checks.inspect, photo)
+        pixels = await loop.run_in_executor(self._decoding, file_checks.inspect, image)
         async with self._gate.passage(pixels):
             yield
 
-    async def _score(self, photo: bytes | Address) -> np.ndarray[Any, Any]:
+    async def _score(self, image: bytes | Address) -> np.ndarray[Any, Any]:
         loop = asyncio.get_running_loop()
-        content = photo if isinstance(photo, bytes) else await self.fetch(photo)
+        content = image if isinstance(image, bytes) else await self.fetch(image)
         scores: Scores = loop.create_future()
         self._batcher.expect()
         self._decoding.submit(self._decode, content, scores, loop)
@@ -210,23 +212,23 @@ class Preprocessor:
         self._batcher.add(prepared, scores)
         return await scores
 
-    def _decode(self, photo: bytes, scores: Scores, loop: asyncio.AbstractEventLoop) -> None:
+    def _decode(self, image: bytes, scores: Scores, loop: asyncio.AbstractEventLoop) -> None:
         try:
             if scores.done():  # another of the request's images was bad, and this one not begun
                 raise asyncio.CancelledError
-            pixels = file_checks.inspect(photo)
+            pixels = file_checks.inspect(image)
             if pixels > _LARGE:
                 raise _Large(pixels)
-            prepared = self._prepare(photo)
+            prepared = self._prepare(image)
         except BaseException as error:
             self._batcher.withdraw()
             loop.call_soon_threadsafe(_fail, scores, error)
         else:
             self._batcher.add_expected(prepared, scores)
 
-    def _prepare(self, photo: bytes) -> torch.Tensor:
+    def _prepare(self, image: bytes) -> torch.Tensor:
         # Laid out here, on one of many threads, since the batcher would do it on its single one.
-        return self._model.prepare(photo).contiguous()
+        return self._model.prepare(image).contiguous()
 
 
 class _Large(Exception):

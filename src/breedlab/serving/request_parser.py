@@ -21,7 +21,7 @@ from breedlab.errors import BreedlabError, ServingError
 from breedlab.serving import file_checks
 from breedlab.serving.fetch import Address
 
-PHOTO_TYPES = (
+IMAGE_TYPES = (
     "image/jpeg",
     "image/jpg",
     "image/pjpeg",
@@ -39,7 +39,7 @@ FORM = "multipart/form-data"
 GUESSED = ("", "application/x-www-form-urlencoded", "text/plain")
 """What clients send if they were not given a type; curl declares anything it posts as a form. The
 bytes show what it is."""
-MAX_PHOTOS = 32
+MAX_IMAGES = 32
 """How many images one request may have."""
 MAX_BYTES = 6_000_000
 """Of a body, before and after it is inflated; what a SageMaker endpoint takes, too."""
@@ -88,11 +88,11 @@ class BadImage(BadRequest):
         self.index, self.reason = index, str(reason)
 
 
-Photo = bytes | Address | BadImage
+RequestImage = bytes | Address | BadImage
 """An image's bytes, its address, or, of one image of several, why it is neither."""
 
 
-def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> list[Photo]:
+def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> list[RequestImage]:
     """Return the images of a request, as bytes or by their address.
 
     Args:
@@ -109,7 +109,7 @@ def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> l
         body = bytes(body)
         if body.startswith(_GZIP):
             body = _inflated(body, max_bytes)
-    if kind in PHOTO_TYPES:
+    if kind in IMAGE_TYPES:
         if isinstance(body, str):  # a framework decoded it
             raise BadRequest(400, "the image was sent as text; send its bytes")
         if other := file_checks.contradiction(body, kind):
@@ -120,8 +120,8 @@ def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> l
     content = body.encode("utf-8", "surrogateescape") if isinstance(body, str) else body
     if kind == FORM:
         return _from_form(content, content_type)
-    if kind in GUESSED and (photos := _guessed(content)) is not None:
-        return photos
+    if kind in GUESSED and (images := _guessed(content)) is not None:
+        return images
     refusal = f"content type {content_type[:80]!r} is not read"
     if kind in GUESSED:
         what = "is neither a supported image nor JSON" if content else "is empty"
@@ -147,22 +147,22 @@ def _inflated(body: bytes, max_bytes: int) -> bytes:
     return content
 
 
-def _from_json(body: bytes | str) -> list[Photo]:
+def _from_json(body: bytes | str) -> list[RequestImage]:
     tree = _tree(body)
     if isinstance(tree, dict) and len(tree) == 1:
         (key, content), *_ = tree.items()
         tree = content if key in ENVELOPES else tree
     items = tree if isinstance(tree, list) else [tree]
-    few = items[: MAX_PHOTOS + 1]
-    return _counted([_photo(item, index, len(items)) for index, item in enumerate(few)], items)
+    few = items[: MAX_IMAGES + 1]
+    return _counted([_image(item, index, len(items)) for index, item in enumerate(few)], items)
 
 
-def _counted(photos: list[Photo], items: list[Any]) -> list[Photo]:
-    if not 1 <= len(items) <= MAX_PHOTOS:
-        raise BadRequest(400, f"the list holds {len(items)} images; expected 1 to {MAX_PHOTOS}")
-    if len(photos) == 1 and isinstance(photos[0], BadImage):
-        raise photos[0]
-    return photos
+def _counted(images: list[RequestImage], items: list[Any]) -> list[RequestImage]:
+    if not 1 <= len(items) <= MAX_IMAGES:
+        raise BadRequest(400, f"the list holds {len(items)} images; expected 1 to {MAX_IMAGES}")
+    if len(images) == 1 and isinstance(images[0], BadImage):
+        raise images[0]
+    return images
 
 
 def _tree(body: bytes | str) -> Any:
@@ -186,7 +186,7 @@ def _tree(body: bytes | str) -> Any:
         raise BadRequest(400, f"the body is not JSON ({reason})") from error
 
 
-def _photo(item: Any, index: int, count: int) -> Photo:
+def _image(item: Any, index: int, count: int) -> RequestImage:
     """Return one image of a JSON body, in breedlab's form or another server's; a bad one becomes a
     `BadImage`, so that it does not affect the others."""
     match item:
@@ -204,7 +204,7 @@ def _photo(item: Any, index: int, count: int) -> Photo:
             return BadImage(index, _EXPECTED, count)
 
 
-def _addressed(url: str, index: int, count: int) -> Photo:
+def _addressed(url: str, index: int, count: int) -> RequestImage:
     return _from_text(url, index, count) if _DATA_URI.match(url) else Address(url)
 
 
@@ -225,7 +225,7 @@ def _from_text(text: str, index: int = 0, count: int = 1) -> bytes | BadImage:
             return BadImage(index, f"is not base64 ({strict})", count)
 
 
-def _guessed(body: bytes) -> list[Photo] | None:
+def _guessed(body: bytes) -> list[RequestImage] | None:
     """Return the images of a body without a content type, or None if its form is not recognized."""
     if file_checks.format_of(body) or body[4:8] == b"ftyp":
         return [body]
@@ -242,7 +242,7 @@ def _guessed(body: bytes) -> list[Photo] | None:
     return None
 
 
-def _from_fields(text: str) -> list[Photo]:
+def _from_fields(text: str) -> list[RequestImage]:
     try:
         fields = parse_qsl(text.strip(), keep_blank_values=True, max_num_fields=_MAX_PARTS)
     except ValueError as error:
@@ -254,7 +254,7 @@ def _from_fields(text: str) -> list[Photo]:
     return _from_values([(name, value) for name, value in texts if name in ("image", "url")])
 
 
-def _from_form(body: bytes, content_type: str) -> list[Photo]:
+def _from_form(body: bytes, content_type: str) -> list[RequestImage]:
     match = _BOUNDARY.search(content_type[:500])
     if match is None:
         raise BadRequest(
@@ -271,7 +271,7 @@ def _from_form(body: bytes, content_type: str) -> list[Photo]:
 
 
 def _field(part: bytes) -> tuple[str, bytes | str] | None:
-    """Return a form's field as name and value: `photo` and bytes for an image or a file, name and
+    """Return a form's field as name and value: `image` and bytes for an image or a file, name and
     text for a field called `image` or `url`; None for any other."""
     head, _, content = part.partition(b"\r\n\r\n")
     if len(head) > _MAX_PART_HEAD:
@@ -285,7 +285,7 @@ def _field(part: bytes) -> tuple[str, bytes | str] | None:
         or headers.get_filename() is not None
         or headers.get_content_maintype() == "image"
     ):
-        return "photo", content
+        return "image", content
     return (
         (name, content.decode("latin-1"))
         if name in ("image", "url") and isinstance(name, str)
@@ -293,16 +293,16 @@ def _field(part: bytes) -> tuple[str, bytes | str] | None:
     )
 
 
-def _from_values(values: list[tuple[str, bytes | str]]) -> list[Photo]:
+def _from_values(values: list[tuple[str, bytes | str]]) -> list[RequestImage]:
     """Return the images of a form's fields."""
     if not values:
         raise BadRequest(400, "the form holds no image; send it as a file: curl -F file=@photo.jpg")
-    photos: list[Photo] = []
-    for index, (name, value) in enumerate(values[: MAX_PHOTOS + 1]):
+    images: list[RequestImage] = []
+    for index, (name, value) in enumerate(values[: MAX_IMAGES + 1]):
         if isinstance(value, bytes):
-            photos.append(value)
+            images.append(value)
         elif name == "url":
-            photos.append(_addressed(value.strip(), index, len(values)))
+            images.append(_addressed(value.strip(), index, len(values)))
         else:
-            photos.append(_from_text(value, index, len(values)))
-    return _counted(photos, list(values))
+            images.append(_from_text(value, index, len(values)))
+    return _counted(images, list(values))

@@ -45,7 +45,7 @@ class Metrics:
         self.seconds = prometheus.Histogram(
             "breedlab_request_seconds", "From request to answer.", ["path"], registry=self.registry
         )
-        self.photos = prometheus.Counter(
+        self.images = prometheus.Counter(
             "breedlab_photos", "Images accepted.", registry=self.registry
         )
         self.open = prometheus.Gauge(
@@ -53,7 +53,7 @@ class Metrics:
         )
 
     def record(
-        self, method: str, path: str, status: int, seconds: float, bytes: int = 0, photos: int = 0
+        self, method: str, path: str, status: int, seconds: float, bytes: int = 0, images: int = 0
     ) -> None:
         """Count a request, and print its log line."""
         self.requests.labels(path, status).inc()
@@ -65,7 +65,7 @@ class Metrics:
             "status": status,
             "ms": round(1000 * seconds, 1),
             "bytes": bytes,
-            "photos": photos,
+            "photos": images,
         }
         print(json.dumps(line), flush=True)
 
@@ -164,7 +164,7 @@ class App:
         )
         self._metrics.record(
             scope["method"], path, status or CLIENT_GONE, time.perf_counter() - started,
-            state.get("bytes", 0), state.get("photos", 0),
+            state.get("bytes", 0), state.get("images", 0),
         )  # fmt: skip
 
 
@@ -190,7 +190,7 @@ def make_app(
     keep_memory()
     batcher, metrics, reader = Batcher(model), Metrics(), BodyReader(max_bytes, max_held)
     preparation = Preprocessor(model, batcher)
-    open_photos = 0
+    open_images = 0
 
     @asynccontextmanager
     async def running(_app: FastAPI) -> AsyncIterator[None]:
@@ -232,25 +232,25 @@ def make_app(
         image that cannot be read has `{"error": ...}` instead of its row; npy cannot express that
         and is refused.
         """
-        nonlocal open_photos
-        if open_photos >= capacity:
+        nonlocal open_images
+        if open_images >= capacity:
             raise Overloaded  # before its body is read
         async with reader.body(request) as body:
             request.state.bytes = len(body)
-            photos = handler.input_fn(
+            images = handler.input_fn(
                 _plain(request, body), request.headers.get("content-type", ""), None, max_bytes
             )
-            request.state.photos = len(photos)
-            if open_photos + len(photos) > capacity:
+            request.state.images = len(images)
+            if open_images + len(images) > capacity:
                 raise Overloaded
-            open_photos += len(photos)
-            metrics.open.set(open_photos)
-            metrics.photos.inc(len(photos))
+            open_images += len(images)
+            metrics.open.set(open_images)
+            metrics.images.inc(len(images))
             try:
-                answer = await preparation.answer(photos)
+                answer = await preparation.answer(images)
             finally:
-                open_photos -= len(photos)
-                metrics.open.set(open_photos)
+                open_images -= len(images)
+                metrics.open.set(open_images)
         verbose = b"verbose=" in request.scope["query_string"] and request.query_params[
             "verbose"
         ] in ("1", "true")

@@ -64,26 +64,26 @@ _INTEGERS = {3: "H", 4: "I", 16: "Q"}
 """Types of a TIFF that offsets and sizes have."""
 
 
-def check_jpeg(photo: bytes) -> None:
+def check_jpeg(image: bytes) -> None:
     """Raise ImageError if what comes before a JPEG's pixels takes too many steps."""
     at, count, padding, exif = 2, 0, 0, []
-    while at + 4 <= len(photo):
-        if photo[at] != 0xFF or photo[at + 1] in (0x00, 0xFF):  # decoders skip these byte by byte
+    while at + 4 <= len(image):
+        if image[at] != 0xFF or image[at + 1] in (0x00, 0xFF):  # decoders skip these byte by byte
             at, padding = at + 1, padding + 1
             if padding > _PADDING:
                 raise ImageError("is truncated or corrupt (its segments do not follow one another)")
             continue
-        kind = photo[at + 1]
+        kind = image[at + 1]
         if kind in (0xDA, 0xD9):
             break
         if kind == 0x01 or 0xD0 <= kind <= 0xD8:  # they have no length
             at, length = at + 2, 0
         else:
-            length = int.from_bytes(photo[at + 2 : at + 4], "big")
-            if kind == 0xE1 and photo[at + 4 : at + 10] == b"Exif\0\0":
-                exif.append(photo[at + 10 : at + 2 + length])
-            elif kind == 0xE2 and photo[at + 4 : at + 8] == b"MPF\0":
-                check_directories(photo[at + 8 : at + 2 + length])
+            length = int.from_bytes(image[at + 2 : at + 4], "big")
+            if kind == 0xE1 and image[at + 4 : at + 10] == b"Exif\0\0":
+                exif.append(image[at + 10 : at + 2 + length])
+            elif kind == 0xE2 and image[at + 4 : at + 8] == b"MPF\0":
+                check_directories(image[at + 8 : at + 2 + length])
             at += 2 + length
         count += 1
         if count > MAX_SEGMENTS:
@@ -94,17 +94,17 @@ def check_jpeg(photo: bytes) -> None:
         check_directories(b"".join(exif))
 
 
-def count_scans(photo: bytes, pixels: int) -> int:
+def count_scans(image: bytes, pixels: int) -> int:
     """Return the number of passes over a JPEG's pixels.
 
     Raises:
         ImageError: If they take too long for so many pixels.
     """
-    scans = len(_SCAN.findall(photo))
+    scans = len(_SCAN.findall(image))
     if scans <= MAX_SCANS and scans * pixels <= MAX_SCANNED:
         return scans
     # the video that a phone appends contains these two bytes by chance
-    scans = _scans_of_the_picture(photo)
+    scans = _scans_of_the_picture(image)
     if scans > MAX_SCANS or scans * pixels > MAX_SCANNED:
         most = min(MAX_SCANS, MAX_SCANNED // max(1, pixels))
         raise ImageError(
@@ -113,28 +113,28 @@ def count_scans(photo: bytes, pixels: int) -> int:
     return scans
 
 
-def _scans_of_the_picture(photo: bytes) -> int:
+def _scans_of_the_picture(image: bytes) -> int:
     at, scans = 2, 0
-    while (marker := _MARKER.search(photo, at)) is not None:
-        kind, at = photo[marker.start() + 1], marker.end()
+    while (marker := _MARKER.search(image, at)) is not None:
+        kind, at = image[marker.start() + 1], marker.end()
         if kind == 0xD9:
             break
         scans += kind == 0xDA
         if scans > MAX_SCANS:
             break
         if kind != 0x01 and kind != 0xD8:
-            at += int.from_bytes(photo[at : at + 2], "big")
+            at += int.from_bytes(image[at : at + 2], "big")
     return scans
 
 
-def check_png(photo: bytes) -> None:
+def check_png(image: bytes) -> None:
     """Raise ImageError if a PNG has too many chunks, or directories in them that take too many
     steps."""
     at, count, ancillary = 8, 0, 0
-    while at + 8 <= len(photo):
-        length, kind = int.from_bytes(photo[at : at + 4], "big"), photo[at + 4 : at + 8]
+    while at + 8 <= len(image):
+        length, kind = int.from_bytes(image[at : at + 4], "big"), image[at + 4 : at + 8]
         content = (
-            photo[at + 8 : at + 8 + length] if kind in (b"eXIf", b"zTXt", b"tEXt", b"iTXt") else b""
+            image[at + 8 : at + 8 + length] if kind in (b"eXIf", b"zTXt", b"tEXt", b"iTXt") else b""
         )
         if kind == b"eXIf":
             check_directories(content)
@@ -166,27 +166,27 @@ def _check_raw_profile(kind: bytes, content: bytes) -> None:
         return
 
 
-def check_gif(photo: bytes) -> None:
+def check_gif(image: bytes) -> None:
     """Raise ImageError if a GIF holds more than one picture, or is cut into too many blocks."""
-    most = 1000 + len(photo) // 100  # complete blocks have 255 bytes
-    at = 13 + (3 << (photo[10] & 7) + 1 if len(photo) > 10 and photo[10] & 0x80 else 0)
+    most = 1000 + len(image) // 100  # complete blocks have 255 bytes
+    at = 13 + (3 << (image[10] & 7) + 1 if len(image) > 10 and image[10] & 0x80 else 0)
     pictures = blocks = 0
-    while at < len(photo) and photo[at] != 0x3B:
-        if photo[at] == 0x2C:
+    while at < len(image) and image[at] != 0x3B:
+        if image[at] == 0x2C:
             pictures += 1
             if pictures > 1:
                 raise ImageError("is animated or has several pages (expected one picture)")
-            flags = photo[at + 9] if at + 9 < len(photo) else 0
+            flags = image[at + 9] if at + 9 < len(image) else 0
             at += 11 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
-        elif photo[at] == 0x21:
+        elif image[at] == 0x21:
             at += 2
         else:  # decoders look for the next block byte by byte
             at, blocks = at + 1, blocks + 1
             if blocks > most:
                 raise _too_many_blocks()
             continue
-        while at < len(photo):
-            length = photo[at]
+        while at < len(image):
+            length = image[at]
             at, blocks = at + 1 + length, blocks + 1
             if blocks > most:
                 raise _too_many_blocks()
@@ -198,18 +198,18 @@ def _too_many_blocks() -> ImageError:
     return ImageError("is absurdly split up (its blocks hold next to nothing)")
 
 
-def check_bmp(photo: bytes) -> None:
+def check_bmp(image: bytes) -> None:
     """Raise ImageError if a BMP is run-length coded and large: that is undone byte by byte, in
     Python."""
-    if photo[30:34] in (b"\1\0\0\0", b"\2\0\0\0") and len(photo) > 1_000_000:
+    if image[30:34] in (b"\1\0\0\0", b"\2\0\0\0") and len(image) > 1_000_000:
         raise ImageError(
             "is a run-length coded BMP of more than a megabyte; send it as PNG or JPEG"
         )
 
 
-def check_tiff(photo: bytes) -> None:
+def check_tiff(image: bytes) -> None:
     """Raise ImageError if a TIFF has several pages, or a directory that takes too many steps."""
-    directory = check_directories(photo, chained=False)
+    directory = check_directories(image, chained=False)
     if directory.following:
         raise ImageError("is animated or has several pages (expected one picture)")
     counts, values = directory.counts, directory.values
@@ -223,14 +223,14 @@ def check_tiff(photo: bytes) -> None:
     width, length = values.get(_TILE_WIDTH, 0), values.get(_TILE_LENGTH, 0)
     if width * length > MAX_TILE:
         raise ImageError(f"is absurdly large (tiles of {width}x{length})")
-    sizes = max(sum(directory.numbers(photo, tag)) for tag in (_STRIP_SIZES, _TILE_SIZES))
-    if sizes > len(photo) + 65_536:
+    sizes = max(sum(directory.numbers(image, tag)) for tag in (_STRIP_SIZES, _TILE_SIZES))
+    if sizes > len(image) + 65_536:
         raise ImageError("is truncated or corrupt (its strips claim more bytes than it has)")
     if values.get(_COMPRESSION) in _JPEG_COMPRESSIONS:
-        _check_jpeg_strips(photo, strips, values)
+        _check_jpeg_strips(image, strips, values)
 
 
-def _check_jpeg_strips(photo: bytes, strips: int, values: dict[int, int]) -> None:
+def _check_jpeg_strips(image: bytes, strips: int, values: dict[int, int]) -> None:
     """Raise ImageError if the JPEGs in a TIFF's strips or tiles would be passed over too often.
 
     All scans may be in one strip: each, beyond one per strip, counts as a pass over the largest.
@@ -238,7 +238,7 @@ def _check_jpeg_strips(photo: bytes, strips: int, values: dict[int, int]) -> Non
     tile = values.get(_TILE_WIDTH, 0) * values.get(_TILE_LENGTH, 0)
     rows = min(values.get(_ROWS_PER_STRIP, values.get(_LENGTH, 0)), values.get(_LENGTH, 0))
     largest = tile or values.get(_WIDTH, 0) * rows
-    scans = len(_SCAN.findall(photo))
+    scans = len(_SCAN.findall(image))
     if (scans - strips) * largest > MAX_SCANNED:
         raise ImageError(f"is absurdly drawn out ({scans} scans of strips of {largest:,} pixels)")
 

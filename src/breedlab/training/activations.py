@@ -15,7 +15,7 @@ import torch
 
 from breedlab.config.sections import Cache
 from breedlab.data.batches import batch_indices, epoch_order
-from breedlab.data.module import PhotoData
+from breedlab.data.module import ImageData
 from breedlab.distributed import WHOLE, Shard
 from breedlab.models.classifier import Classifier
 from breedlab.registry import AUGMENTATIONS
@@ -100,7 +100,7 @@ class TooLarge(Exception):
 
 def cached_activations(
     classifier: Classifier,
-    data: PhotoData,
+    data: ImageData,
     cache: Cache,
     *,
     fingerprint: str,
@@ -138,7 +138,7 @@ def cached_activations(
     }
     if data.data.train_size:
         common["train_size"] = data.data.train_size
-    count = sum(len(data.photos.splits[split]) for split, _ in parts)
+    count = sum(len(data.images.splits[split]) for split, _ in parts)
     choice = engines.choose(classifier, common, count, lambda: first_images(data))
     files = _files(common, choice, parts, data, cache, shape, precision)
     if not all(file.is_whole() for file in files) and choice.engine != EAGER:
@@ -166,7 +166,7 @@ def cached_activations(
     return Activations(tuple(views[:-1]), views[-1], data.labels("train"), data.labels("valid"))
 
 
-def first_images(data: PhotoData) -> torch.Tensor:
+def first_images(data: ImageData) -> torch.Tensor:
     """Return training images (n, 3, side, side) from all over the split, whose classes come one
     after the other."""
     dataset = data.dataset("train")
@@ -179,7 +179,7 @@ def _files(
     common: dict[str, Any],
     choice: Choice,
     parts: Sequence[tuple[str, int]],
-    data: PhotoData,
+    data: ImageData,
     cache: Cache,
     shape: tuple[int, ...],
     precision: str,
@@ -191,7 +191,7 @@ def _files(
         # numpy has no bfloat16: its bits are kept
         dtype = "uint16" if precision == "bf16" else "float32"
         files.append(
-            FeatureFile(Path(cache.dir), key, (len(data.photos.splits[split]), *shape), dtype)
+            FeatureFile(Path(cache.dir), key, (len(data.images.splits[split]), *shape), dtype)
         )
     return files
 
@@ -199,7 +199,7 @@ def _files(
 def _compute(
     files: Sequence[tuple[FeatureFile, tuple[str, int]]],
     engine: Engine,
-    data: PhotoData,
+    data: ImageData,
     precision: str,
     report: Progress,
 ) -> None:

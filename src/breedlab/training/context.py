@@ -18,7 +18,7 @@ from breedlab.console import note, progress
 from breedlab.data.batches import TrainingBatches
 from breedlab.data.check import Report
 from breedlab.data.decode import KEPT_BY_TRAINING, keep_memory
-from breedlab.data.module import KeptImages, PhotoData
+from breedlab.data.module import ImageData, KeptImages
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import TrainingError
 from breedlab.models import backbone as backbones
@@ -95,7 +95,7 @@ class TrainingContext:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.report.photos.classes
+        return self.report.images.classes
 
     def takes(self, side: int) -> bool:
         """Return whether the backbone takes images of a size, which is tried once."""
@@ -194,14 +194,14 @@ class TrainingContext:
             "transform": asdict(self.evaluation),
         }
 
-    def data(self, config: Config) -> PhotoData:
+    def data(self, config: Config) -> ImageData:
         """Return the images as a config batches and augments them."""
         frozen_views = None if config.model.freeze == "none" else config.cache.views or None
-        return PhotoData(
-            self.report.photos, config.data, self.evaluation, config.seed, frozen_views
+        return ImageData(
+            self.report.images, config.data, self.evaluation, config.seed, frozen_views
         )
 
-    def live_data(self, config: Config) -> PhotoData:
+    def live_data(self, config: Config) -> ImageData:
         """Return the images as training loads them every epoch: with `cache.pixels` decoded once,
         for all runs."""
         if self.accelerator == "cpu":
@@ -274,7 +274,7 @@ class TrainingContext:
                     data.views,
                 )
             ),
-            class_counts=data.photos.counts("train"),
+            class_counts=data.images.counts("train"),
             class_weights=data.class_weights(),
             tail=None if activations is None else classifier.tail(),
             epochs=epochs,
@@ -345,7 +345,7 @@ def prepare(config: Config, report: Report) -> TrainingContext:
         ConfigError: If the backbone, its weights, the frozen stage or the accelerator are not
             available.
     """
-    start_checks.refuse_constant_monitor(config, len(report.photos.classes))
+    start_checks.refuse_constant_monitor(config, len(report.images.classes))
     accelerator = choose_accelerator(config.trainer.accelerator)
     # weights=none must draw the same numbers again when a run is resumed
     torch.manual_seed(config.seed)

@@ -33,7 +33,7 @@ class Evaluation:
     """The results of an evaluation.
 
     Attributes:
-        photos: How many were looked at.
+        images: How many were looked at.
         metrics: By name: loss (nats), top1, top5, f1 (macro), ece, the others as fractions.
         per_class: By class name: `photos`, how many there are, `top1` (recall), `precision`.
         confusion: How many images there are by (true label, predicted label); missing pairs are 0.
@@ -47,7 +47,7 @@ class Evaluation:
             if it is not known.
     """
 
-    photos: int
+    images: int
     metrics: dict[str, float]
     per_class: dict[str, dict[str, float]]
     confusion: dict[tuple[int, int], int]
@@ -66,8 +66,8 @@ class Evaluation:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for metrics.json, without the single predictions."""
-        tree = asdict(self)
-        del tree["predictions"]
+        tree = {"photos": self.images, **asdict(self)}  # the key of every older run
+        del tree["images"], tree["predictions"]
         # as JSON reads them back
         tree["intervals"] = {name: [*span] for name, span in self.intervals.items()}
         # The square of the classes is mostly zeros: a thousand classes have a million cells.
@@ -104,8 +104,8 @@ def evaluate(
     confusion: Counter[tuple[int, int]] = Counter()
     predictions: list[tuple[int, float]] = []
     answers: list[Answers] = []
-    for photos, labels in batches:
-        logits = scores(photos)
+    for images, labels in batches:
+        logits = scores(images)
         if before is not None:
             before.update(logits, labels)
             logits = logits / temperature
@@ -117,7 +117,7 @@ def evaluate(
         progress(len(predictions), total)
     values = {name: float(value) for name, value in metrics.compute().items()}
     return Evaluation(
-        photos=len(predictions),
+        images=len(predictions),
         metrics=values,
         intervals=intervals(values, concatenated(answers)),
         per_class=_per_class(confusion, classes),

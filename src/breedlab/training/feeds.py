@@ -6,7 +6,7 @@ from typing import Any
 
 from breedlab.config import Config
 from breedlab.data.batches import TrainingBatches, sampling_chances
-from breedlab.data.module import PhotoData
+from breedlab.data.module import ImageData
 from breedlab.training import loop
 from breedlab.training.activations import Activations
 
@@ -14,7 +14,7 @@ from breedlab.training.activations import Activations
 class LiveFeed:
     """Images, decoded and augmented as they are needed."""
 
-    def __init__(self, data: PhotoData) -> None:
+    def __init__(self, data: ImageData) -> None:
         self._train, self._valid = data.train_dataloader(), data.val_dataloader()
 
     def train(self, epoch: int) -> loop.Batches:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset
 from breedlab import distributed
 from breedlab.config import Config
 from breedlab.data.batches import TrainingBatches, TrainingLoader, sampling_chances
-from breedlab.data.module import PhotoData
+from breedlab.data.module import ImageData
 from breedlab.errors import Unsuitable
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.signals import StopRequest
@@ -81,19 +81,19 @@ class ActivationDataset(Dataset[Any]):
 
 
 class ActivationData(lightning.LightningDataModule):
-    """The batches that `PhotoData` would give, as activations."""
+    """The batches that `ImageData` would give, as activations."""
 
-    def __init__(self, activations: Activations, photos: PhotoData) -> None:
+    def __init__(self, activations: Activations, image_data: ImageData) -> None:
         super().__init__()
-        self.activations, self.photos = activations, photos
+        self.activations, self.image_data = activations, image_data
         self.shard = distributed.WHOLE
 
     def train_dataloader(self) -> TrainingLoader:
         dataset = ActivationDataset(self.activations)
-        data, views = self.photos.data, self.photos.views
+        data, views = self.image_data.data, self.image_data.views
         chances = sampling_chances(data.sampling, self.activations.labels)
         batches = TrainingBatches(
-            len(dataset), data.batch_size, self.photos.seed, views, self.shard, chances
+            len(dataset), data.batch_size, self.image_data.seed, views, self.shard, chances
         )
         return TrainingLoader(
             dataset, batch_sampler=batches, collate_fn=lambda batch: batch, generator=_aside()
@@ -116,7 +116,7 @@ def _aside() -> torch.Generator:
 
 def fit(
     learner: Learner,
-    data: PhotoData | ActivationData,
+    data: ImageData | ActivationData,
     config: Config,
     run: Path,
     *,
@@ -189,7 +189,7 @@ def fit(
 
 def refit(
     learner: Learner,
-    data: PhotoData | ActivationData,
+    data: ImageData | ActivationData,
     config: Config,
     folder: Path,
     epochs: int,
@@ -235,13 +235,13 @@ def refit(
         train(trainer, learner, data, last, stop)
 
 
-def _refuse_too_few(config: Config, data: PhotoData | ActivationData) -> None:
+def _refuse_too_few(config: Config, data: ImageData | ActivationData) -> None:
     """Raise ConfigError if a whole batch, or the validation split, has fewer images than there are
     processes: each needs one."""
-    photos = (data.photos if isinstance(data, ActivationData) else data).photos
+    images = (data.image_data if isinstance(data, ActivationData) else data).images
     for path, count in (
         ("data.batch_size", config.data.batch_size),
-        ("valid split", len(photos.splits["valid"])),
+        ("valid split", len(images.splits["valid"])),
     ):
         if count < distributed.world():
             raise Unsuitable(

@@ -95,8 +95,8 @@ def folds_of(prepared: TrainingContext, config: Config) -> list[Activations]:
             f"tuner.folds: {config.tuner.folds} folds of these features take {size / 1e9:.1f} GB of"
             f" memory, of which {free / 1e9:.1f} GB are free; set tuner.folds=1, or cache.views=1"
         )
-    splits = prepared.report.photos.splits
-    groups = [photo.group for split in ("train", "valid") for photo in splits[split]]
+    splits = prepared.report.images.splits
+    groups = [image.group for split in ("train", "valid") for image in splits[split]]
     labels = torch.cat([whole.labels, whole.valid_labels])
     return [*divided(whole, fold_numbers(labels, groups, config.tuner.folds, prepared.config.seed))]
 

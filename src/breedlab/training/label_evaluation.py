@@ -24,7 +24,7 @@ class LabelEvaluation:
     """The test results of a multi-label classifier.
 
     Attributes:
-        photos: How many were looked at.
+        images: How many were looked at.
         metrics: By name: loss (nats), map, f1 (macro), micro_f1, exact.
         intervals: By metric, where the true value is with 95% confidence.
         per_class: By class name: `photos`, how many there are, `threshold`, `ap` and `ap_interval`
@@ -34,7 +34,7 @@ class LabelEvaluation:
         calibration: Empty: scores are taken as they are.
     """
 
-    photos: int
+    images: int
     metrics: dict[str, float]
     intervals: dict[str, Span]
     per_class: dict[str, dict[str, Any]]
@@ -46,7 +46,7 @@ class LabelEvaluation:
         """Plain data for metrics.json, without the single predictions."""
         return {
             "multi_label": True,
-            "photos": self.photos,
+            "photos": self.images,
             "metrics": self.metrics,
             "per_class": self.per_class,
             "worst": [],
@@ -89,8 +89,8 @@ def evaluate_labels(
         len(classes), monitor=monitor, multi_label=True, thresholds=list(thresholds)
     )
     logits, targets = [], []
-    for photos, truth in batches:
-        logits.append(scores(photos).float())
+    for images, truth in batches:
+        logits.append(scores(images).float())
         targets.append(truth.float().cpu())
         metrics.update(logits[-1], targets[-1])
         progress(sum(map(len, logits)), total)
@@ -98,7 +98,7 @@ def evaluate_labels(
     values = {name: float(value) for name, value in metrics.compute().items()}
     intervals, of_classes = label_intervals(values, answers)
     return LabelEvaluation(
-        photos=len(answers.targets),
+        images=len(answers.targets),
         metrics=values,
         intervals=intervals,
         per_class={
@@ -130,19 +130,19 @@ def _of_class(
     answers: LabelAnswers, index: int, threshold: float, span: Span | None
 ) -> dict[str, Any]:
     truth, positives = answers.targets[:, index], answers.given[:, index]
-    photos, labels = int(truth.sum()), int(positives.sum())
+    images, labels = int(truth.sum()), int(positives.sum())
     right = int(truth[positives].sum())
     precision = multi_label.average_precision(
         answers.probabilities[:, index], truth, np.ones(len(truth))
     )
     return {
-        "photos": photos,
+        "photos": images,
         "threshold": threshold,
-        "ap": float(precision) if photos else None,
+        "ap": float(precision) if images else None,
         "ap_interval": None if span is None else [*span],
         "given": labels,
         "right": right,
         "precision": right / max(1, labels),
-        "recall": right / max(1, photos),
-        "f1": 2 * right / max(1, labels + photos),
+        "recall": right / max(1, images),
+        "f1": 2 * right / max(1, labels + images),
     }

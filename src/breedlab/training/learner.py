@@ -140,9 +140,9 @@ class Learner(lightning.LightningModule):
         return total
 
     def on_train_epoch_end(self) -> None:
-        loss, hits, photos = self._of_all(self._sums)
-        self.log("train/loss", loss / photos, prog_bar=True)
-        self.log(f"train/{self.task.accuracy}", hits / photos)
+        loss, hits, images = self._of_all(self._sums)
+        self.log("train/loss", loss / images, prog_bar=True)
+        self.log(f"train/{self.task.accuracy}", hits / images)
         self._sums.zero_()
 
     def on_fit_start(self) -> None:

@@ -32,7 +32,7 @@ def refuse_too_large_a_step(prepared: TrainingContext, config: Config) -> None:
     space = search_space(config) if config.tuner.strategy != "none" else {}
     searched = _BATCH_SIZE in space
     images = int(max(space[_BATCH_SIZE].probes())) if searched else config.data.batch_size
-    images = min(images, len(prepared.report.photos.splits["train"]))
+    images = min(images, len(prepared.report.images.splits["train"]))
     at_once = config.tuner.parallel if space else 1
     fitting, needed, free = images_that_fit(prepared, config, images, prepared.precision, at_once)
     if fitting == images:

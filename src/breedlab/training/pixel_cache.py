@@ -23,14 +23,14 @@ from breedlab import hardware
 from breedlab.config.sections import Cache
 from breedlab.console import note
 from breedlab.data import decode
-from breedlab.data.module import KeptImages, PhotoData, read_pixels
-from breedlab.data.photo_set import Photo
+from breedlab.data.image_set import LabeledImage
+from breedlab.data.module import ImageData, KeptImages, read_pixels
 from breedlab.data.transforms import EvalTransform, shrunk, shrunk_size, side_for_crops
 from breedlab.errors import DiskFull
 from breedlab.training.cache_key import code_versions
 from breedlab.training.feature_cache import FeatureFile, alone, make_room, writing
 
-Make = Callable[[Photo], np.ndarray[Any, Any]]
+Make = Callable[[LabeledImage], np.ndarray[Any, Any]]
 Progress = Callable[[str], Any]
 
 
@@ -73,7 +73,7 @@ class MappedImages:
 
 
 def kept_images(
-    data: PhotoData, cache: Cache, fingerprint: str, progress: Progress
+    data: ImageData, cache: Cache, fingerprint: str, progress: Progress
 ) -> dict[str, KeptImages]:
     """Return what is kept of the training and the validation images, decoding what is not there
     yet.
@@ -87,7 +87,7 @@ def kept_images(
     Returns:
         By split; empty where they do not fit into `cache.max_gb` or on the disk, which is said.
     """
-    train, valid = data.photos.splits["train"], data.photos.splits["valid"]
+    train, valid = data.images.splits["train"], data.images.splits["valid"]
     stores = [_evaluated("valid", valid, data.evaluation)]
     # the first view of a frozen backbone is the evaluated one
     if data.training is None or data.views.frozen_views:
@@ -134,7 +134,7 @@ class _Store:
     Attributes:
         split: Of the data set.
         kind: `evaluated` or `decoded`.
-        photos: Of the split, in their order.
+        images: Of the split, in their order.
         sizes: (n, 2), the heights and widths that `make` returns.
         original: (n, 2), those of the image files, where they matter.
         make: Returns what is kept of an image.
@@ -144,41 +144,44 @@ class _Store:
         self,
         split: str,
         kind: str,
-        photos: Sequence[Photo],
+        images: Sequence[LabeledImage],
         sizes: np.ndarray[Any, Any],
         make: Make,
     ) -> None:
-        self.split, self.kind, self.photos, self.sizes, self.make = split, kind, photos, sizes, make
+        self.split, self.kind, self.images, self.sizes, self.make = split, kind, images, sizes, make
         self.starts = _starts(sizes)
         self.original = sizes
 
 
-def _evaluated(split: str, photos: Sequence[Photo], evaluation: EvalTransform) -> _Store:
-    sizes = np.full((len(photos), 2), evaluation.crop, dtype=np.int64)
-    return _Store(split, "evaluated", photos, sizes, partial(_evaluate, evaluation))
+def _evaluated(split: str, images: Sequence[LabeledImage], evaluation: EvalTransform) -> _Store:
+    sizes = np.full((len(images), 2), evaluation.crop, dtype=np.int64)
+    return _Store(split, "evaluated", images, sizes, partial(_evaluate, evaluation))
 
 
-def _evaluate(evaluation: EvalTransform, photo: Photo) -> np.ndarray[Any, Any]:
-    image: np.ndarray[Any, Any] = evaluation(read_pixels(photo.path)).permute(1, 2, 0).numpy()
+def _evaluate(evaluation: EvalTransform, labeled: LabeledImage) -> np.ndarray[Any, Any]:
+    image: np.ndarray[Any, Any] = evaluation(read_pixels(labeled.path)).permute(1, 2, 0).numpy()
     return image
 
 
 def _decoded(
-    split: str, photos: Sequence[Photo], evaluation: EvalTransform, whole: np.ndarray[Any, Any]
+    split: str,
+    images: Sequence[LabeledImage],
+    evaluation: EvalTransform,
+    whole: np.ndarray[Any, Any],
 ) -> _Store:
     side = side_for_crops(evaluation.crop)
     sizes = np.array(
         [shrunk_size(int(height), int(width), side) for height, width in whole], dtype=np.int64
     )
     store = _Store(
-        split, "decoded", photos, sizes, partial(_shrink, side, evaluation.interpolation)
+        split, "decoded", images, sizes, partial(_shrink, side, evaluation.interpolation)
     )
     store.original = whole
     return store
 
 
-def _shrink(side: int, interpolation: str, photo: Photo) -> np.ndarray[Any, Any]:
-    return shrunk(read_pixels(photo.path), side, interpolation)
+def _shrink(side: int, interpolation: str, image: LabeledImage) -> np.ndarray[Any, Any]:
+    return shrunk(read_pixels(image.path), side, interpolation)
 
 
 def _starts(sizes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -188,11 +191,11 @@ def _starts(sizes: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _known_sizes(
-    photos: Sequence[Photo], cache: Cache, fingerprint: str, progress: Progress
+    images: Sequence[LabeledImage], cache: Cache, fingerprint: str, progress: Progress
 ) -> np.ndarray[Any, Any]:
     """Return the (height, width) of each image, read from the files once."""
     key = {"photos": fingerprint, "sizes of": "train", "versions": code_versions()}
-    file = FeatureFile(Path(cache.dir), key, (len(photos), 2), "int32")
+    file = FeatureFile(Path(cache.dir), key, (len(images), 2), "int32")
     with suppress(DiskFull):
         if not file.is_whole():
             with alone([file]):
@@ -200,24 +203,24 @@ def _known_sizes(
                     make_room([file], cache.max_gb, lambda: shutil.disk_usage(cache.dir).free)
                     with writing(file) as writer:
                         writer.append(
-                            np.array(list(_sizes(photos, progress)), np.int32)[writer.rows :]
+                            np.array(list(_sizes(images, progress)), np.int32)[writer.rows :]
                         )
         return np.asarray(np.load(file.path))
-    return np.array(list(_sizes(photos, progress)), np.int32)
+    return np.array(list(_sizes(images, progress)), np.int32)
 
 
-def _sizes(photos: Sequence[Photo], progress: Progress) -> Iterator[tuple[int, int]]:
+def _sizes(images: Sequence[LabeledImage], progress: Progress) -> Iterator[tuple[int, int]]:
     with progress("sizes of the training images") as report:
-        for done, size in enumerate(hardware.in_threads(_size, photos), 1):
-            report(done, len(photos))
+        for done, size in enumerate(hardware.in_threads(_size, images), 1):
+            report(done, len(images))
             yield size
 
 
-def _size(photo: Photo) -> tuple[int, int]:
+def _size(image: LabeledImage) -> tuple[int, int]:
     try:
-        return decode.size(decode.read_image(photo.path))
+        return decode.size(decode.read_image(image.path))
     except (OSError, decode.ImageError):
-        height, width, _ = read_pixels(photo.path).shape  # says what happened to it
+        height, width, _ = read_pixels(image.path).shape  # says what happened to it
         return height, width
 
 
@@ -226,7 +229,7 @@ def _fill(files: Sequence[tuple[FeatureFile, _Store]], cache: Cache, progress: P
         return
     with alone([file for file, _ in files if not file.is_whole()]):
         missing = [(file, store) for file, store in files if not file.is_whole()]
-        total = sum(len(store.photos) for _, store in missing)
+        total = sum(len(store.images) for _, store in missing)
         done = 0
         try:
             make_room(
@@ -250,10 +253,10 @@ def _decode_into(file: FeatureFile, store: _Store) -> Iterator[int]:
         first = int(np.searchsorted(store.starts, writer.rows))
         lengths = np.diff(store.starts)[first:]
         yield from range(first)
-        images = hardware.in_threads(store.make, store.photos[first:])
+        images = hardware.in_threads(store.make, store.images[first:])
         for number, (length, image) in enumerate(zip(lengths, images, strict=True), first):
             flat = np.ascontiguousarray(image).reshape(-1)
             if len(flat) != length:
-                raise _Live(f"{store.photos[number].path} is of another size than its file says")
+                raise _Live(f"{store.images[number].path} is of another size than its file says")
             writer.append(flat)
             yield writer.rows

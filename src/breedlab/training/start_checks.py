@@ -92,7 +92,7 @@ def refuse_what_cannot_train(prepared: TrainingContext, config: Config) -> None:
 def refuse_batch_of_one(prepared: TrainingContext, config: Config) -> None:
     """Raise ConfigError if batches have one image and a BatchNorm trains: it has no variance to
     divide by."""
-    images = len(prepared.report.photos.splits["train"])
+    images = len(prepared.report.images.splits["train"])
     if min(config.data.batch_size, images) > 1 or config.model.freeze == "backbone":
         return
     classifier = prepared.classifier(config).train()  # a copy, whose moving averages may change

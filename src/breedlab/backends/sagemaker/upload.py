@@ -75,7 +75,7 @@ class Bucket(Store):
         )
 
 
-def upload_photos(
+def upload_images(
     session: boto3.Session, place: AwsTarget, report: Report, kms_key: str | None
 ) -> str:
     """Upload the checked images to where jobs read them, once per data set.
@@ -96,12 +96,12 @@ def upload_photos(
         DataError: If images are outside the data set and linked into it, or names cannot be keys of
             S3.
     """
-    root = report.photos.root
+    root = report.images.root
     dropped = [finding.path for finding in (*report.bad, *report.conflicts, *report.leaks)]
     paths = sorted(
-        {*(photo.path for split in SPLITS for photo in report.photos.splits[split]), *dropped}
+        {*(image.path for split in SPLITS for image in report.images.splits[split]), *dropped}
     )
-    paths += report.photos.label_files
+    paths += report.images.label_files
     # nothing reads the others
     paths = [path for path in paths if path.is_file() and path.stat().st_size <= MAX_BYTES]
     refuse_outside_links(

@@ -88,11 +88,11 @@ class Confusion(RunRule):
     def invoke_at_step(self, step: int) -> bool:
         one = next(one for one in self.tape.passes("EVAL") if one.last == step)
         matrix = self._confusion(one)
-        photos = matrix.sum(1)
-        self._most = max(self._most, int(photos.max(initial=0)))
-        shares = matrix / np.maximum(photos, 1)[:, None]
+        images = matrix.sum(1)
+        self._most = max(self._most, int(images.max(initial=0)))
+        shares = matrix / np.maximum(images, 1)[:, None]
         np.fill_diagonal(shares, 0)
-        shares[photos < self.limits.photos] = 0
+        shares[images < self.limits.photos] = 0
         bad = {(int(i), int(j)) for i, j in np.argwhere(shares > self.limits.share)}
         self._streak = {pair: self._streak.get(pair, 0) + 1 for pair in bad}
         pairs = [pair for pair, streak in self._streak.items() if streak >= self.limits.patience]

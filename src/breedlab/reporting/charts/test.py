@@ -25,7 +25,7 @@ class Bin:
 
     low: float
     high: float
-    photos: int
+    images: int
     confidence: float
     accuracy: float
 
@@ -55,13 +55,13 @@ def calibration(bins: Sequence[Bin]) -> Spec | None:
             "high": short(b.high),
             "confidence": short(b.confidence),
             "accuracy": short(b.accuracy),
-            "photos": b.photos,
+            "images": b.images,
         }
         for b in bins
     ]
     unit = alt.Scale(domain=[0, 1])
     tooltip = [
-        alt.Tooltip("photos:Q", title="images", format=",.0f"),
+        alt.Tooltip("images:Q", title="images", format=",.0f"),
         alt.Tooltip("confidence:Q", title="mean confidence", format=".1%"),
         alt.Tooltip("accuracy:Q", title="right", format=".1%"),
     ]
@@ -90,7 +90,7 @@ def calibration(bins: Sequence[Bin]) -> Spec | None:
         .encode(
             x=alt.X("confidence:Q"),
             y=alt.Y("accuracy:Q"),
-            size=alt.Size("photos:Q", scale=alt.Scale(range=[30, 400]), legend=None),
+            size=alt.Size("images:Q", scale=alt.Scale(range=[30, 400]), legend=None),
             tooltip=tooltip,
         )
     )
@@ -112,11 +112,11 @@ def confidences(bins: Sequence[Bin]) -> Spec | None:
         return None
     rows = []
     for b in bins:
-        right = round(b.photos * b.accuracy)
-        for name, photos in (("right", right), ("wrong", b.photos - right)):
-            if photos:
+        right = round(b.images * b.accuracy)
+        for name, images in (("right", right), ("wrong", b.images - right)):
+            if images:
                 rows.append(
-                    {"low": short(b.low), "high": short(b.high), "which": name, "photos": photos}
+                    {"low": short(b.low), "high": short(b.high), "which": name, "images": images}
                 )
     chart = (
         alt.Chart(data(rows))
@@ -131,7 +131,7 @@ def confidences(bins: Sequence[Bin]) -> Spec | None:
             ),
             x2=alt.X2("high:Q"),
             y=alt.Y(
-                "photos:Q", title="images", stack="zero", axis=alt.Axis(tickCount=5, tickMinStep=1)
+                "images:Q", title="images", stack="zero", axis=alt.Axis(tickCount=5, tickMinStep=1)
             ),
             color=alt.Color(
                 "which:N",
@@ -139,7 +139,7 @@ def confidences(bins: Sequence[Bin]) -> Spec | None:
             ),
             tooltip=[
                 alt.Tooltip("which:N", title="answers"),
-                alt.Tooltip("photos:Q", title="images", format=",.0f"),
+                alt.Tooltip("images:Q", title="images", format=",.0f"),
             ],
         )
     )
@@ -157,7 +157,7 @@ def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) ->
         {
             "class": classes[index],
             "split": split,
-            "photos": counts[split][index],
+            "images": counts[split][index],
             "order": place,
             "at": at,
         }
@@ -165,7 +165,7 @@ def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) ->
         for at, split in enumerate(splits)
     ]
     many = len(classes) > NAMED
-    photos = "photos:Q"
+    images = "images:Q"
     length: dict[str, Any] = {"title": "images", "axis": alt.Axis(tickCount=5, tickMinStep=1)}
     names = [classes[index] for index in order]
     place_of: dict[str, Any] = {
@@ -178,18 +178,18 @@ def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) ->
         "tooltip": [
             alt.Tooltip("class:N", title="class"),
             alt.Tooltip("split:N", title="split"),
-            alt.Tooltip(photos, title="images"),
+            alt.Tooltip(images, title="images"),
         ],
     }
     chart = alt.Chart(data(rows))
     if many:
         hidden = alt.Axis(labels=False, ticks=False, domain=False)
         bars = chart.mark_bar(binSpacing=0).encode(
-            x=alt.X("class:N", axis=hidden, **place_of), y=alt.Y(photos, **length), **encoding
+            x=alt.X("class:N", axis=hidden, **place_of), y=alt.Y(images, **length), **encoding
         )
         return finish(bars, 220, "images of each class by split")
     axis = alt.Axis(labelColor=INK, ticks=False, domain=False, labelLimit=170)
     bars = chart.mark_bar().encode(
-        y=alt.Y("class:N", axis=axis, **place_of), x=alt.X(photos, **length), **encoding
+        y=alt.Y("class:N", axis=axis, **place_of), x=alt.X(images, **length), **encoding
     )
     return finish(bars, 40 + 22 * len(classes), "images of each class by split")

@@ -1,7 +1,7 @@
 // The page's one script. It talks to the server that it came from and to nothing else.
 
 const at = (id) => document.getElementById(id);
-const [file, url, photo, overlay, look] = ["file", "url", "photo", "overlay", "look"].map(at);
+const [file, url, image, overlay, look] = ["file", "url", "image", "overlay", "look"].map(at);
 const FLOOR = 320; // pixels: an image is not made smaller than this to fit the server's limit
 const RAMP = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255, 164]]; // as .ramp in page.css
 
@@ -72,17 +72,17 @@ async function show(blob, name) {
   turn = new AbortController();
   const mine = turn.signal;
   forget();
-  URL.revokeObjectURL(photo.src);
-  photo.src = URL.createObjectURL(blob);
-  photo.alt = `Your image: ${name}`;
+  URL.revokeObjectURL(image.src);
+  image.src = URL.createObjectURL(blob);
+  image.alt = `Your image: ${name}`;
   at("result").hidden = false;
   at("result").setAttribute("aria-busy", "true");
   say("Looking …");
   try {
-    const visible = await photo.decode().then(() => true, () => false);
+    const visible = await image.decode().then(() => true, () => false);
     let note = visible ? "" : "This browser cannot show this kind of file; the server may be able to read it.";
     sent = blob;
-    const large = blob.size > model?.max_bytes || photo.naturalWidth * photo.naturalHeight > model?.max_pixels;
+    const large = blob.size > model?.max_bytes || image.naturalWidth * image.naturalHeight > model?.max_pixels;
     if (visible && large) {
       sent = await smaller(blob, model.max_bytes);
       note = "Sent at a smaller size: the image exceeds this server's limit.";
@@ -100,7 +100,7 @@ async function show(blob, name) {
     list(top5(said), performance.now() - started, answer.headers.get("Server-Timing"));
   } catch (error) {
     if (error.name === "AbortError" || mine.aborted) return;
-    at("result").hidden = !photo.naturalWidth;
+    at("result").hidden = !image.naturalWidth;
     complain(error);
   } finally {
     if (!mine.aborted) at("result").setAttribute("aria-busy", "false");
@@ -267,7 +267,7 @@ function draw() {
     pixels.data[4 * i + 3] = 255 * (0.55 + 0.2 * value);
   }
   small.getContext("2d").putImageData(pixels, 0, 0);
-  const { width, height } = photo.getBoundingClientRect();
+  const { width, height } = image.getBoundingClientRect();
   overlay.width = Math.round(width * devicePixelRatio);
   overlay.height = Math.round(height * devicePixelRatio);
   const pen = overlay.getContext("2d");
@@ -335,7 +335,7 @@ at("access").addEventListener("submit", (event) => {
 });
 look.addEventListener("click", () => (look.getAttribute("aria-pressed") === "true" ? hide() : explain(chosen)));
 at("strength").addEventListener("input", () => { overlay.style.opacity = at("strength").value / 100; });
-new ResizeObserver(draw).observe(photo);
+new ResizeObserver(draw).observe(image);
 
 document.addEventListener("paste", (event) => {
   if (event.clipboardData.files.length) return take(event.clipboardData.files, "pasted");

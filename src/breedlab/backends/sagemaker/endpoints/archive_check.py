@@ -72,7 +72,7 @@ def lint(folder: Path, imports: bool = True) -> int:
 
 def probe(
     folder: Path,
-    photo: bytes,
+    image: bytes,
     environment: str | None = None,
     waiting: Callable[[float], None] = lambda _seconds: None,
 ) -> Answer:
@@ -81,7 +81,7 @@ def probe(
 
     Args:
         folder: An archive's content, unpacked.
-        photo: Its bytes.
+        image: Its bytes.
         environment: Of the stack; None looks in the usual places.
         waiting: Called now and then with the seconds so far.
 
@@ -94,9 +94,9 @@ def probe(
             "its own handler in a separate process; AWS's inference stack was not tested:"
             f" {missing}"
         )
-        return _read(folder, *_ask_handler(folder, photo), where)
+        return _read(folder, *_ask_handler(folder, image), where)
     with torchserve.running(folder, python, timeout=_TIMEOUT_S, waiting=waiting) as served:
-        answer = torchserve.ask(served.url, photo, "application/octet-stream", VERBOSE)
+        answer = torchserve.ask(served.url, image, "application/octet-stream", VERBOSE)
     return _read(folder, answer.status, answer.data, "AWS's inference stack on this machine")
 
 
@@ -128,9 +128,9 @@ def _read(folder: Path, status: int, body: bytes, where: str) -> Answer:
     return read_answer(classes_of(folder), status, body, where)
 
 
-def _ask_handler(folder: Path, photo: bytes) -> tuple[int, bytes]:
-    with tempfile.NamedTemporaryFile(suffix=".photo") as file:
-        file.write(photo)
+def _ask_handler(folder: Path, image: bytes) -> tuple[int, bytes]:
+    with tempfile.NamedTemporaryFile(suffix=".image") as file:
+        file.write(image)
         file.flush()
         done = _run(folder, file.name)
     if done.returncode:
@@ -138,10 +138,10 @@ def _ask_handler(folder: Path, photo: bytes) -> tuple[int, bytes]:
     return 200, done.stdout.strip().splitlines()[-1].encode()
 
 
-def _run(folder: Path, *photo: str) -> subprocess.CompletedProcess[str]:
+def _run(folder: Path, *image: str) -> subprocess.CompletedProcess[str]:
     """Run the archive's code in a Python process that sees neither this checkout, nor what the
     user's environment adds, nor the user's keys."""
-    command = hidden_home.hiding([sys.executable, "-I", _PROBE, folder.resolve(), *photo])
+    command = hidden_home.hiding([sys.executable, "-I", _PROBE, folder.resolve(), *image])
     with tempfile.TemporaryDirectory(prefix="breedlab-probe-") as home:
         words: dict[str, Any] = {
             "env": torchserve.scrubbed(home),

@@ -1,5 +1,5 @@
 """Ask an archive's own code one question, in a Python process that has nothing of ours:
-`handler_probe.py FOLDER [PHOTO]`.
+`handler_probe.py FOLDER [IMAGE]`.
 
 Without an image the code is imported and no more. Modules that an inference image lacks cannot be
 imported here, either.
@@ -31,7 +31,7 @@ class Absent:
             raise ModuleNotFoundError(f"No module named {name!r} in an inference image", name=name)
 
 
-def main(folder: Path, photo: Path | None) -> None:
+def main(folder: Path, image: Path | None) -> None:
     """Print the answer as JSON on the last line."""
     sys.meta_path.insert(0, Absent())
     sys.path.insert(0, str(folder / "code"))
@@ -39,12 +39,12 @@ def main(folder: Path, photo: Path | None) -> None:
 
     spec = importlib.util.find_spec("breedlab")  # which must be the archive's own copy
     assert spec is not None and Path(str(spec.origin)).is_relative_to(folder), spec
-    if photo is None:
+    if image is None:
         return
     model = inference.model_fn(str(folder))
-    photos = inference.input_fn(photo.read_bytes(), "application/octet-stream")
+    images = inference.input_fn(image.read_bytes(), "application/octet-stream")
     body, _ = inference.output_fn(
-        inference.predict_fn(photos, model), "application/json; verbose=1"
+        inference.predict_fn(images, model), "application/json; verbose=1"
     )
     print(body.decode())
 

@@ -68,7 +68,7 @@ def invoke_async(
     runtime: Any,
     s3: Any,
     endpoint: str,
-    photo: str,
+    image: str,
     accept: str,
     *,
     timeout: float = 600.0,
@@ -80,7 +80,7 @@ def invoke_async(
         runtime: A client of `sagemaker-runtime`.
         s3: A client of S3.
         endpoint: Its name.
-        photo: The image's address.
+        image: The image's address.
         accept: As the contract has it.
         timeout: Seconds.
         waiting: Called now and then with the seconds so far.
@@ -92,7 +92,7 @@ def invoke_async(
     with aws_errors(f"endpoint {endpoint}"):
         response = runtime.invoke_endpoint_async(
             EndpointName=endpoint,
-            InputLocation=photo,
+            InputLocation=image,
             ContentType="application/octet-stream",
             Accept=accept,
         )

@@ -73,7 +73,7 @@ class Rollout:
         account: The session.
         deployment: The endpoint's target state.
         classes: The model's classes.
-        photo: Bytes of the image that decides.
+        image: Bytes of the image that decides.
         replaces: The endpoint that may be updated no matter who made it.
     """
 
@@ -82,14 +82,14 @@ class Rollout:
         account: boto3.Session,
         deployment: Deployment,
         classes: tuple[str, ...],
-        photo: bytes,
+        image: bytes,
         replaces: str | None = None,
     ) -> None:
-        self.account, self.deployment, self.classes, self.photo = (
+        self.account, self.deployment, self.classes, self.image = (
             account,
             deployment,
             classes,
-            photo,
+            image,
         )
         self.sagemaker = client(account, "sagemaker")
         self._creation = Creation(account, deployment)
@@ -266,15 +266,15 @@ class Rollout:
         if self.deployment.kind != "async":
             return read_answer(
                 self.classes,
-                *first_answer(lambda: invoke(runtime, name, self.photo, VERBOSE)),
+                *first_answer(lambda: invoke(runtime, name, self.image, VERBOSE)),
                 where,
             )
         s3 = client(self.account, "s3")
-        uri = self.deployment.place.uri("endpoints", name, "probe.photo")
+        uri = self.deployment.place.uri("endpoints", name, "probe.image")
         bucket, key = split_uri(uri)
         with aws_errors(uri):
             s3.put_object(
-                Bucket=bucket, Key=key, Body=self.photo, **encryption(self.deployment.kms_key)
+                Bucket=bucket, Key=key, Body=self.image, **encryption(self.deployment.kms_key)
             )
         return read_answer(
             self.classes,

@@ -97,7 +97,7 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         note(f"largest bill: {(bill := largest_bill(*money))}; {bill.source}")
         if config.backend.vendor:
             _add_wheels(source)
-        experiment, fingerprint = _with_photos(account, experiment)
+        experiment, fingerprint = _with_images(account, experiment)
         _upload_code(account, experiment, Path(scratch))
     record = _record(experiment, overrides, fingerprint)
     return account, start(account, record)
@@ -205,17 +205,17 @@ def _data_problems(account: boto3.Session, root: str) -> list[Problem]:
     return []
 
 
-def _with_photos(account: boto3.Session, experiment: Experiment) -> tuple[Experiment, str | None]:
+def _with_images(account: boto3.Session, experiment: Experiment) -> tuple[Experiment, str | None]:
     """Return the experiment with the address of its images, uploading them if needed."""
     config = experiment.config
     if config.data.root.startswith("s3://"):
         return experiment, None
-    from breedlab.backends.sagemaker.upload import upload_photos
-    from breedlab.pipeline.checked_images import checked_photos
+    from breedlab.backends.sagemaker.upload import upload_images
+    from breedlab.pipeline.checked_images import checked_images
 
     stage("Data")
-    report = checked_photos(config)
-    data = upload_photos(account, experiment.place, report, config.backend.kms.output)
+    report = checked_images(config)
+    data = upload_images(account, experiment.place, report, config.backend.kms.output)
     return replace(experiment, data=data), report.fingerprint
 
 

@@ -20,7 +20,7 @@ _MARGIN = 10
 
 
 def _paint(
-    part: Part, photo: Image.Image, to_pixels: Callable[[Points], Points], reach: float, sun: float
+    part: Part, image: Image.Image, to_pixels: Callable[[Points], Points], reach: float, sun: float
 ) -> None:
     """Put one part on the image, rounded by light from above and from ``sun``, ``reach`` pixels
     deep."""
@@ -29,7 +29,7 @@ def _paint(
     pixels = to_pixels(np.concatenate(shapes))
     own = pixels[: ends[len(part.outlines) - 1]]
     x0, y0 = (max(math.floor(v), 0) - _MARGIN for v in own.min(0).tolist())
-    x1, y1 = (min(math.ceil(v), photo.width) + _MARGIN for v in own.max(0).tolist())
+    x1, y1 = (min(math.ceil(v), image.width) + _MARGIN for v in own.max(0).tolist())
     if x1 - x0 <= 2 * _MARGIN or y1 - y0 <= 2 * _MARGIN:
         return  # Wholly outside the frame.
     size = ((x1 - x0) * _SUPERSAMPLING, (y1 - y0) * _SUPERSAMPLING)
@@ -52,10 +52,10 @@ def _paint(
         lean = ImageChops.subtract(lit, dim, 2.2, 122)
         lean = lean.resize(mask.size, Image.Resampling.BILINEAR)
         coat = ImageChops.soft_light(coat, Image.merge("RGB", (lean, lean, lean)))
-    photo.paste(coat, (x0, y0), mask)
+    image.paste(coat, (x0, y0), mask)
 
 
-def draw_photo(build: Build, coat: Coat, seed: int, size: int) -> Image.Image:
+def draw_image(build: Build, coat: Coat, seed: int, size: int) -> Image.Image:
     """Return an image of one dog somewhere.
 
     Args:
@@ -69,7 +69,7 @@ def draw_photo(build: Build, coat: Coat, seed: int, size: int) -> Image.Image:
     """
     # Streams of their own, so that the same seed gives every breed the same place and light.
     where, pose, marks, look = (np.random.default_rng([seed, stream]) for stream in range(4))
-    photo, light = scene(where, size)
+    image, light = scene(where, size)
     dog = Dog(build, coat, pose, marks)
     portrait, zoom, across, floor, drop, sun = where.uniform(0, 1, 6).tolist()
     low, high = dog.extent()
@@ -102,23 +102,23 @@ def draw_photo(build: Build, coat: Coat, seed: int, size: int) -> Image.Image:
     ImageDraw.Draw(shadow).ellipse(
         (x - half, floor - 0.05 * size, x + half, floor + 0.035 * size), fill=120
     )
-    photo.paste((22, 24, 34), (0, 0), shadow.filter(ImageFilter.BoxBlur(size / 50)))
+    image.paste((22, 24, 34), (0, 0), shadow.filter(ImageFilter.BoxBlur(size / 50)))
     for part in dog.parts:
-        _paint(part, photo, to_pixels, 0.045 * scale, sun)
-    return _develop(photo, light, look)
+        _paint(part, image, to_pixels, 0.045 * scale, sun)
+    return _develop(image, light, look)
 
 
-def _develop(photo: Image.Image, light: Values, rng: np.random.Generator) -> Image.Image:
+def _develop(image: Image.Image, light: Values, rng: np.random.Generator) -> Image.Image:
     """Apply the light of the hour and the camera's flaws."""
-    size = photo.width
+    size = image.width
     if rng.uniform() < 0.4:
-        photo = photo.filter(ImageFilter.BoxBlur(float(rng.uniform(0.2, 0.9)) * size / 192))
+        image = image.filter(ImageFilter.BoxBlur(float(rng.uniform(0.2, 0.9)) * size / 192))
     warmth = rng.normal(0, 0.08)
     tint = light * rng.uniform(0.72, 1.16) * (1 + warmth, 1.0, 1 - warmth)
     ramp = np.linspace(-1, 1, size)
     across, down = 1 + rng.uniform(-0.16, 0.16, (2, 1)) * ramp
     # Rows of 3 * size numbers: several times as fast as sums over a last axis of length 3.
-    pixels = np.asarray(photo).reshape(size, 3 * size).astype(np.float32)
+    pixels = np.asarray(image).reshape(size, 3 * size).astype(np.float32)
     pixels *= (across[:, None] * tint).reshape(1, -1).astype(np.float32)
     pixels *= down[:, None].astype(np.float32)
     grain = rng.integers(-128, 128, (size, size), dtype=np.int8) * np.float32(

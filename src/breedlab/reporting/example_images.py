@@ -68,7 +68,7 @@ def labels_of(recorded: int | list[int]) -> list[int]:
 def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
     """Return a few training images of each class, evenly spaced; fewer per class if there are many
     classes."""
-    root, labels = run.photo_root, run.splits.get("labels", {}).get("train", [])
+    root, labels = run.image_root, run.splits.get("labels", {}).get("train", [])
     if root is None or not labels:
         return []
     files, classes = run.splits["photos"]["train"], run.classes
@@ -104,7 +104,7 @@ def suspects(run: RunRecord, why: str = LABEL) -> list[dict[str, Any]]:
             file, share = row["file"], f"{float(row['confidence']):.0%}"
         except (KeyError, TypeError, ValueError):
             return []
-        if run.photo_root is not None and (picture := thumbnail(run.photo_root / file)):
+        if run.image_root is not None and (picture := thumbnail(run.image_root / file)):
             pictures.append({**row, "picture": picture, "share": share})
     return pictures
 
@@ -140,7 +140,7 @@ def _wrong(run: RunRecord) -> list[int]:
 
 def _shown(run: RunRecord, index: int) -> Shown | None:
     file = run.predictions["photos"][index]
-    picture = thumbnail(run.photo_root / file) if run.photo_root else None
+    picture = thumbnail(run.image_root / file) if run.image_root else None
     if picture is None:
         return None
     truth, taken_for = _name(run, "labels", index), _name(run, "predicted", index)
@@ -154,7 +154,7 @@ def _name(run: RunRecord, column: str, index: int) -> str:
 
 def _example(run: RunRecord, name: str) -> str | None:
     """Return a training image of a class."""
-    labels, root = run.splits.get("labels", {}).get("train", []), run.photo_root
+    labels, root = run.splits.get("labels", {}).get("train", []), run.image_root
     if root is None or not labels or name not in run.classes:
         return None
     label = run.classes.index(name)

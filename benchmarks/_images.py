@@ -17,7 +17,7 @@ _DRAWINGS = 2
 _DRAWN, _SCALED = 280, 560
 
 
-def photos(classes: int, train: int, valid: int) -> Path:
+def drawn_images(classes: int, train: int, valid: int) -> Path:
     """A folder `train|valid|test/<class>/*.jpg`, made once and kept under `.cache/benchmarks`.
 
     The images are spread evenly over the classes; the test split has one of each class, for the
@@ -41,7 +41,7 @@ def photos(classes: int, train: int, valid: int) -> Path:
                 pool.map(partial(_write, base=scratch), jobs, chunksize=64), 1
             ):
                 if done % 1000 == 0:
-                    say(f"{done:,} photos")
+                    say(f"{done:,} images")
         scratch.rename(root)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

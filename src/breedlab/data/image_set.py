@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Photo:
+class LabeledImage:
     """A file, the index of its class, and what it belongs to: no group is in two splits; empty
     where there are no groups.
 
@@ -33,7 +34,7 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class PhotoSet:
+class ImageSet:
     """All images of a data set.
 
     Attributes:
@@ -53,7 +54,7 @@ class PhotoSet:
 
     root: Path
     classes: tuple[str, ...]
-    splits: dict[str, tuple[Photo, ...]]
+    splits: dict[str, tuple[LabeledImage, ...]]
     cut: tuple[str, ...] = field(default=())
     flaws: tuple[str, ...] = field(default=())
     notes: tuple[str, ...] = field(default=())
@@ -63,5 +64,19 @@ class PhotoSet:
 
     def counts(self, split: str) -> list[int]:
         """Return the number of images of each class in a split."""
-        images = Counter(label for photo in self.splits[split] for label in photo.classes)
+        images = Counter(label for image in self.splits[split] for label in image.classes)
         return [images[label] for label in range(len(self.classes))]
+
+
+_OLD_NAMES: dict[str, type] = {"Photo": LabeledImage, "PhotoSet": ImageSet}
+
+
+def __getattr__(name: str) -> type:
+    """Return a class by its old name, with a warning, until the next release."""
+    if name not in _OLD_NAMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    new = _OLD_NAMES[name]
+    warnings.warn(
+        f"{name} is now {new.__name__}; the old name goes with the next release", FutureWarning, 2
+    )
+    return new
