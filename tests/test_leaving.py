@@ -1,5 +1,5 @@
-"""docs/leaving.md, as somebody reads it who goes on without breedlab: its lines are run as they
-stand."""
+"""The README and docs/leaving.md, as somebody reads them who goes on without breedlab: their lines
+are run as they stand."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.serving.archive import write_folder
 
-PAGE = Path(__file__).resolve().parents[1] / "docs" / "leaving.md"
+ROOT = Path(__file__).resolve().parents[1]
+README, PAGE = ROOT / "README.md", ROOT / "docs" / "leaving.md"
 _REPORT = """
 import sys
 assert not [name for name in sys.modules if name.split(".")[0] == "breedlab"]
@@ -29,20 +30,20 @@ print(json.dumps(dict(zip(about["classes"], probabilities))))
 """
 
 
-def blocks() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+def blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 def script(name: str) -> str:
     """The page's lines for a network."""
-    timm, torchvision = blocks()[:2]
+    timm, torchvision = blocks(README)[1], blocks(PAGE)[0]
     if name.startswith("timm/"):
         return timm
     return re.sub(r"^backbone = .*?^(?=head = )", torchvision, timm, flags=re.MULTILINE | re.DOTALL)
 
 
 def test_they_are_ten_statements() -> None:
-    body = [node for node in ast.walk(ast.parse(blocks()[0])) if isinstance(node, ast.stmt)]
+    body = [node for node in ast.walk(ast.parse(blocks(README)[1])) if isinstance(node, ast.stmt)]
     assert len([s for s in body if not isinstance(s, ast.Import | ast.ImportFrom)]) == 10
 
 

@@ -70,7 +70,11 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
-    """Replace `<!-- generated: NAME -->` with text generated from the code."""
+    """Replace `<!-- generated: NAME -->` with text generated from the code, and links to pages of
+    the repository's root by the site's."""
+    up = "../" * page.file.src_uri.count("/")
+    for place, source in ROOT_PAGES.items():
+        markdown = markdown.replace(f"]({up}../{source}", f"]({up}{place}")
     return re.sub(r"<!-- generated: (\w+) -->", lambda match: PARTS[match[1]](), markdown)
 
 

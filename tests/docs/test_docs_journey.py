@@ -76,7 +76,7 @@ def test_a_command_of_the_docs_runs(
 
 
 def test_the_readmes_python_trains_loads_and_predicts(quickstart: Path) -> None:
-    (script,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    script, _ = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     done = preloaded.run(
         [sys.executable, "-c", script], cwd=quickstart, capture_output=True, text=True
     )
