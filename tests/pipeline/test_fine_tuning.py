@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import tarfile
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -14,8 +16,9 @@ from safetensors.torch import load
 
 from breedlab.config import Config
 from breedlab.models.classifier import Classifier
-from breedlab.pipeline import final_test
+from breedlab.pipeline import final_test, fine_tuning
 from breedlab.pipeline.checked_images import checked_images
+from breedlab.pipeline.final_training import Trained, has_time_to_refit
 from breedlab.pipeline.fine_tuning import fine_tune, settings
 from breedlab.pipeline.run import run
 from breedlab.training.context import prepare
@@ -118,6 +121,41 @@ def test_a_single_epoch_of_several_is_not_worth_its_time(
     monkeypatch.setattr("breedlab.pipeline.fine_tuning._seconds_an_epoch", lambda *_: 10.0)
     tuned = fine_tune(prepared, config, here, Fitted(1, "its one epoch", 1, 0.0), 19.0)
     assert tuned.told == {"epochs": 0, "kept": False}
+
+
+def test_timing_a_step_counts_and_a_tenth_is_left_for_the_test(
+    configure: Configure, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fixed = ("fine_tune.epochs=6", "fine_tune.freeze=none", "trainer.precision=fp32")
+    config = configure(*EAGER, *fixed, "model.head_type=linear")
+    prepared = prepare(config, checked_images(config))
+    clock = [0.0]
+
+    def ten_seconds(*_: Any) -> float:
+        clock[0] += 20.0
+        return 10.0
+
+    monkeypatch.setattr(fine_tuning, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(fine_tuning, "_seconds_an_epoch", ten_seconds)
+    head_to(here, prepared.classifier(config))
+    tuned = fine_tune(prepared, config, here, Fitted(1, "its one epoch", 1, 0.0), 52.0)
+    assert tuned.told["epochs"] == 2  # of 52 s, 32 are left, and 28.8 for training
+
+
+@pytest.mark.parametrize(("epoch_seconds", "in_time"), [(None, True), (10.0, True), (20.0, False)])
+def test_a_refit_that_would_end_late_is_left_out_and_told(
+    configure: Configure,
+    epoch_seconds: float | None,
+    in_time: bool,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    config = configure("tuner=auto", "tuner.minutes=10", "model.head_type=linear")
+    fitted = Fitted(6, "all 6 epochs", 5, 0.9)
+    trained = SimpleNamespace(config=config, fitted=fitted, epoch_seconds=epoch_seconds)
+    deadline = time.monotonic() + 60  # 5% of ten minutes are 30 s more
+    assert has_time_to_refit(cast("Trained", trained), deadline) == in_time
+    assert has_time_to_refit(cast("Trained", trained), None)
+    assert ("no refit" in capsys.readouterr().out) != in_time
 
 
 def test_the_last_layers_train_where_there_is_no_time_for_all(

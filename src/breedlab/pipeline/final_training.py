@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,7 @@ class Trained:
         precision: Of the training.
         solution: Of a solved head; None for a trained one.
         head: The head that fine-tuning started from; None without fine-tuning.
+        epoch_seconds: How long an epoch of fine-tuning took; None if that is not known.
     """
 
     classifier: Classifier
@@ -47,6 +49,7 @@ class Trained:
     precision: str
     solution: Solution | None = None
     head: Mapping[str, torch.Tensor] | None = None
+    epoch_seconds: float | None = None
 
 
 def train(
@@ -138,20 +141,56 @@ def fine_tune(
     trained: Trained,
     prepared: TrainingContext,
     directory: Path,
-    seconds_left: float | None,
+    deadline: float | None,
     metrics: dict[str, Any],
 ) -> None:
-    """Fine-tune, and replace the trained network if that made it better."""
+    """Fine-tune, and replace the trained network if that made it better.
+
+    Args:
+        trained: By `train`.
+        prepared: The run's.
+        directory: The run's.
+        deadline: On the monotonic clock, when `tuner.minutes` are over; None for no limit.
+        metrics: The run's, to which the outcome is added.
+    """
     from breedlab.pipeline import fine_tuning
 
-    result = fine_tuning.fine_tune(
-        prepared, trained.config, directory, trained.fitted, seconds_left
-    )
+    seconds = None if deadline is None else deadline - time.monotonic()
+    result = fine_tuning.fine_tune(prepared, trained.config, directory, trained.fitted, seconds)
     metrics["training"]["fine_tune"] = result.told
     if result.config is None or result.fitted is None:
         return
     trained.config, trained.fitted = result.config, result.fitted
     trained.folder = directory / fine_tuning.FOLDER
     trained.head, trained.precision, trained.solution = result.head, result.precision, None
+    trained.epoch_seconds = result.epoch_seconds
     trained.data = prepared.live_data(result.config)
     metrics["monitor"]["best"] = result.fitted.best
+
+
+def has_time_to_refit(trained: Trained, deadline: float | None) -> bool:
+    """Return whether a refit ends in time; say so if it does not.
+
+    Fine-tuning plans its epochs so that it does. But a machine that others use may have become
+    slower since an epoch was timed.
+
+    Args:
+        trained: Fine-tuned or not.
+        deadline: As for `fine_tune`.
+    """
+    if deadline is None or trained.epoch_seconds is None:
+        return True
+    seconds = trained.epoch_seconds * trained.fitted.best_epoch
+    late = time.monotonic() + seconds - deadline
+    minutes = trained.config.tuner.minutes or 0.0
+    if late <= _TOLERATED_SHARE * 60 * minutes:
+        return True
+    note(
+        f"no refit on train and validation: epochs took longer than planned, and it would end"
+        f" {late:,.0f} s after tuner.minutes={minutes:g}"
+    )
+    return False
+
+
+_TOLERATED_SHARE = 0.05
+"""How late a refit may end, as a share of `tuner.minutes`."""

@@ -42,6 +42,8 @@ _PLAN = "plan.json"
 _TIMED_STEPS = 3
 _ENOUGH = 0.6
 """The share of the epochs asked for that makes all layers worth more than the last ones."""
+_SHARE_OF_TRAINING = 0.9
+"""The share of the time left for training and the refit; the rest is for the test and export."""
 _FEWEST = 2
 """Epochs. Half of the first warms up: after it alone, the network is worse than with its head."""
 _FROZEN_SHARE = 2 / 3
@@ -64,6 +66,7 @@ class FineTuned:
         fitted: How its training ended; None likewise.
         precision: What it computed in.
         head: What it started from.
+        epoch_seconds: How long an epoch took; None if it resumed.
     """
 
     told: dict[str, Any]
@@ -71,6 +74,7 @@ class FineTuned:
     fitted: Fitted | None = None
     precision: str = ""
     head: Mapping[str, torch.Tensor] | None = None
+    epoch_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -114,6 +118,8 @@ def fine_tune(
     learner, _ = prepared.learner(classifier, tuned_config, plan.epochs)
     with distributed.rank_zero_first():
         data = prepared.live_data(tuned_config)
+    resumes = (folder / "checkpoints" / "last.ckpt").exists()
+    started = time.monotonic()
     try:
         fitted = fit(
             learner,
@@ -128,6 +134,7 @@ def fine_tune(
         none = _Plan(0, plan.precision, plan.freeze)
         distributed.rank_zero_only(lambda: _record(folder, none, before))
         return FineTuned({"epochs": 0, "kept": False, "failed": str(error)})
+    epoch_seconds = None if resumes else (time.monotonic() - started) / fitted.epochs
     mode, metric = config.monitor.mode, config.monitor.metric
     is_better = rank(fitted.best, fitted.loss, mode) < rank(before.best, before.loss, mode)
     outcome_record = {
@@ -142,7 +149,7 @@ def fine_tune(
     outcome = "kept" if is_better else "the frozen backbone stays"
     note(f"{metric} {before.best:.4f} before, {fitted.best:.4f} after: {outcome}")
     return (
-        FineTuned(outcome_record, tuned_config, fitted, plan.precision, head)
+        FineTuned(outcome_record, tuned_config, fitted, plan.precision, head, epoch_seconds)
         if is_better
         else FineTuned(outcome_record)
     )
@@ -246,6 +253,7 @@ def _fastest(prepared: TrainingContext, config: Config, seconds: float | None) -
         config: Of the head's training.
         seconds: What there is for it; None for as long as it takes.
     """
+    deadline = None if seconds is None else time.monotonic() + seconds
     configured = config.fine_tune.freeze
     all_layers = "none" if configured == "auto" else configured
     precisions = [prepared.precision]
@@ -261,10 +269,10 @@ def _fastest(prepared: TrainingContext, config: Config, seconds: float | None) -
         config = configs.replace(config, {"fine_tune.batch_size": batch_size})
     if seconds is None and len(precisions) == 1:
         return _Plan(config.fine_tune.epochs, prepared.precision, all_layers, batch_size)
-    plan = _that_fits(prepared, config, all_layers, precisions, seconds)
+    plan = _that_fits(prepared, config, all_layers, precisions, deadline)
     stage = _last_frozen(prepared)
     if configured == "auto" and stage and plan.epochs < _ENOUGH * config.fine_tune.epochs:
-        plan = _that_fits(prepared, config, stage, [plan.precision], seconds)
+        plan = _that_fits(prepared, config, stage, [plan.precision], deadline)
     if plan.epochs == 0:
         note("too few epochs fit: the backbone stays frozen; raise tuner.minutes to fine-tune it")
     return replace(plan, batch_size=batch_size)
@@ -292,19 +300,19 @@ def _that_fits(
     config: Config,
     freeze: str,
     precisions: Sequence[str],
-    seconds: float | None,
+    deadline: float | None,
 ) -> _Plan:
-    """Return as many epochs as there is time for."""
+    """Return as many epochs as there is time for until a moment of the monotonic clock."""
     tuned_config = settings(prepared, config, freeze)
     what = "all layers" if freeze == "none" else f"the layers after {freeze}"
     with progress(f"timing a step of {what}"):
         times = {each: _seconds_an_epoch(prepared, tuned_config, each) for each in precisions}
     precision = min(times, key=lambda each: times[each])
-    rest = "" if seconds is None else f", and the search left {max(seconds, 0):,.0f} s"
+    seconds = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
+    rest = "" if deadline is None else f", and {seconds:,.0f} s are left"
     note(f"an epoch of {what} takes about {times[precision]:,.0f} s in {precision}{rest}")
     configured = tuned_config.trainer.max_epochs
-    fit_in = math.inf if seconds is None else max(0.0, seconds / times[precision])
-    epochs = math.floor(min(configured, fit_in))
+    epochs = math.floor(min(configured, _SHARE_OF_TRAINING * seconds / times[precision]))
     return _Plan(epochs if epochs >= min(_FEWEST, configured) else 0, precision, freeze)
 
 

@@ -204,14 +204,16 @@ def _train(
     watch.write_to(directory)
     distributed.rank_zero_only(lambda: loggers.begin(config, directory))
     search: dict[str, Any] | None = None
-    seconds_left: float | None = None
+    deadline: float | None = None
     if config.tuner.strategy != "none":
         from breedlab.pipeline.searching import search_for_best
 
         _enter(watch, "Search")
         best = search_for_best(prepared, directory)
         prepared, config = best.prepared, best.config
-        search, seconds_left = best.found, best.seconds_left
+        search = best.found
+        if best.seconds_left is not None:
+            deadline = time.monotonic() + best.seconds_left
 
     _enter(watch, "Training" if search is None else "Training the best")
     trained = final_training.train(prepared, config, directory, watch.started_at, context.callbacks)
@@ -224,8 +226,10 @@ def _train(
     label_judge = trained.classifier, trained.config
     if trained.config.fine_tune.epochs:
         _enter(watch, "Fine-tuning")
-        final_training.fine_tune(trained, prepared, directory, seconds_left, metrics)
-    if trained.config.trainer.refit:
+        final_training.fine_tune(trained, prepared, directory, deadline, metrics)
+    if trained.config.trainer.refit and distributed.rank_zero_only(
+        lambda: final_training.has_time_to_refit(trained, deadline)
+    ):
         from breedlab.pipeline import refit
 
         _enter(watch, "Refit on train and validation")
