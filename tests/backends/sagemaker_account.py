@@ -185,7 +185,7 @@ class Account(Pipelines):
 
     def before(self) -> list[Call]:
         """What was created earlier, as far as later requests have to suit it."""
-        return []
+        return [("CreateHyperParameterTuningJob", job) for job in self.tuning.values()]
 
     def sent(self, operation: str) -> list[dict[str, Any]]:
         """The parameters of every request of an operation."""
@@ -333,6 +333,8 @@ class Account(Pipelines):
     def _CreateHyperParameterTuningJob(self, asked: dict[str, Any]) -> dict[str, Any]:  # noqa: N802
         name = asked["HyperParameterTuningJobName"]
         _refuse_twice(name, self.tuning)
+        for parent in asked.get("WarmStartConfig", {}).get("ParentHyperParameterTuningJobs", []):
+            self._DescribeHyperParameterTuningJob(parent)  # which AWS must know
         arn = f"arn:aws:sagemaker:{REGION}:123456789012:hyper-parameter-tuning-job/{name}"
         self.tags[arn] = list(asked.get("Tags", []))
         self.born(name)

@@ -131,7 +131,8 @@ class EndpointAccount(Account):
         return super().__call__(environ, start_response)
 
     def before(self) -> list[Call]:
-        return [("CreateEndpointConfig", config) for config in self.configs.values()]
+        configs = [("CreateEndpointConfig", config) for config in self.configs.values()]
+        return [*super().before(), *configs]
 
     def _invoke(self, request: Request) -> Response:
         _, _, name, kind = request.path.split("/")

@@ -252,6 +252,8 @@ def rollout(
     return {"EndpointName": "dogs", "DeploymentConfig": {"BlueGreenUpdatePolicy": policy}}
 
 
+PARENT: dict[str, Any] = {"HyperParameterTuningJobName": "old"}
+
 BREAKS: list[tuple[str, Any, list[Any], str]] = [
     (
         "no // in a key",
@@ -470,6 +472,21 @@ BREAKS: list[tuple[str, Any, list[Any], str]] = [
         ("UpdateEndpoint", rollout(10, 3600, 0)),
         [],
         "WaitIntervalInSeconds",
+    ),
+    (
+        "parents have a search's hyperparameters",
+        (
+            "CreateHyperParameterTuningJob",
+            tuning({"StaticHyperParameters": {"a": "1", "b": "2"}})
+            | {"WarmStartConfig": {"ParentHyperParameterTuningJobs": [PARENT]}},
+        ),
+        [
+            (
+                "CreateHyperParameterTuningJob",
+                PARENT | tuning({"StaticHyperParameters": {"a": "3", "_own": "4"}}),
+            )
+        ],
+        "ParentHyperParameterTuningJobs[0]",
     ),
     (
         "a transform job is not too large",

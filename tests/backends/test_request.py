@@ -417,16 +417,9 @@ def test_every_metric_is_found_in_what_the_trainer_prints(
         assert float(found[0]) >= 0
 
 
-def test_early_stopping_and_warm_start(sent: Sent) -> None:
-    arrived = sent(*SEARCH, "tuner.early_stopping=true", "tuner.warm_start=[old-one,older-one]")
+def test_early_stopping(sent: Sent) -> None:
+    arrived = sent(*SEARCH, "tuner.early_stopping=true")
     assert config_of(arrived)["TrainingJobEarlyStoppingType"] == "Auto"
-    assert arrived["WarmStartConfig"] == {
-        "ParentHyperParameterTuningJobs": [
-            {"HyperParameterTuningJobName": "old-one"},
-            {"HyperParameterTuningJobName": "older-one"},
-        ],
-        "WarmStartType": "TransferLearning",
-    }
 
 
 def test_one_job_runs_the_whole_search_in_a_training_job(sent: Sent) -> None:

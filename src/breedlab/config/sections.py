@@ -237,7 +237,7 @@ class Tuner(Section):
     early_stopping: bool = False
     """Whether SageMaker stops trials that fall behind."""
     warm_start: list[JobName] = Field(default_factory=list)
-    """Finished SageMaker tuning jobs to start the search from."""
+    """Finished SageMaker tuning jobs, with the same paths in `space`, to start the search from."""
     space: dict[str, Any] = Field(default_factory=dict)
     """Config paths and their candidate values: a list of choices, or `{low: ..., high: ..., log:
     true}`."""

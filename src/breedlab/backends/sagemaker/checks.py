@@ -114,11 +114,19 @@ def objective_problems(config: Config) -> list[Problem]:
     return []
 
 
-def request_problems(requests: list[Request], experiment: Experiment) -> list[Problem]:
-    """Return what is wrong with requests: by the API's own model, and in hyperparameters."""
+def request_problems(
+    requests: list[Request], experiment: Experiment, parents: Sequence[Request] = ()
+) -> list[Problem]:
+    """Return what is wrong with requests: by the API's own model, and in hyperparameters.
+
+    Args:
+        requests: In the order in which they are sent.
+        experiment: What they are made of.
+        parents: The requests of the searches that it learns from, as far as they are known.
+    """
     problems: list[Problem] = []
     for number, request in enumerate(requests):
-        problems += model_problems(request, before=requests[:number])
+        problems += model_problems(request, before=[*parents, *requests[:number]])
         if experiment.config.data.root.startswith("s3://"):
             problems = list(map(_of_images, problems))
         parameters = request.parameters

@@ -19,7 +19,11 @@ from breedlab.backends.sagemaker.endpoint_limits import (
 )
 from breedlab.backends.sagemaker.limits import Call, Found, training_part, training_root
 from breedlab.backends.sagemaker.preflight import warm_pool_quota
-from breedlab.backends.sagemaker.search_limits import enough_combinations, search_suits_strategy
+from breedlab.backends.sagemaker.search_limits import (
+    enough_combinations,
+    parents_have_its_hyperparameters,
+    search_suits_strategy,
+)
 from breedlab.backends.sagemaker.storage_limits import (
     no_key_for_local_disks,
     no_volume_beside_local_disks,
@@ -188,6 +192,16 @@ LIMITS = (
         " MaxNumberOfTrainingJobs should equal the total number of distinct categorical"
         " combinations possible.",
         enough_combinations,
+    ),
+    Limit(
+        "parents have a search's hyperparameters",
+        _GUIDE
+        + "automatic-model-tuning-warm-start.html;"
+        + " https://github.com/aws/amazon-sagemaker-examples/issues/861",
+        "The set of tunable plus static HyperParameter names is not the same across current and"
+        " parent tuning jobs. The type of each hyperparameter must not change. The objective metric"
+        " for the new tuning job must be the same as for all parent jobs.",
+        parents_have_its_hyperparameters,
     ),
     Limit(
         "an isolated container downloads nothing",

@@ -25,5 +25,5 @@ def refusals(
     problems = violations(service, operation, parameters)
     problems += documented((operation, parameters), before)
     if operation in ("CreatePipeline", "UpdatePipeline") and "PipelineDefinition" in parameters:
-        problems += pipeline_definition.refusals(str(parameters["PipelineDefinition"]))
+        problems += pipeline_definition.refusals(str(parameters["PipelineDefinition"]), before)
     return problems

@@ -12,12 +12,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from breedlab.backends.sagemaker.documented_limits import documented
-from breedlab.backends.sagemaker.limits import Found, Unknown, output_member, violations
+from breedlab.backends.sagemaker.limits import (
+    Call,
+    Found,
+    Unknown,
+    output_member,
+    violations,
+)
 
 VERSION = "2020-12-01"
 LARGEST = 100 * 1024
@@ -89,15 +95,22 @@ _EXECUTION = (
 _PART = re.compile(r"\.?([A-Za-z0-9]+)|\['([^']+)'\]|\[(\d+)\]")
 
 
-def refusals(definition: str) -> list[tuple[str, str]]:
-    """Return the path and the message of everything that AWS would refuse in a definition."""
+def refusals(definition: str, before: Sequence[Call] = ()) -> list[tuple[str, str]]:
+    """Return the path and the message of everything that AWS would refuse in a definition.
+
+    Args:
+        definition: The definition.
+        before: The calls that were made before it.
+    """
     if (size := len(definition.encode())) >= LARGEST:
         return [("PipelineDefinition", f"got {size} bytes; expected fewer than {LARGEST}")]
     try:
         tree = json.loads(definition)
     except ValueError as error:
         return [("PipelineDefinition", f"is not valid JSON: {error}")]
-    return [(f"PipelineDefinition.{path}", message) for path, message in _of_definition(tree)]
+    return [
+        (f"PipelineDefinition.{path}", message) for path, message in _of_definition(tree, before)
+    ]
 
 
 def properties(path: str) -> list[str | int]:
@@ -123,7 +136,7 @@ def properties(path: str) -> list[str | int]:
     return parts
 
 
-def _of_definition(tree: Any) -> Found:
+def _of_definition(tree: Any, before: Sequence[Call]) -> Found:
     if not isinstance(tree, Mapping):
         yield "", f"got {tree!r}; expected a mapping"
         return
@@ -143,12 +156,13 @@ def _of_definition(tree: Any) -> Found:
         where = f"Steps[{index}]"
         if names.count(step.get("Name")) > 1:
             yield f"{where}.Name", f"got {step.get('Name')!r} twice; expected each name once"
-        yield from _of_step(where, step, by_name, tree.get("Parameters") or [])
+        resolver = _Resolver(str(step.get("Name")), by_name, tree.get("Parameters") or [])
+        yield from _of_step(where, step, resolver, before)
     yield from _of_order(by_name)
 
 
 def _of_step(
-    where: str, step: Mapping[str, Any], steps: Mapping[str, Any], parameters: list[Any]
+    where: str, step: Mapping[str, Any], resolver: _Resolver, before: Sequence[Call]
 ) -> Found:
     for name in step:
         if name not in _STEP:
@@ -160,13 +174,12 @@ def _of_step(
             expected = "1 to 64 letters, digits, '-' and '_'"
             yield f"{where}.{name}", f"got {text!r}; expected {expected}"
     for name in step.get("DependsOn", []):
-        if name not in steps:
+        if name not in resolver.steps:
             yield f"{where}.DependsOn", f"got {name!r}; expected a step of the definition"
     kind = KINDS.get(str(step.get("Type")))
     if kind is None:
         yield f"{where}.Type", f"got {step.get('Type')!r}; expected one of {', '.join(KINDS)}"
         return
-    resolver = _Resolver(str(step["Name"]), steps, parameters)
     arguments = resolver.resolve(step.get("Arguments", {}), f"{where}.Arguments")
     yield from resolver.found
     for name in (kind.named, *kind.refused):
@@ -175,7 +188,7 @@ def _of_step(
     whole = {kind.named: "name", **arguments} if _needs_name(kind) else arguments
     for path, message in [
         *violations("sagemaker", kind.operation, whole),
-        *documented((kind.operation, whole)),
+        *documented((kind.operation, whole), before),
     ]:
         yield f"{where}.Arguments.{path}", message
 

@@ -114,17 +114,24 @@ def look(
     """
     findings = Findings()
     if role.startswith("arn:"):
-        _look_at(findings, "the role's trust policy", lambda: _trust(account, role, role_path))
-        _look_at(
+        look_at(findings, "the role's trust policy", lambda: _trust(account, role, role_path))
+        look_at(
             findings,
             "whether you may pass the role (iam:PassRole)",
             lambda: _passing(account, role, role_path),
         )
-    _look_at(findings, "the account's quotas", lambda: _room(account, needs, findings))
+    look_at(findings, "the account's quotas", lambda: _room(account, needs, findings))
     return findings
 
 
-def _look_at(findings: Findings, what: str, problems: Callable[[], Iterator[Problem]]) -> None:
+def look_at(findings: Findings, what: str, problems: Callable[[], Iterator[Problem]]) -> None:
+    """Add what a look into the account yields, or that credentials or the network did not allow it.
+
+    Args:
+        findings: What is added to.
+        what: What is looked at, for the message.
+        problems: The look.
+    """
     from botocore import exceptions as aws
 
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from breedlab.backends.sagemaker.limits import Call, Found
 
@@ -61,6 +62,50 @@ def _of_range(described: Mapping[str, str]) -> Iterator[str]:
         yield f"got {low:g}; expected more than 0, since its scale is logarithmic"
     if scale == "ReverseLogarithmic" and not (low >= 0 and high < 1):
         yield f"got {low:g} to {high:g}; expected 0 to less than 1, since its scale is reversed"
+
+
+def parents_have_its_hyperparameters(call: Call, before: Sequence[Call]) -> Found:
+    """Yield what a search has against the tuning jobs that it learns from, of those before it."""
+    operation, parameters = call
+    if operation != "CreateHyperParameterTuningJob":
+        return
+    earlier = {
+        each["HyperParameterTuningJobName"]: each for name, each in before if name == operation
+    }
+    parents = parameters.get("WarmStartConfig", {}).get("ParentHyperParameterTuningJobs", [])
+    for index, parent in enumerate(parents):
+        name = parent.get("HyperParameterTuningJobName")
+        if name in earlier:
+            where = f"WarmStartConfig.ParentHyperParameterTuningJobs[{index}]"
+            for text in _differences(parameters, earlier[name]):
+                yield where, f"{name} {text}"
+
+
+def _differences(search: Mapping[str, Any], parent: Mapping[str, Any]) -> Iterator[str]:
+    mine, theirs = _kinds_of_hyperparameters(search), _kinds_of_hyperparameters(parent)
+    if more := sorted(theirs.keys() - mine.keys()):
+        yield f"also has {', '.join(more)}; expected the same hyperparameters"
+    if less := sorted(mine.keys() - theirs.keys()):
+        yield f"lacks {', '.join(less)}; expected the same hyperparameters"
+    for path in sorted(mine.keys() & theirs.keys()):
+        if mine[path] and theirs[path] and mine[path] != theirs[path]:
+            yield f"has {path} among {theirs[path]}, here it is among {mine[path]}"
+    metrics = [
+        each.get("HyperParameterTuningJobConfig", {})
+        .get("HyperParameterTuningJobObjective", {})
+        .get("MetricName")
+        for each in (search, parent)
+    ]
+    if metrics[0] != metrics[1]:
+        yield f"was judged by {metrics[1]}; expected {metrics[0]}"
+
+
+def _kinds_of_hyperparameters(search: Mapping[str, Any]) -> dict[str, str]:
+    """Return the kind of range of each hyperparameter, empty for those with one value."""
+    fixed = search.get("TrainingJobDefinition", {}).get("StaticHyperParameters", {})
+    kinds = {name: "" for name in fixed if not name.startswith("_")}  # AWS's own
+    ranges = search.get("HyperParameterTuningJobConfig", {}).get("ParameterRanges", {})
+    return kinds | {each["Name"]: kind for kind, listed in ranges.items() for each in listed}
 
 
 def enough_combinations(call: Call, before: Sequence[Call]) -> Found:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from breedlab.backends.sagemaker import checks, images, preflight, session, vendoring
 from breedlab.backends.sagemaker.documented_limits import notices
-from breedlab.backends.sagemaker.jobs import job_logging, job_secrets, pipeline
+from breedlab.backends.sagemaker.jobs import job_logging, job_secrets, pipeline, warm_start
 from breedlab.backends.sagemaker.jobs.job_start import send
 from breedlab.backends.sagemaker.jobs.record import Record
 from breedlab.backends.sagemaker.jobs.recorded_start import start_on_record
@@ -65,6 +65,7 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
     if account and in_s3:
         problems += _data_problems(account, config.data.root)
     findings = preflight.Findings()
+    parents: tuple[Request, ...] = ()
     if account and place:
         at_once = (
             min(config.tuner.parallel, trial_count(config)) if each_trial_is_a_job(config) else 1
@@ -72,6 +73,7 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         findings = preflight.look(
             account, place.role, preflight.training_needs(config.backend, at_once)
         )
+        parents = warm_start.parents(account, config, findings)
         problems += findings.problems
     if account and config.backend.job_name:
         problems += _name_problems(account, config)
@@ -85,7 +87,8 @@ def launch(config: Config, overrides: list[str]) -> tuple[boto3.Session, Record]
         source.mkdir()
         write_source(source, config)
         requests = planned_requests(experiment)
-        problems += checks.source_problems(source) + checks.request_problems(requests, experiment)
+        problems += checks.source_problems(source)
+        problems += checks.request_problems(requests, experiment, parents)
         if problems:
             raise error_from(problems, "backend=sagemaker", "BL411")
         assert account and place
