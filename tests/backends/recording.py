@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from botocore.client import BaseClient
+from documented_sentences import limiting_sentences, listed
 
 from breedlab.backends.sagemaker.session import USER_AGENT
 
@@ -49,6 +50,9 @@ class Recorder:
             if USER_AGENT in (client.meta.config.user_agent_extra or ""):
                 name = f"{client.meta.service_model.signing_name}:{operation}"
                 self.calls.append((name, parameters))
+                if name.startswith(("sagemaker:Create", "sagemaker:Update", "sagemaker:Start")):
+                    new = limiting_sentences(operation, parameters) - listed().keys()
+                    assert not new, f"{operation}: documented_sentences.txt lacks {new}"
                 if self._command is not None:
                     self.by_command[self._command].add(name)
             return made(client, operation, parameters)

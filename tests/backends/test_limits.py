@@ -489,6 +489,15 @@ BREAKS: list[tuple[str, Any, list[Any], str]] = [
         "ParentHyperParameterTuningJobs[0]",
     ),
     (
+        "a job ends in time",
+        (
+            "CreateTrainingJob",
+            training(StoppingCondition={"MaxRuntimeInSeconds": 28 * 24 * 3600 + 1}),
+        ),
+        [],
+        "MaxRuntimeInSeconds",
+    ),
+    (
         "a transform job is not too large",
         ("CreateTransformJob", {"MaxPayloadInMB": 26, "MaxConcurrentTransforms": 4}),
         [],

@@ -110,6 +110,13 @@ def _waiting_includes_running(call: Call, before: Sequence[Call]) -> Found:
         yield where, "expected none without EnableManagedSpotTraining"
 
 
+def _job_ends_in_time(call: Call, before: Sequence[Call]) -> Found:
+    stopping = training_part(call).get("StoppingCondition", {})
+    if (seconds := stopping.get("MaxRuntimeInSeconds", 0)) > _LONGEST_RUN_S:
+        where = f"{training_root(call)}StoppingCondition.MaxRuntimeInSeconds"
+        yield where, f"got {seconds}; expected at most {_LONGEST_RUN_S}, 28 days"
+
+
 def _tags_are_mine(call: Call, before: Sequence[Call]) -> Found:
     keys = [tag.get("Key", "") for tag in call[1].get("Tags", []) if isinstance(tag, Mapping)]
     for index, key in enumerate(keys):
@@ -122,6 +129,7 @@ def _tags_are_mine(call: Call, before: Sequence[Call]) -> Found:
             yield f"Tags[{index}].Key", f"got {key!r} twice; expected each key once"
 
 
+_LONGEST_RUN_S = 28 * 24 * 3600
 _BOTOCORE = "botocore's model of the API, documentation of "
 _GUIDE = "https://docs.aws.amazon.com/sagemaker/latest/dg/"
 
@@ -215,6 +223,12 @@ LIMITS = (
         _BOTOCORE + "StoppingCondition.MaxWaitTimeInSeconds",
         "It must be equal to or greater than MaxRuntimeInSeconds.",
         _waiting_includes_running,
+    ),
+    Limit(
+        "a job ends in time",
+        _BOTOCORE + "StoppingCondition.MaxRuntimeInSeconds",
+        "The maximum value is 28 days.",
+        _job_ends_in_time,
     ),
     Limit(
         "a search suits its strategy",
