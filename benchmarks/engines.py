@@ -128,7 +128,7 @@ def _exported(trained: Path, precision: str, prepared: Any, scratch: Path) -> tu
     )
     cpu = torch.device("cpu")
     found = select(folder, wanted, prepared.data(prepared.config), device=cpu, seed=0)
-    record_engine(folder, found.taken, found.as_dict())
+    record_engine(folder, found.choice, found.as_dict())
     return Model(folder, cpu), found
 
 

@@ -76,12 +76,12 @@ def predict_fn(images: Any, model: Model) -> Any:
 
 def output_fn(answer: Any, accept: str, context: Any = None) -> tuple[bytes, str]:
     """Return the answer's bytes and content type; for a failure, the status, too."""
-    written = answer if isinstance(answer, _Failure) else _tried(handler.output_fn, answer, accept)
-    if not isinstance(written, _Failure):
-        return written  # type: ignore[no-any-return]
+    result = answer if isinstance(answer, _Failure) else _tried(handler.output_fn, answer, accept)
+    if not isinstance(result, _Failure):
+        return result  # type: ignore[no-any-return]
     if context is not None:
-        context.set_response_status(code=written.status, phrase=HTTPStatus(written.status).phrase)
-    return json.dumps({"error": written.message}).encode(), JSON
+        context.set_response_status(code=result.status, phrase=HTTPStatus(result.status).phrase)
+    return json.dumps({"error": result.message}).encode(), JSON
 
 
 def _tried(function: Any, *arguments: Any) -> Any:

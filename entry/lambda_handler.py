@@ -116,15 +116,15 @@ def _request(event: Any) -> tuple[bytes, str]:
 def _content_type(event: dict[str, Any]) -> str:
     """Of API Gateway's two formats, a function URL and a load balancer, which has its headers in
     either."""
-    found: dict[str, Any] = {}
+    merged: dict[str, Any] = {}
     for field in ("multiValueHeaders", "headers"):
         headers = event.get(field)
-        found |= (
+        merged |= (
             {str(name).lower(): value for name, value in headers.items()}
             if isinstance(headers, dict)
             else {}
         )
-    kind = found.get("content-type")
+    kind = merged.get("content-type")
     if isinstance(kind, list):
         kind = kind[-1] if kind else None
     if not isinstance(kind, str) or not kind.strip():
@@ -160,9 +160,13 @@ def _refusal(error: ClientError) -> dict[str, Any]:
             return _answer(status, {"error": json.loads(response["OriginalMessage"])["error"]})
         except (ValueError, LookupError, TypeError):
             pass
-    said = response.get("Error") or {}
-    print(f"{said.get('Code')}: {said.get('Message')}")
-    if said.get("Code") in ("ThrottlingException", "ServiceUnavailable", "ModelNotReadyException"):
+    details = response.get("Error") or {}
+    print(f"{details.get('Code')}: {details.get('Message')}")
+    if details.get("Code") in (
+        "ThrottlingException",
+        "ServiceUnavailable",
+        "ModelNotReadyException",
+    ):
         return _answer(
             503, {"error": "the endpoint is busy; try again in a second"}, {"Retry-After": "1"}
         )

@@ -39,10 +39,10 @@ def train(job: jobs.Job, config: Config, words: list[str]) -> None:
     jobs.follow_starters()
     os.chdir(jobs.work_folder())
     # Goes on where this job stands, if its spot instance was taken back and this is the next.
-    kept, wanted = job.kept(config)
-    job_files.restore(kept, job.run)
+    copy, is_needed = job.kept(config)
+    job_files.restore(copy, job.run)
     trial = job.stage == "trial"
-    with job_files.kept_in_step(job.run, kept, wanted) if job.rank == 0 else nullcontext():
+    with job_files.kept_in_step(job.run, copy, is_needed) if job.rank == 0 else nullcontext():
         result = run(config, words, directory=job.run, fit_only=trial)
         if job.rank == 0 and not trial:
             jobs.hand_over(job, result.run)
@@ -58,10 +58,10 @@ def main() -> int:
         # AWS keeps a job's failure reason, and shows it to whoever may list jobs
         conceal = config.conceal
         train(job, config, words)
-    except Terminated as told:  # a spot instance is taken back: what was done is saved
-        print(told, file=sys.stderr)
+    except Terminated as termination:  # a spot instance is taken back: what was done is saved
+        print(termination, file=sys.stderr)
     except BreedlabError as error:
-        if not error.told:  # another process has said why
+        if not error.reported:  # another process has said why
             print(error, file=sys.stderr)
             jobs.report_failure(output, conceal(str(error)))
         return error.exit_code

@@ -56,20 +56,20 @@ def run(
         raise UsageError("run: got both a config and a run to resume; expected one of them")
     place = None if resume is None else Path(resume)
     if place is not None:
-        chosen = resumed(place, list(overrides), dry_run=False)
+        run_config = resumed(place, list(overrides), dry_run=False)
     else:
-        chosen = configure(*overrides) if config is None else config
-    if chosen.dry_run:
+        run_config = configure(*overrides) if config is None else config
+    if run_config.dry_run:
         raise UsageError("dry_run: got true; expected false, since run() runs the experiment")
-    if not chosen.backend.wait:
+    if not run_config.backend.wait:
         raise UsageError(
             "backend.wait: got false; expected true, since run() returns the finished run"
         )
-    where = backend(chosen)
+    where = backend(run_config)
     words = list(overrides)
     if place is None and config is None:
-        chosen, words = where.without_missing_extras(chosen, words)
-    summary = where.run(chosen, words, place, callbacks)
+        run_config, words = where.without_missing_extras(run_config, words)
+    summary = where.run(run_config, words, place, callbacks)
     return Run(summary["run"])
 
 

@@ -55,7 +55,7 @@ class _Count(MofNCompleteColumn):
 class Report(Protocol):
     """A callback that reports how far a task is."""
 
-    def __call__(self, done: int, total: int) -> None: ...
+    def __call__(self, count: int, total: int) -> None: ...
 
 
 def stage(text: str) -> None:
@@ -78,9 +78,9 @@ _FIRST_LINE_S, _LINE_S = 2.0, 30.0
 """Seconds until the first progress line and between lines, without a terminal."""
 
 
-def _so_far(done: int, total: int, seconds: float) -> str:
-    remaining = round(seconds * (total - done) / done)
-    return f"{done:,} of {total:,}, about {remaining // 60} min {remaining % 60} s left"
+def _so_far(count: int, total: int, seconds: float) -> str:
+    remaining = round(seconds * (total - count) / count)
+    return f"{count:,} of {total:,}, about {remaining // 60} min {remaining % 60} s left"
 
 
 @contextmanager
@@ -110,13 +110,13 @@ def progress(title: str, aside: bool = False) -> Iterator[Report]:
     with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
         task = bars.add_task(title, total=None)
 
-        def report(done: int, total: int) -> None:
-            last[0] = done
-            bars.update(task, completed=done, total=total)
+        def report(count: int, total: int) -> None:
+            last[0] = count
+            bars.update(task, completed=count, total=total)
             now = time.monotonic()
-            if not screen.is_terminal and now >= next_line[0] and 0 < done < total:
+            if not screen.is_terminal and now >= next_line[0] and 0 < count < total:
                 next_line[0] = now + _LINE_S
-                screen.print(f"  {title}: {_so_far(done, total, now - started)}", markup=False)
+                screen.print(f"  {title}: {_so_far(count, total, now - started)}", markup=False)
 
         yield report
     if last[0] and not aside:

@@ -44,7 +44,7 @@ class Lost(BreedlabError):
     code = "BL303"
 
     exit_code = 1
-    told = True
+    reported = True
 
 
 def world() -> int:
@@ -91,7 +91,7 @@ def joined() -> Iterator[None]:
     try:
         yield
     except BreedlabError as error:
-        error.told = not _first_to_fail()
+        error.reported = not _first_to_fail()
         raise
     except Exception as error:
         if not _first_to_fail():

@@ -68,7 +68,7 @@ class BreedlabError(Exception):
     code = ""
     """A key of `CODES`; empty for what is not an error, such as SIGTERM."""
     exit_code = 2
-    told = False
+    reported = False
     """Whether another process of the same run has already printed it."""
 
     def shown(self) -> str:

@@ -64,9 +64,9 @@ def in_threads(work: Callable[[_In], _Out], items: Iterable[_In]) -> Iterator[_O
         queue = iter(items)
         window = [pool.submit(work, item) for item in islice(queue, _AHEAD)]
         while window:
-            done = window.pop(0).result()
+            result = window.pop(0).result()
             window += [pool.submit(work, item) for item in islice(queue, 1)]
-            yield done
+            yield result
 
 
 def heed() -> None:

@@ -109,7 +109,7 @@ def test_what_a_search_left_of_its_minutes_decides_the_epochs(
     config = configure("fine_tune.epochs=3")
     prepared = prepare(config, checked_images(config))
     tuned = fine_tune(prepared, config, here, Fitted(1, "its one epoch", 1, 0.5), 0.001)
-    assert tuned.config is None and tuned.told == {"epochs": 0, "kept": False}
+    assert tuned.config is None and tuned.metrics == {"epochs": 0, "kept": False}
     assert "raise tuner.minutes" in " ".join(capsys.readouterr().out.split())
 
 
@@ -120,7 +120,7 @@ def test_a_single_epoch_of_several_is_not_worth_its_time(
     prepared = prepare(config, checked_images(config))
     monkeypatch.setattr("breedlab.pipeline.fine_tuning._seconds_an_epoch", lambda *_: 10.0)
     tuned = fine_tune(prepared, config, here, Fitted(1, "its one epoch", 1, 0.0), 19.0)
-    assert tuned.told == {"epochs": 0, "kept": False}
+    assert tuned.metrics == {"epochs": 0, "kept": False}
 
 
 def test_timing_a_step_counts_and_a_tenth_is_left_for_the_test(
@@ -139,7 +139,7 @@ def test_timing_a_step_counts_and_a_tenth_is_left_for_the_test(
     monkeypatch.setattr(fine_tuning, "_seconds_an_epoch", ten_seconds)
     head_to(here, prepared.classifier(config))
     tuned = fine_tune(prepared, config, here, Fitted(1, "its one epoch", 1, 0.0), 52.0)
-    assert tuned.told["epochs"] == 2  # of 52 s, 32 are left, and 28.8 for training
+    assert tuned.metrics["epochs"] == 2  # of 52 s, 32 are left, and 28.8 for training
 
 
 @pytest.mark.parametrize(("epoch_seconds", "in_time"), [(None, True), (10.0, True), (20.0, False)])
@@ -170,7 +170,7 @@ def test_the_last_layers_train_where_there_is_no_time_for_all(
     monkeypatch.setattr("breedlab.pipeline.fine_tuning._seconds_an_epoch", seconds)
     head_to(here, prepared.classifier(config))
     tuned = fine_tune(prepared, config, here, Fitted(1, "its one epoch", 1, 0.0), 11.0)
-    assert tuned.told["freeze"] == "layer2" and tuned.told["epochs"] == 2
+    assert tuned.metrics["freeze"] == "layer2" and tuned.metrics["epochs"] == 2
     trained = torch.load(here / "fine_tune" / "checkpoints" / "last.ckpt", weights_only=True)
     for name, pretrained in prepared.backbone.network.named_parameters():
         moved = not torch.equal(pretrained, trained["state_dict"][f"classifier.backbone.{name}"])

@@ -78,7 +78,7 @@ def choose(content: Path, prepared: TrainingContext, quick: None) -> Select:
         # as several processes leave it after training; one of them exports
         data.shard = Shard(0, 2)
         found = select(content, serving(*wanted), data, device=CPU, seed=0)
-        record_engine(content, found.taken, found.as_dict())
+        record_engine(content, found.choice, found.as_dict())
         return found
 
     return run
@@ -156,14 +156,14 @@ def test_without_the_extra_it_says_how_to_get_it(
     choose: Select, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(openvino_export, "is_installed", lambda: False)
-    assert choose("auto", "fp32").taken == MODULE
+    assert choose("auto", "fp32").choice == MODULE
     assert "pip install 'breedlab[engines]'" in capsys.readouterr().out
 
 
 def test_autocast_is_measured_and_judged_like_any_other(choose: Select) -> None:
     """Without OpenVINO at hand; on machines without native bf16 it computes in fp32 and says so."""
     found = choose("eager", "bf16")
-    assert found.taken == Choice("eager", "bf16")
+    assert found.choice == Choice("eager", "bf16")
     module, mine = found.candidates
     assert module.agreement == 1.0 and mine.agreement is not None and mine.agreement >= 0.9
     assert set(module.milliseconds) == set(mine.milliseconds) == {1, 4}
@@ -186,7 +186,7 @@ def test_the_fastest_that_agrees_is_taken_and_only_its_file_is_kept(
     as_if_timed(monkeypatch, module=9.0, fp32=3.0, bf16=2.0, int8=1.0)
     monkeypatch.setattr(engine_selection, "multiplies_bf16", lambda device: False)
     found = choose()
-    assert found.taken == Choice("openvino", "fp32")
+    assert found.choice == Choice("openvino", "fp32")
     assert sorted(file.name for file in (content / "engines").iterdir()) == ["fp32.bin", "fp32.xml"]
     by_choice = {str(candidate.choice): candidate for candidate in found.candidates}
     refused, taken, module = (
@@ -196,7 +196,7 @@ def test_the_fastest_that_agrees_is_taken_and_only_its_file_is_kept(
     )
     assert refused.agreement is not None and refused.agreement < LEAST_AGREEMENT
     assert f"agrees with the module on {refused.agreement:.1%}" in refused.objection
-    assert taken.taken and taken.agreement == 1.0 and taken.right == module.right
+    assert taken.is_winner and taken.agreement == 1.0 and taken.right == module.right
     description = json.loads((content / "model.json").read_text())
     assert description["export"] == json.loads(json.dumps(found.as_dict()))
     assert description["export"]["photos"] == {"validation": 24, "calibration": 8}
@@ -221,7 +221,7 @@ def test_int8_that_was_refused_is_judged_again_with_its_worst_layers_in_fp32(
     monkeypatch.setattr(accuracy_control, "_controlled", lambda graph, *_: graph)
     found = choose()
     (int8,) = [each for each in found.candidates if each.choice.precision == "int8"]
-    assert found.taken == int8.choice and int8.agreement == 1.0
+    assert found.choice == int8.choice and int8.agreement == 1.0
     assert int8.as_dict()["verdict"] == "taken, the layers that lose most in fp32"
     assert "again" in capsys.readouterr().out
     assert [file.name for file in sorted((content / "engines").iterdir())] == [
@@ -235,7 +235,7 @@ def test_the_module_stays_where_nothing_is_faster(
     choose: Select, content: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     as_if_timed(monkeypatch, module=1.0, fp32=3.0)
-    assert choose("auto", "fp32").taken == MODULE
+    assert choose("auto", "fp32").choice == MODULE
     assert not list((content / "engines").iterdir())
     assert "openvino" not in (content / "code" / "requirements.txt").read_text()
 
@@ -245,10 +245,10 @@ def test_what_was_asked_for_by_name_is_exported_with_a_warning(
     choose: Select, content: Path, ruined: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = choose("openvino", "int8")
-    assert found.taken == Choice("openvino", "int8")
+    assert found.choice == Choice("openvino", "int8")
     said = capsys.readouterr().out
     assert "openvino int8 was asked for, and is exported, but it agrees with the module on" in said
-    assert Model(content, CPU).engine.choice == found.taken
+    assert Model(content, CPU).engine.choice == found.choice
 
 
 @needs_openvino
@@ -272,7 +272,7 @@ def test_a_network_that_cannot_be_converted_is_exported_all_the_same(
 
     monkeypatch.setattr(engine_selection, "progress", progress)
     monkeypatch.setattr(openvino_export, "convert", refuse)
-    assert choose("openvino", "fp32").taken == MODULE
+    assert choose("openvino", "fp32").choice == MODULE
     said = capsys.readouterr().out
     assert "openvino fp32 cannot be made (no such operation)" in said and "PyTorch answers" in said
     assert Model(content, CPU).engine.choice == MODULE
@@ -322,7 +322,7 @@ def test_int8_is_not_even_made_where_too_few_images_would_judge_it(
     assert (
         int8.engine is None and "24 validation images cannot judge it, at least" in int8.objection
     )
-    assert found.calibration == 0 and found.taken.precision != "int8"
+    assert found.calibration == 0 and found.choice.precision != "int8"
 
 
 @needs_openvino

@@ -47,7 +47,7 @@ def written(file: FeatureFile, age_s: float = 0) -> FeatureFile:
 def test_numpy_reads_what_is_written(tmp_path: Path) -> None:
     file = written(feature_file(tmp_path, "a"))
     assert np.array_equal(np.load(file.path), np.arange(2500, dtype=np.float32).reshape(10, 250))
-    assert file.is_whole() and not file.part.exists() and not file.done.exists()
+    assert file.is_whole() and not file.part.exists() and not file.marker.exists()
 
 
 def test_only_what_breedlab_made_is_deleted(

@@ -66,7 +66,7 @@ def test_a_resumed_run_ends_at_the_very_weights_of_an_unbroken_one(
 
     with pytest.raises(RuntimeError, match="cut"):
         train(prepared, config, tmp_path / "broken", Cut(2))
-    assert done(tmp_path / "broken") == Done(begun=True, epochs=2)
+    assert done(tmp_path / "broken") == Done(has_checkpoint=True, epochs=2)
     train(prepared, config, tmp_path / "broken")
 
     for name in ("last", "best"):

@@ -100,7 +100,7 @@ def test_views_of_a_frozen_backbone_that_is_computed_live(
 ) -> None:
     made = prepared("model.freeze=backbone", "cache.mode=off", "cache.views=2")
     live, kept = made.data(made.config), made.live_data(made.config)
-    assert set(vars(kept.kept["train"])) == {"evaluated", "decoded"}
+    assert set(vars(kept.caches["train"])) == {"evaluated", "decoded"}
     assert all(torch.equal(*pair) for pair in zip(batches(live), batches(kept), strict=True))
 
 
@@ -116,7 +116,7 @@ def test_what_takes_more_than_the_config_allows_is_decoded_every_epoch(
     prepared: Callable[..., TrainingContext], capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = prepared("cache.max_gb=0.0001")
-    assert made.live_data(made.config).kept == {}
+    assert made.live_data(made.config).caches == {}
     assert (
         "images are decoded every epoch: kept, they take 0.0 GB, cache.max_gb is 0.0001"
         in capsys.readouterr().out
@@ -138,7 +138,7 @@ def test_a_full_disk_stops_nothing_and_gets_its_room_back(
         return write(number, content)
 
     monkeypatch.setattr(feature_cache.os, "write", full)
-    assert made.live_data(made.config).kept == {}
+    assert made.live_data(made.config).caches == {}
     assert "has no room" in capsys.readouterr().out
     assert not list((tmp_path / "cache").glob("*.part"))
 

@@ -61,7 +61,7 @@ def test_scores_are_those_of_scikit_learn(images: int, width: int, classes: int,
     np.testing.assert_allclose(
         log_probabilities(solution, cached), by_scikit_learn(cached, c), atol=1e-3
     )
-    assert solution.c == c and solution.tried == 1
+    assert solution.c == c and solution.attempts == 1
 
 
 def test_balanced_classes_weigh_as_in_scikit_learn() -> None:
@@ -92,7 +92,7 @@ def test_the_penalty_is_the_one_that_validates_best() -> None:
             scores[np.arange(len(truth)), truth].mean()
         )
 
-    best = max(PENALTIES[: solution.tried], key=quality)
+    best = max(PENALTIES[: solution.attempts], key=quality)
     assert solution.c == best
     assert solution.valid["valid/top1"] == pytest.approx(quality(best)[0], abs=1e-6)
     assert solution.valid["valid/loss"] == pytest.approx(-quality(best)[1], abs=1e-4)

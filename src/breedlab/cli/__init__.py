@@ -90,7 +90,9 @@ def run(command: str) -> None:
         sys.stdout.flush()
     except BreedlabError as error:
         hint = _resume_hint(error) if isinstance(error, DiskFull) else ""
-        code = error.exit_code if error.told else _say(f"{error.shown()}{hint}", error.exit_code)
+        code = (
+            error.exit_code if error.reported else _say(f"{error.shown()}{hint}", error.exit_code)
+        )
     except KeyboardInterrupt as error:
         code = _say(f"interrupted{_resume_hint(error)}", 130)
     except BrokenPipeError:  # `... | head`: the reader is gone

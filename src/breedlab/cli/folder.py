@@ -84,9 +84,9 @@ def train_on(root: Path, words: list[str]) -> int:
     except SeveralLabels:  # which the proposal says
         how["multi"] = True
         images = survey(root, **how)
-    with progress("checking images") as done:
+    with progress("checking images") as update:
         report = check(
-            images, Path(requested.cache.dir, "checks"), on_bad_file="skip", progress=done
+            images, Path(requested.cache.dir, "checks"), on_bad_file="skip", progress=update
         )
     for line in describe(images, report):
         note(line)

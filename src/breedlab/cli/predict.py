@@ -203,8 +203,8 @@ def _shown(answers: Iterator[dict[str, Any]], count: int) -> Iterator[dict[str, 
 
     with progress("predicting", aside=True) as report:
         report(0, count)
-        for done, answer in enumerate(answers, 1):
-            report(done, count)
+        for number, answer in enumerate(answers, 1):
+            report(number, count)
             yield answer
 
 

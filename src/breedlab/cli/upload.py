@@ -50,9 +50,9 @@ def main(argv: list[str]) -> int:
         note(text)
     for text in images.left_out:
         warn(text)
-    with progress("checking images") as done:
+    with progress("checking images") as update:
         skip = "skip" if words.skip_bad else "error"
-        report = check(images, Path(".cache/activations/checks"), on_bad_file=skip, progress=done)
+        report = check(images, Path(".cache/activations/checks"), on_bad_file=skip, progress=update)
     for findings in (
         report.bad,
         report.conflicts,

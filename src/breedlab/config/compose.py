@@ -209,7 +209,7 @@ def _with_plain_names(mapping: str) -> str:
         r"(?:(?P<quote>[\"'])(?P<quoted>[^\"']+)(?P=quote)\s*:|(?P<bare>[^{},\"']*\S)\s*:(?=\s))"
     )
     return name.sub(
-        lambda found: f"{found['before']}{_escaped(found['quoted'] or found['bare'])}:", mapping
+        lambda match: f"{match['before']}{_escaped(match['quoted'] or match['bare'])}:", mapping
     )
 
 

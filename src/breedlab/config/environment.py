@@ -113,8 +113,8 @@ def _escaped(texts: Any) -> Any:
         return [_escaped(each) for each in texts]
     if not isinstance(texts, str):
         return texts
-    text = re.sub(r"(\\*)\$\{oc\.env:", lambda found: rf"{found[1] * 2}\${{oc.env:", texts)
-    text = re.sub(rf"(\\+){_MARK}", lambda found: f"{found[1] * 2}{_MARK}", text)
+    text = re.sub(r"(\\*)\$\{oc\.env:", lambda match: rf"{match[1] * 2}\${{oc.env:", texts)
+    text = re.sub(rf"(\\+){_MARK}", lambda match: f"{match[1] * 2}{_MARK}", text)
     return text.replace(_MARK, "$")
 
 
@@ -249,4 +249,4 @@ def concealed(text: str, pairs: Mapping[str, str]) -> str:
         return text
     longest_first = sorted(pairs, key=len, reverse=True)
     # In one go, since a text may hold another value.
-    return re.sub("|".join(map(re.escape, longest_first)), lambda found: pairs[found[0]], text)
+    return re.sub("|".join(map(re.escape, longest_first)), lambda match: pairs[match[0]], text)

@@ -137,10 +137,10 @@ def warmup_fits(optim: Optim, trainer: Trainer) -> Iterator[Problem]:
             f"got {optim.warmup_epochs:g}; expected 0, since one_cycle warms up by itself",
         )
     elif optim.warmup_epochs >= trainer.max_epochs:
-        got = f"got {optim.warmup_epochs:g}"
+        message = f"got {optim.warmup_epochs:g}"
         yield Problem(
             "optim.warmup_epochs",
-            f"{got}; expected less than trainer.max_epochs ({trainer.max_epochs})",
+            f"{message}; expected less than trainer.max_epochs ({trainer.max_epochs})",
         )
 
 
@@ -212,12 +212,12 @@ RULES: tuple[Rule, ...] = (
 
 def problems(sections: Mapping[str, Any]) -> list[Problem]:
     """Return the rules' problems, for those sections that are valid on their own."""
-    broken: list[Problem] = []
+    violations: list[Problem] = []
     for rule in RULES:
         names = inspect.signature(rule).parameters
         if all(name in sections for name in names):
-            broken += rule(**{name: sections[name] for name in names})
-    return [_with_code(problem) for problem in broken]
+            violations += rule(**{name: sections[name] for name in names})
+    return [_with_code(problem) for problem in violations]
 
 
 def _with_code(problem: Problem) -> Problem:

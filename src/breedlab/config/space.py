@@ -58,9 +58,9 @@ Space = dict[str, Dimension]
 class SpaceError(ValueError):
     """A dimension that means nothing. `path` is its config path."""
 
-    def __init__(self, path: str, given: Any, expected: str) -> None:
-        super().__init__(f"{path}: got {given!r}; expected {expected}")
-        self.path, self.given, self.expected = path, given, expected
+    def __init__(self, path: str, value: Any, expected: str) -> None:
+        super().__init__(f"{path}: got {value!r}; expected {expected}")
+        self.path, self.value, self.expected = path, value, expected
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -270,7 +270,7 @@ def _space_problems(tree: Tree, config: Config | None, own: list[Problem]) -> li
     ):
         return []
     problems: list[Problem] = []
-    seen: set[str] = set()
+    paths: set[str] = set()
     allowed = _searched(tuner.get("strategy"))
     for path, description in leaves(tuner["space"]):
         where = f"tuner.space.{path}"
@@ -284,13 +284,13 @@ def _space_problems(tree: Tree, config: Config | None, own: list[Problem]) -> li
             )
         elif not isinstance(tree.get(path.split(".")[0]), dict):
             continue  # the section itself is missing, which is reported
-        elif path in seen:
+        elif path in paths:
             problems.append(
                 Problem(where, "is given twice, once nested and once dotted; expected once")
             )
         else:
             problems += _dimension_problems(tree, config, path, description, own)
-        seen.add(path)
+        paths.add(path)
     return problems
 
 
@@ -301,7 +301,7 @@ def _dimension_problems(
         dimension = read_dimension(path, description)
     except SpaceError as error:
         return [
-            Problem(f"tuner.space.{error.path}", f"got {error.given!r}; expected {error.expected}")
+            Problem(f"tuner.space.{error.path}", f"got {error.value!r}; expected {error.expected}")
         ]
     problems = []
     partner = _partner(tree, path)

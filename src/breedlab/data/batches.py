@@ -141,14 +141,14 @@ class TrainingLoader(DataLoader[Any]):
     Lightning keeps `state_dict` in its checkpoints.
     """
 
-    done = 0
+    position = 0
     """Batches of the epoch that were handed out."""
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         # A generator: workers begin at the first batch, by which time Lightning has set the epoch.
-        self.done = self.batches.start
+        self.position = self.batches.start
         for batch in super().__iter__():
-            self.done += 1
+            self.position += 1
             yield batch
 
     @property
@@ -157,7 +157,7 @@ class TrainingLoader(DataLoader[Any]):
         return self.batch_sampler
 
     def state_dict(self) -> dict[str, int]:
-        return {"epoch": self.batches.epoch, "done": self.done}
+        return {"epoch": self.batches.epoch, "done": self.position}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         whole = state["done"] >= len(self)

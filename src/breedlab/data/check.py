@@ -87,12 +87,14 @@ def check(
         DataError: Naming all that is wrong: flaws and classes without an image left always, broken
             and leaked files under `error`.
     """
-    seen = _read_all(images, memory, progress)
-    bad = tuple(Finding(p.path, seen[p.path].problem) for p in _all(images) if seen[p.path].problem)
-    conflicts = _conflicts(images, seen)
-    leaks = _leaks(images, seen, {finding.path for finding in conflicts})
-    broken = {finding.path for finding in (*bad, *conflicts, *leaks)}
-    leaks = (*leaks, *_straddling(images, broken))
+    facts = _read_all(images, memory, progress)
+    bad = tuple(
+        Finding(p.path, facts[p.path].problem) for p in _all(images) if facts[p.path].problem
+    )
+    conflicts = _conflicts(images, facts)
+    leaks = _leaks(images, facts, {finding.path for finding in conflicts})
+    excluded = {finding.path for finding in (*bad, *conflicts, *leaks)}
+    leaks = (*leaks, *_straddling(images, excluded))
     # two copies in train are no fault of the user's
     shared = tuple(leak for leak in leaks if not leak.own_cut)
     dropped = {finding.path for finding in (*bad, *conflicts, *leaks)}
@@ -107,13 +109,13 @@ def check(
         # Where files are left out, they are named only if too little is left for that.
         errors = (bad, conflicts, shared) if missing or not skip else ((), (), ())
         raise _refusal(clean, *errors, lacking, len(leaks) - len(shared), memory, skip=skip)
-    traits = {p.path: trait for p in _all(clean) if (trait := seen[p.path].traits)}
-    notes = (*_warnings(clean), *_near_duplicates(clean, seen), *odd_images(traits))
-    return Report(clean, bad, leaks, notes, _fingerprint(clean, seen), conflicts)
+    traits = {p.path: trait for p in _all(clean) if (trait := facts[p.path].traits)}
+    notes = (*_warnings(clean), *_near_duplicates(clean, facts), *odd_images(traits))
+    return Report(clean, bad, leaks, notes, _fingerprint(clean, facts), conflicts)
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Facts:
     digest: str
     problem: str
     hash: str = ""
@@ -125,28 +127,28 @@ def _all(images: ImageSet) -> Iterator[LabeledImage]:
         yield from images.splits[split]
 
 
-def _read_all(images: ImageSet, memory: Path, progress: Progress | None) -> dict[Path, _Seen]:
+def _read_all(images: ImageSet, memory: Path, progress: Progress | None) -> dict[Path, _Facts]:
     book = memory / f"{hashlib.sha256(os.fsencode(images.root.resolve())).hexdigest()[:16]}.json"
     results: dict[str, list[object]] = _load(book)
     stamps = {image.path: _stamp(image.path) for image in _all(images)}
     fresh = [path for path, stamp in stamps.items() if results.get(str(path), [None])[0] != stamp]
     if fresh:
         try:
-            for done, (path, seen) in enumerate(
+            for number, (path, facts) in enumerate(
                 zip(fresh, hardware.in_threads(_read, fresh), strict=True), 1
             ):
-                traits = astuple(seen.traits) if seen.traits else ()
-                results[str(path)] = [stamps[path], seen.digest, seen.problem, seen.hash, traits]
+                traits = astuple(facts.traits) if facts.traits else ()
+                results[str(path)] = [stamps[path], facts.digest, facts.problem, facts.hash, traits]
                 if progress:
-                    progress(done, len(fresh))
+                    progress(number, len(fresh))
         finally:  # after a stop, the next start reads only the rest
             _save(book, results)
-    return {path: _seen(results[str(path)]) for path in stamps}
+    return {path: _facts(results[str(path)]) for path in stamps}
 
 
-def _seen(entry: list[Any]) -> _Seen:
+def _facts(entry: list[Any]) -> _Facts:
     _, digest, problem, hash_, traits = entry
-    return _Seen(digest, problem, hash_, Traits(*traits) if traits else None)
+    return _Facts(digest, problem, hash_, Traits(*traits) if traits else None)
 
 
 def _load(book: Path) -> dict[str, list[object]]:
@@ -175,30 +177,30 @@ def _stamp(path: Path) -> str:
     return f"{_VERSION}{readable}/{status.st_size}/{status.st_mtime_ns}"
 
 
-def _read(path: Path) -> _Seen:
+def _read(path: Path) -> _Facts:
     try:
         data = read_image(path)
     except ImageError as error:
-        return _Seen("", str(error))
+        return _Facts("", str(error))
     except OSError as error:
-        return _Seen("", f"cannot be read ({error.strerror})")
+        return _Facts("", f"cannot be read ({error.strerror})")
     digest = hashlib.blake2b(data, digest_size=16).hexdigest()
     try:
         pixels = decode(data)
     except ImageError as error:
-        return _Seen(digest, str(error))
-    return _Seen(digest, "", difference_hash(pixels), traits_of(pixels))
+        return _Facts(digest, str(error))
+    return _Facts(digest, "", difference_hash(pixels), traits_of(pixels))
 
 
-def _conflicts(images: ImageSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]:
+def _conflicts(images: ImageSet, facts: dict[Path, _Facts]) -> tuple[Finding, ...]:
     """Find images that are in two classes; a split that was cut from train counts as train, since
     their images were in one folder."""
     copies: dict[tuple[str, str], list[LabeledImage]] = {}
     for split in SPLITS:
         folder = "train" if split in images.cut else split
         for image in images.splits[split]:
-            if not seen[image.path].problem:
-                copies.setdefault((folder, seen[image.path].digest), []).append(image)
+            if not facts[image.path].problem:
+                copies.setdefault((folder, facts[image.path].digest), []).append(image)
     findings = []
     for same in copies.values():
         for image in same:
@@ -210,7 +212,7 @@ def _conflicts(images: ImageSet, seen: dict[Path, _Seen]) -> tuple[Finding, ...]
 
 
 def _leaks(
-    images: ImageSet, seen: dict[Path, _Seen], conflicting: set[Path]
+    images: ImageSet, facts: dict[Path, _Facts], conflicting: set[Path]
 ) -> tuple[Finding, ...]:
     """Find images that are in two splits. The test split is kept whole: what it shares with
     training is a leak of the training split."""
@@ -218,9 +220,9 @@ def _leaks(
     findings = []
     for split in ("test", "valid", "train"):
         for image in images.splits[split]:
-            if seen[image.path].problem or image.path in conflicting:
+            if facts[image.path].problem or image.path in conflicting:
                 continue
-            other_split, other = first.setdefault(seen[image.path].digest, (split, image.path))
+            other_split, other = first.setdefault(facts[image.path].digest, (split, image.path))
             if other_split != split:
                 reason = f"is the same image as {other} of the {other_split} split"
                 findings.append(
@@ -245,13 +247,13 @@ def _straddling(images: ImageSet, passed_over: set[Path]) -> Iterator[Finding]:
                 )
 
 
-def _lacking(images: ImageSet, kept: ImageSet) -> Iterator[str]:
+def _lacking(images: ImageSet, clean: ImageSet) -> Iterator[str]:
     """Yield what is missing once broken and leaked files are left out; what was missing before is
     among the flaws."""
     for split in SPLITS:
-        if not kept.splits[split]:
+        if not clean.splits[split]:
             yield f"{images.root}: no usable image is left in the {split} split"
-    counts = zip(images.classes, images.counts("train"), kept.counts("train"), strict=True)
+    counts = zip(images.classes, images.counts("train"), clean.counts("train"), strict=True)
     empty = [name for name, before, now in counts if before and not now]
     if empty:
         yield f"{images.root}: no usable training image is left of {listed(empty)}"
@@ -334,12 +336,12 @@ def _warnings(images: ImageSet) -> Iterator[str]:
         )
 
 
-def _near_duplicates(image_set: ImageSet, seen: dict[Path, _Seen]) -> list[str]:
+def _near_duplicates(image_set: ImageSet, facts: dict[Path, _Facts]) -> list[str]:
     """Say which images are nearly the same and are in two classes, or in two splits, where they
     make a test easier."""
     images = [(split, image) for split in SPLITS for image in image_set.splits[split]]
-    hashes = [seen[image.path].hash for _, image in images]
-    digests = [seen[image.path].digest for _, image in images]
+    hashes = [facts[image.path].hash for _, image in images]
+    digests = [facts[image.path].digest for _, image in images]
     pairs = []
     for one, other in near_pairs(hashes):
         if digests[one] != digests[other]:  # identical files are reported as copies
@@ -359,10 +361,10 @@ def _near_duplicates(image_set: ImageSet, seen: dict[Path, _Seen]) -> list[str]:
     return lines
 
 
-def _fingerprint(images: ImageSet, seen: dict[Path, _Seen]) -> str:
+def _fingerprint(images: ImageSet, facts: dict[Path, _Facts]) -> str:
     digest = hashlib.sha256("\0".join(images.classes).encode())
     for split in SPLITS:
         for image in images.splits[split]:
             labels = "+".join(map(str, image.classes))
-            digest.update(f"{split}/{labels}/{seen[image.path].digest}".encode())
+            digest.update(f"{split}/{labels}/{facts[image.path].digest}".encode())
     return digest.hexdigest()[:32]

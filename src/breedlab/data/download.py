@@ -57,8 +57,8 @@ class Archive:
 class Progress(Protocol):
     """Told how far one stage is."""
 
-    def __call__(self, done: int, total: int) -> None:
-        """Report progress, `done` of `total`: bytes of a download, files of an extraction."""
+    def __call__(self, count: int, total: int) -> None:
+        """Report progress, `count` of `total`: bytes of a download, files of an extraction."""
 
 
 def fetch(
@@ -83,7 +83,7 @@ def fetch(
     # The absolute path also makes messages clear and puts a linked root's files on the disk it
     # links to.
     root = root.resolve()
-    report = progress or (lambda stage, done, total: None)
+    report = progress or (lambda stage, count, total: None)
     zip_file = _beside(root, ".zip")
     part = _beside(zip_file, ".part")
     try:
@@ -224,12 +224,12 @@ def _extract(zip_file: Path, root: Path, folder: str, report: Progress) -> None:
             need = sum(entry.file_size + 4096 for entry in members)
             _require_space(root.parent, need, f"to unpack {zip_file}")
             report(0, len(members))
-            for done, (entry, path) in enumerate(members.items(), start=1):
+            for number, (entry, path) in enumerate(members.items(), start=1):
                 target = unpacked / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with _reading(zip_file), archive.open(entry) as source, target.open("wb") as out:
                     shutil.copyfileobj(source, out)
-                report(done, len(members))
+                report(number, len(members))
         if root.exists():
             root.rmdir()  # empty, and in the way of the rename on Windows
         unpacked.rename(root)

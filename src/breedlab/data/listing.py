@@ -165,7 +165,7 @@ def find_images(folder: Path, leftovers: Leftovers | None = None) -> list[Path]:
 def _walk(folder: Path, leftovers: Leftovers | None) -> Iterator[tuple[str, list[str]]]:
     """Yield folders and their files, each folder once: a link back into its own folder would loop
     forever."""
-    seen = {os.path.realpath(folder)}
+    real_paths = {os.path.realpath(folder)}
     for parent, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         entered = []
         for name in sorted(folders):
@@ -173,8 +173,8 @@ def _walk(folder: Path, leftovers: Leftovers | None) -> Iterator[tuple[str, list
                 _count_litter(leftovers, name)
                 continue
             path = os.path.realpath(os.path.join(parent, name))
-            if path not in seen:
-                seen.add(path)
+            if path not in real_paths:
+                real_paths.add(path)
                 entered.append(name)
         folders[:] = entered
         yield parent, files

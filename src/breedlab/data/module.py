@@ -87,7 +87,7 @@ class ImageDataset(Dataset[tuple[torch.Tensor, Target]]):
         evaluation: The transform of view 0.
         training: Of the other views.
         seed: Decides their draws.
-        kept: Images that need not be decoded again.
+        cache: Images that need not be decoded again.
         classes: How many there are; needed where images have several.
     """
 
@@ -97,12 +97,12 @@ class ImageDataset(Dataset[tuple[torch.Tensor, Target]]):
         evaluation: EvalTransform,
         training: TrainTransform | None = None,
         seed: int = 0,
-        kept: KeptImages | None = None,
+        cache: KeptImages | None = None,
         classes: int = 0,
     ) -> None:
         self.images, self.evaluation, self.training, self.seed = images, evaluation, training, seed
         self.classes = classes
-        self.kept = KeptImages() if kept is None else kept
+        self.cache = KeptImages() if cache is None else cache
 
     def __len__(self) -> int:
         return len(self.images)
@@ -112,12 +112,12 @@ class ImageDataset(Dataset[tuple[torch.Tensor, Target]]):
         image = self.images[index]
         target = target_of(image, self.classes)
         if view == 0 or self.training is None:
-            if self.kept.evaluated is not None:
-                return to_tensor(self.kept.evaluated[index]), target
+            if self.cache.evaluated is not None:
+                return to_tensor(self.cache.evaluated[index]), target
             return self.evaluation(read_pixels(image.path)), target
-        kept = self.kept.decoded
-        pixels = read_pixels(image.path) if kept is None else kept[index]
-        original = None if kept is None else kept.original_size(index)
+        cache = self.cache.decoded
+        pixels = read_pixels(image.path) if cache is None else cache[index]
+        original = None if cache is None else cache.original_size(index)
         # not fork_rng with manual_seed, which reseeds the GPU as well
         before = torch.default_generator.get_state()
         torch.default_generator.manual_seed(mixed_seed(self.seed, view, index))
@@ -197,11 +197,11 @@ class ImageData(lightning.LightningDataModule):
         evaluation: EvalTransform,
         seed: int,
         frozen_views: int | None,
-        kept: Mapping[str, KeptImages] | None = None,
+        caches: Mapping[str, KeptImages] | None = None,
     ) -> None:
         super().__init__()
         self.images, self.data, self.evaluation, self.seed = images, data, evaluation, seed
-        self.kept = kept or {}
+        self.caches = caches or {}
         self.views = Views(frozen_views, data.augment)
         self.training = (
             None
@@ -219,7 +219,7 @@ class ImageData(lightning.LightningDataModule):
             self.evaluation,
             self.training,
             self.seed,
-            self.kept.get(split),
+            self.caches.get(split),
             len(self.images.classes),
         )
 
@@ -256,10 +256,10 @@ class ImageData(lightning.LightningDataModule):
         Indices are taken in the order given.
         """
         dataset = self.dataset(split)
-        chosen = (
+        positions = (
             range(start + shard.rank, len(dataset), shard.world) if indices is None else indices
         )
-        keys = [(view, index) for index in chosen]
+        keys = [(view, index) for index in positions]
         return DataLoader(dataset, batch_size=batch_size, sampler=keys, **self._loading(batch_size))
 
     def stream(

@@ -234,7 +234,7 @@ def _write_images(
     progress: Callable[[int, int], None] | None,
 ) -> None:
     names = breed_names(classes)
-    total, done = classes * sum(counts.values()), 0
+    total, number = classes * sum(counts.values()), 0
     for s, split in enumerate(_SPLITS):
         for breed, name in enumerate(names):
             home = folder / split / f"{breed + 1:03d}.{name.replace(' ', '_')}"
@@ -244,6 +244,6 @@ def _write_images(
                 draw_dog(breed, image_seed, size).save(
                     home / f"{i + 1:04d}.jpg", "JPEG", quality=90
                 )
-                done += 1
+                number += 1
                 if progress is not None:
-                    progress(done, total)
+                    progress(number, total)

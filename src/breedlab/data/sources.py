@@ -132,7 +132,7 @@ class ArchiveSource(Source):
         stage(f"Fetching {self.url}")
         archive = Archive(url=self.url, bytes=self.bytes, folder=self.folder)
         with progress("download") as report:
-            fetch(archive, root, progress=lambda _stage, done, total: report(done, total))
+            fetch(archive, root, progress=lambda _stage, count, total: report(count, total))
 
     def expected(self) -> Expected:
         how = f"will be downloaded ({self.bytes / 1e9:.1f} GB from {self.url})"

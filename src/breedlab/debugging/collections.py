@@ -87,10 +87,10 @@ def hook_from_json(source: Path, folder: Path, network: nn.Module) -> RunHook:
         folder.rmdir()
         folder.symlink_to(place, target_is_directory=True)
 
-    def made(**given: Any) -> RunHook:
-        return RunHook(**{**given, "out_dir": str(place or folder)})
+    def make_hook(**settings: Any) -> RunHook:
+        return RunHook(**{**settings, "out_dir": str(place or folder)})
 
-    hook: RunHook = create_hook_from_json_config(made, str(source))
+    hook: RunHook = create_hook_from_json_config(make_hook, str(source))
     for name, pattern in _patterns(network).items():
         if name in hook.include_collections and not hook.get_collection(name).include_regex:
             hook.get_collection(name).include(pattern)

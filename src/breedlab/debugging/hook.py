@@ -33,7 +33,7 @@ class RunHook(Hook):  # type: ignore[misc]
     Only modules whose output is saved get hooks, and frozen parameters are not saved.
     """
 
-    def __init__(self, **given: Any) -> None:
+    def __init__(self, **settings: Any) -> None:
         self.on_failure: Callable[[Exception], None] = lambda error: None
         self.own: dict[str, list[Kind]] = {}
         self.loss: nn.Module | None = None
@@ -47,7 +47,7 @@ class RunHook(Hook):  # type: ignore[misc]
         self._bounds: tuple[float, float] | None = None
         # an earlier hook's mishap is no reason to record nothing now
         error_handling_agent.disable_smdebug = False
-        super().__init__(**given)
+        super().__init__(**settings)
         # It would keep the network alive, and write into a folder that may be gone, when Python
         # ends.
         atexit.unregister(self._cleanup)

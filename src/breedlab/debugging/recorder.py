@@ -59,7 +59,7 @@ class Recorder(lightning.Callback):
         self.hook: RunHook | None = None
         self.ended = ""
         self._watch: RuleRunner | None = None
-        self._told: set[str] = set()
+        self._reported_rules: set[str] = set()
         self._failed = False
         self._trained: frozenset[str] = frozenset()
         self._reserve = 0
@@ -135,7 +135,7 @@ class Recorder(lightning.Callback):
         try:
             if self._watch is None:
                 self._watch = RuleRunner(self.run, self.config.rules)
-                self._watch.told |= self._told
+                self._watch.reported_rules |= self._reported_rules
             actions = [(verdict, self._watch.action(verdict)) for verdict in self._watch.look()]
         except Exception as error:
             self._give_up(error)
@@ -165,7 +165,7 @@ class Recorder(lightning.Callback):
         if self._failed or not trainer.is_global_zero:
             return
         self._trained = _trained(pl_module)
-        already_told = set() if self._watch is None else self._watch.told
+        already_reported = set() if self._watch is None else self._watch.reported_rules
         self._reserve = _bytes_to_come(pl_module.classifier)
         self._refuse_without_room()
         if self._failed:
@@ -178,7 +178,7 @@ class Recorder(lightning.Callback):
             self.hook.register(pl_module.classifier, pl_module.entry, pl_module.criterion)
         except Exception as error:
             self._give_up(error)
-        self._watch, self._told = None, already_told  # a new folder is a new trial
+        self._watch, self._reported_rules = None, already_reported  # a new folder is a new trial
 
     def _made(self, pl_module: Any) -> RunHook:
         from breedlab.debugging import collections

@@ -85,18 +85,18 @@ class RuleRunner:
 
         self.tape, classes = TensorLog(opened(run)), class_names(run)
         self.rules = rules_over(self.tape, limits, classes)
-        self.told: set[str] = set()
+        self.reported_rules: set[str] = set()
 
     def look(self) -> list[Verdict]:
         """Return the results of rules that fired for the first time since the last call."""
         self.tape.refresh()
         triggers = []
         for rule in self.rules:
-            if rule.name not in self.told:
+            if rule.name not in self.reported_rules:
                 rule.catch_up()
                 verdict = rule.verdict()
                 if verdict.verdict == TRIGGERED:
-                    self.told.add(rule.name)
+                    self.reported_rules.add(rule.name)
                     triggers.append(verdict)
         return triggers
 

@@ -117,9 +117,9 @@ def _write_in_the_step() -> None:
 
     class SynchronousWriter(event_file_writer.EventFileWriter):  # type: ignore[misc]
         def __init__(
-            self, path: str, index_writer: Any = None, verbose: bool = False, **given: Any
+            self, path: str, index_writer: Any = None, verbose: bool = False, **options: Any
         ) -> None:
-            checked = given.get("write_checksum", False)
+            checked = options.get("write_checksum", False)
             self._ev_writer = event_file_writer.EventsWriter(path, index_writer, verbose, checked)
             self._ev_writer.init()
 

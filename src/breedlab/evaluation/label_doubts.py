@@ -68,19 +68,19 @@ def doubts(probabilities: torch.Tensor, targets: torch.Tensor) -> Doubts:
         probabilities: From `out_of_fold_labels`.
         targets: Zeros and ones, (n, classes).
     """
-    given = targets > 0.5
-    own = torch.where(given, probabilities, 1 - probabilities)
-    share = given.float().mean(0)
+    has_label = targets > 0.5
+    own = torch.where(has_label, probabilities, 1 - probabilities)
+    share = has_label.float().mean(0)
     guessing = torch.maximum(share, 1 - share)
     right = (own > 0.5).float().mean(0)
-    few = torch.minimum(given.sum(0), (~given).sum(0)) < FOLDS
+    few = torch.minimum(has_label.sum(0), (~has_label).sum(0)) < FOLDS
     judged = (right >= (1 + guessing) / 2) & ~few
     # Confident learning (Northcutt et al. 2021): an image is counted for an answer if its
     # probability is at least the average of the images with that label.
-    average_yes = (probabilities * given).sum(0) / given.sum(0)
-    average_no = ((1 - probabilities) * ~given).sum(0) / (~given).sum(0)
+    average_yes = (probabilities * has_label).sum(0) / has_label.sum(0)
+    average_no = ((1 - probabilities) * ~has_label).sum(0) / (~has_label).sum(0)
     other = 1 - own
-    counted_for_other = other >= torch.where(given, average_no, average_yes)
-    counted_for_own = own >= torch.where(given, average_yes, average_no)
+    counted_for_other = other >= torch.where(has_label, average_no, average_yes)
+    counted_for_own = own >= torch.where(has_label, average_yes, average_no)
     wrong = counted_for_other & (~counted_for_own | (other > own))
     return Doubts(own, (own < 0.5) & judged, wrong & judged, judged)

@@ -29,14 +29,14 @@ class LabelAnswers:
     Attributes:
         probabilities: Of each class.
         targets: 1 for the image's classes, else 0.
-        given: Whether the image was given the label.
+        predicted: Whether the image was given the label.
         losses: Binary cross-entropy in nats.
         losses_if_flipped: The same if the label were the opposite.
     """
 
     probabilities: Array
     targets: Array
-    given: Array
+    predicted: Array
     losses: Array
     losses_if_flipped: Array
 
@@ -112,7 +112,7 @@ def label_intervals(
         )
     counts = [_with_one(extra, [one.counts for one in every], how) for how in range(3)]
     if "f1" in values:
-        there = (answers.given | (answers.targets > 0)).any(axis=0)
+        there = (answers.predicted | (answers.targets > 0)).any(axis=0)
         if there.any():
             means = [multi_label.f1(*_parts(each[there])).mean(axis=0) for each in counts]
             intervals["f1"] = _clipped(interval_of(values["f1"], *means))
@@ -147,7 +147,7 @@ def _drawn(answers: LabelAnswers, seed: int) -> _Extra:
 
 def _of_class(answers: LabelAnswers, extra: _Extra, index: int) -> _OfClass:
     scores = answers.probabilities[:, index]
-    predicted = answers.given[:, index].astype(float)
+    predicted = answers.predicted[:, index].astype(float)
     right = predicted[extra.image]
     own = answers.targets[:, index]
     masses = [
@@ -185,7 +185,7 @@ def _losses(answers: LabelAnswers, extra: _Extra) -> tuple[Array, Array, Array]:
     classes = answers.targets.shape[1]
     of_image = answers.losses.mean(axis=1)
     place = extra.image, extra.label
-    is_right = answers.given[place] == (answers.targets[place] > 0)
+    is_right = answers.predicted[place] == (answers.targets[place] > 0)
     own, flipped = answers.losses[place], answers.losses_if_flipped[place]
     rest = of_image[extra.image] - own / classes
     total, mass = extra.weights @ of_image, extra.weights.sum(axis=1)

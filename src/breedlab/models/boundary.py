@@ -62,13 +62,13 @@ def modules_through(network: nn.Module, stage: str, side: int) -> set[str]:
         side: Pixels; any size that the network accepts.
     """
     order: list[str] = []
-    done: list[str] | None = None
+    names: list[str] | None = None
     handles = []
 
     def ended(*_: Any) -> None:
-        nonlocal done
-        if done is None:
-            done = list(order)
+        nonlocal names
+        if names is None:
+            names = list(order)
 
     for name, module in network.named_modules():
         handles.append(module.register_forward_pre_hook(lambda *_, name=name: order.append(name)))
@@ -83,8 +83,8 @@ def modules_through(network: nn.Module, stage: str, side: int) -> set[str]:
             handle.remove()
         for module in training:
             module.training = True
-    assert done is not None, f"{stage} did not run"
-    return {name for name in done if name and not stage.startswith(f"{name}.")}
+    assert names is not None, f"{stage} did not run"
+    return {name for name in names if name and not stage.startswith(f"{name}.")}
 
 
 class _StageTracer(fx.Tracer):

@@ -131,14 +131,14 @@ def load(network: nn.Module, stored: StoredWeights, name: str, last: Iterable[st
     if missing or reshaped or foreign:
         raise BackboneError(_misfit(stored, name, prefix, own, theirs, missing, reshaped, foreign))
     merged = {n: theirs.get(n, tensor) for n, tensor in own.items()}
-    broken = [
+    non_finite = [
         n for n, t in merged.items() if t.is_floating_point() and not bool(torch.isfinite(t).all())
     ]
-    if broken:
+    if non_finite:
         raise BackboneError(
-            f"model.weights: {stored.path} has NaN or infinite values in {len(broken)} of"
-            f" {len(own)} tensors, such as {prefix}{broken[0]}; expected the weights of a training"
-            " that did not diverge"
+            f"model.weights: {stored.path} has NaN or infinite values in {len(non_finite)} of"
+            f" {len(own)} tensors, such as {prefix}{non_finite[0]}; expected the weights of a"
+            " training that did not diverge"
         )
     network.load_state_dict(merged)
     start = prefix.removesuffix("backbone.") + "head."

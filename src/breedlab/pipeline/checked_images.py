@@ -22,12 +22,12 @@ def checked_images(config: Config) -> Report:
     note(config.conceal(f"{images.root}: {len(images.classes)} classes; {counts}"))
     for text in images.notes:
         note(config.conceal(text))
-    with progress("checking images") as done:
+    with progress("checking images") as update:
         report = check(
             images,
             Path(config.cache.dir, "checks"),
             on_bad_file=config.data.on_bad_file,
-            progress=done,
+            progress=update,
         )
     for findings in (
         report.bad,

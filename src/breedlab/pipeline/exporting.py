@@ -82,8 +82,8 @@ def export(
         for candidate in selection.candidates:
             candidate.objection = config.conceal(candidate.objection)
         measured = selection.as_dict()
-        engine = ENGINES.made(selection.taken.engine, config.serving)
-        record_engine(folder, selection.taken, measured, engine.model_dump(mode="json"))
+        engine = ENGINES.made(selection.choice.engine, config.serving)
+        record_engine(folder, selection.choice, measured, engine.model_dump(mode="json"))
         answers, measured["answers"] = trust.settle(
             folder, answers, data, prepared.device, tested.held_out
         )
@@ -93,5 +93,5 @@ def export(
         console.print(engines_table(measured))
     for text in trust.in_words(measured["answers"]):
         note(text)
-    note(f"the model answers with {selection.taken}")
+    note(f"the model answers with {selection.choice}")
     return measured

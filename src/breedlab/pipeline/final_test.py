@@ -174,14 +174,14 @@ def measure(
     scores, batches = logits_of(prepared, classifier), data.test_dataloader()
     if decisions.get("flip_tta"):
         scores = mirrored(scores)
-    with progress("testing") as done, autocast(prepared.device, prepared.precision):
+    with progress("testing") as report, autocast(prepared.device, prepared.precision):
         if data.images.multi_label:
             return evaluate_labels(
                 scores,
                 batches,
                 prepared.classes,
                 total=total,
-                progress=done,
+                progress=report,
                 monitor=monitor,
                 thresholds=decisions.get("thresholds")
                 or [multi_label.UNDECIDED] * len(prepared.classes),
@@ -191,7 +191,7 @@ def measure(
             batches,
             prepared.classes,
             total=total,
-            progress=done,
+            progress=report,
             monitor=monitor,
             temperature=decisions.get("temperature", 1.0),
         )

@@ -157,7 +157,7 @@ def fine_tune(
 
     seconds = None if deadline is None else deadline - time.monotonic()
     result = fine_tuning.fine_tune(prepared, trained.config, directory, trained.fitted, seconds)
-    metrics["training"]["fine_tune"] = result.told
+    metrics["training"]["fine_tune"] = result.metrics
     if result.config is None or result.fitted is None:
         return
     trained.config, trained.fitted = result.config, result.fitted

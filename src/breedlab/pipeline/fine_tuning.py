@@ -61,7 +61,7 @@ class FineTuned:
     """The outcome of fine-tuning.
 
     Attributes:
-        told: What metrics.json says of it.
+        metrics: What metrics.json says of it.
         config: What the whole network was trained by; None where the frozen one is kept.
         fitted: How its training ended; None likewise.
         precision: What it computed in.
@@ -69,7 +69,7 @@ class FineTuned:
         epoch_seconds: How long an epoch took; None if it resumed.
     """
 
-    told: dict[str, Any]
+    metrics: dict[str, Any]
     config: Config | None = None
     fitted: Fitted | None = None
     precision: str = ""

@@ -126,7 +126,9 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
     if cached and not already.trained:
         total = config.cache.views * train + images.counts["valid"]
         unless_cached = (
-            f", unless {config.cache.dir} still has them" if already.trials or already.begun else ""
+            f", unless {config.cache.dir} still has them"
+            if already.trials or already.has_checkpoint
+            else ""
         )
         stages.append(
             f"compute the frozen part's activations once{unless_cached}: {total:,} images"
@@ -149,7 +151,7 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
             stages.append(
                 f"confirm: run the best {tuner.confirm} again with other seeds; the best mean wins"
             )
-    if config.trainer.probe_epochs and not already.begun:
+    if config.trainer.probe_epochs and not already.has_checkpoint:
         stages.append(f"linear probe: {config.trainer.probe_epochs} epochs of the head alone")
     steps = ceil(train / config.data.batch_size)
     the_best = "train the best" if tuner.strategy != "none" else "train"
@@ -157,7 +159,7 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
     if tuner.strategy != "none":
         batch += ", or what was found best"
     epochs = config.trainer.max_epochs - already.epochs
-    if already.begun:
+    if already.has_checkpoint:
         # so that the steps are fewer
         midway = f", within epoch {already.epochs + 1}" if already.midway else ""
         the_best = (
@@ -168,7 +170,7 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
             f"{the_best}: {epochs} epochs x {steps} step{'s' * (steps != 1)} ="
             f" {epochs * steps:,} steps ({batch})"
         )
-    if already.begun and already.trials < trials:
+    if already.has_checkpoint and already.trials < trials:
         stages.append("train the best again, if a new trial is better")
     if config.fine_tune.epochs:
         stages.append(_fine_tuning(config))

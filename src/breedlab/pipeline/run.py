@@ -211,7 +211,7 @@ def _train(
         _enter(watch, "Search")
         best = search_for_best(prepared, directory)
         prepared, config = best.prepared, best.config
-        search = best.found
+        search = best.metrics
         if best.seconds_left is not None:
             deadline = time.monotonic() + best.seconds_left
 

@@ -22,13 +22,13 @@ class Best:
     Attributes:
         config: The experiment with the best trial's values.
         prepared: What that trains.
-        found: What metrics.json says of the search.
+        metrics: What metrics.json says of the search.
         seconds_left: Of `tuner.minutes`; None without such a limit.
     """
 
     config: Config
     prepared: TrainingContext
-    found: dict[str, Any]
+    metrics: dict[str, Any]
     seconds_left: float | None
 
 

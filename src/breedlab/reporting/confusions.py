@@ -51,7 +51,7 @@ def drawn_classes(cells: Cells, count: int, most: int = DRAWN) -> list[int]:
 def readable_json(tree: Any) -> str:
     """Return indented JSON in which a list of numbers is one line, not a line per number."""
     text = json.dumps(tree, indent=2)
-    return _NUMBERS.sub(lambda found: "[" + re.sub(r"\s+", " ", found[1]) + "]", text)
+    return _NUMBERS.sub(lambda match: "[" + re.sub(r"\s+", " ", match[1]) + "]", text)
 
 
 def worst_mistaken(cells: Cells) -> dict[int, tuple[int, int]]:

@@ -138,7 +138,7 @@ def classes(run: RunRecord) -> Section:
     for index, name in enumerate(run.classes if run.test.get("per_class") else []):
         own = run.test["per_class"][name]
         recall, precision = float(own["top1"]), float(own["precision"])
-        taken, often = worst.get(index, (0, 0))
+        other, often = worst.get(index, (0, 0))
         rows.append(
             {
                 "name": name,
@@ -152,7 +152,7 @@ def classes(run: RunRecord) -> Section:
                     rate_interval(precision, predicted[index]) if predicted[index] else ""
                 ),
                 "f1": 2 * recall * precision / (recall + precision) if recall + precision else 0.0,
-                "taken_for": f"{run.classes[taken]} ({often})" if often else "",
+                "taken_for": f"{run.classes[other]} ({often})" if often else "",
             }
         )
     return {"rows": sorted(rows, key=lambda row: (row["recall"], row["name"]))}

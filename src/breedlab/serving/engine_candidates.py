@@ -27,7 +27,7 @@ class Candidate:
         multi_label: Whether they may have several.
         objection: What speaks against it, else empty.
         remark: What is unusual about it, else empty.
-        taken: Whether it is the one.
+        is_winner: Whether it is the one.
         speedup: Over the module: the median of the rounds, and their quartiles.
     """
 
@@ -40,11 +40,11 @@ class Candidate:
     multi_label: bool = False
     objection: str = ""
     remark: str = ""
-    taken: bool = False
+    is_winner: bool = False
     speedup: tuple[float, float, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        remarks = ["taken" if self.taken else "", self.remark, self.objection]
+        remarks = ["taken" if self.is_winner else "", self.remark, self.objection]
         return {
             "engine": self.choice.engine,
             "precision": self.choice.precision,
@@ -61,7 +61,7 @@ class Selection:
     """The engine that was taken, and what was measured.
 
     Attributes:
-        taken: The engine.
+        choice: The engine.
         candidates: All that were looked at, the module first; none if there was nothing to choose.
         images: Validation images that they were compared on.
         calibration: Training images that int8 was made with.
@@ -69,7 +69,7 @@ class Selection:
         multi_label: Whether the images may have several labels.
     """
 
-    taken: Choice
+    choice: Choice
     candidates: tuple[Candidate, ...] = ()
     images: int = 0
     calibration: int = 0
@@ -79,8 +79,8 @@ class Selection:
     def as_dict(self) -> dict[str, Any]:
         """Plain data for metrics.json and model.json."""
         return {
-            "engine": self.taken.engine,
-            "precision": self.taken.precision,
+            "engine": self.choice.engine,
+            "precision": self.choice.precision,
             "candidates": [candidate.as_dict() for candidate in self.candidates],
             "photos": {"validation": self.images, "calibration": self.calibration},
             "test_exact" if self.multi_label else "test_top1": self.test_right,

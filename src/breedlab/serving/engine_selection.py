@@ -131,7 +131,7 @@ def select(
     ready = [candidate for candidate in candidates if candidate.engine is not None]
     _time(ready, data)
     winner = _judge(ready, choices, sources, folder, data, seed)
-    winner.taken = True
+    winner.is_winner = True
     for file in Path(folder, FOLDER).glob("*"):
         if winner.choice.engine == EAGER or file.stem != winner.choice.precision:
             file.unlink()

@@ -203,7 +203,7 @@ def load_engine(
     recorded: Mapping[str, Any] | None,
     network: nn.Module,
     device: torch.device,
-    wanted: str | None,
+    name: str | None,
     width: int | None = None,
 ) -> Engine:
     """Return the engine that an archive was exported with, or PyTorch, with a warning, where that
@@ -213,8 +213,8 @@ def load_engine(
         folder: The archive's content.
         recorded: `engine` of its model.json; None means the module as it is.
         network: The module, on the device.
-        device: On a GPU, PyTorch answers unless `wanted` is `openvino`.
-        wanted: `eager` or `openvino` to get that one and no other.
+        device: On a GPU, PyTorch answers unless `name` is `openvino`.
+        name: `eager` or `openvino` to get that one and no other.
         width: How many numbers it returns per image; by default as many as the exported scores of
             the probe.
 
@@ -222,7 +222,7 @@ def load_engine(
         ServingError: If the engine wanted is not in the archive, or cannot run.
     """
     choice = MODULE if recorded is None else Choice(recorded["name"], recorded["precision"])
-    if wanted == OPENVINO and choice.engine != OPENVINO:
+    if name == OPENVINO and choice.engine != OPENVINO:
         raise ServingError(
             "this model was exported without an OpenVINO engine; export it with"
             " serving.engine=openvino, or ask for eager"
@@ -230,8 +230,8 @@ def load_engine(
     if (
         recorded is None
         or choice.engine == EAGER
-        or wanted == EAGER
-        or (device.type != "cpu" and wanted is None)
+        or name == EAGER
+        or (device.type != "cpu" and name is None)
     ):
         return Eager(network, device, choice.precision if choice.engine == EAGER else "fp32")
     try:
@@ -242,7 +242,7 @@ def load_engine(
     except Unusable as reason:
         maker = f"openvino=={recorded['openvino']}" if choice.engine == OPENVINO else choice.engine
         message = f"{recorded['file']} cannot be used here: {reason}; it was made by {maker}"
-        if wanted == OPENVINO:
+        if name == OPENVINO:
             raise ServingError(message) from reason
         _log.warning("%s. PyTorch answers instead, slower.", message)
         return Eager(network, device, "fp32")

@@ -53,7 +53,7 @@ class BodyReader:
     ) -> None:
         self.max_bytes, self._max_held = max_bytes, max_held
         self._seconds = BODY_SECONDS if seconds is None else seconds
-        self.held = 0
+        self.open_bytes = 0
 
     def body(self, request: Request) -> Body:
         """Read a request's body when the context is entered, and hold it until the context ends."""
@@ -78,10 +78,10 @@ class BodyReader:
                         raise ClientDisconnect
                     part = message.get("body", b"")
                     body.size += len(part)
-                    self.held += len(part)
+                    self.open_bytes += len(part)
                     if body.size > self.max_bytes:
                         raise self._too_large()
-                    if self.held > self._max_held:
+                    if self.open_bytes > self._max_held:
                         raise Overloaded
                     parts.append(part)
                     if not message.get("more_body"):
@@ -115,7 +115,7 @@ class Body:
         self._release()
 
     def _release(self) -> None:
-        self._reader.held -= self.size
+        self._reader.open_bytes -= self.size
 
 
 def _announced(request: Request) -> int:

@@ -281,13 +281,13 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
         return directory  # no decoder continues from here
     big = struct.unpack(order + "H", data[2:4])[0] == 43
     at = _number(data, 8 if big else 4, order, big)
-    waiting, seen, claimed = [at], set[int](), 0
+    waiting, offsets, claimed = [at], set[int](), 0
     while waiting:
         at = waiting.pop()
-        if at in seen:
+        if at in offsets:
             continue
-        seen.add(at)
-        if len(seen) > 16:
+        offsets.add(at)
+        if len(offsets) > 16:
             raise ImageError("is absurdly split up (more than 16 directories)")
         head, size = (8, 20) if big else (2, 12)
         count = int.from_bytes(data[at : at + head], "little" if order == "<" else "big")
@@ -313,7 +313,7 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
             value = (
                 int.from_bytes(inline[:width], "little" if order == "<" else "big") if width else 0
             )
-            if len(seen) == 1:
+            if len(offsets) == 1:
                 directory.counts[tag] = values
                 if kind in _INTEGERS:
                     inside = start + (12 if big else 8)
@@ -329,7 +329,7 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
                 "is truncated or corrupt (its directories claim more bytes than it has)"
             )
         following = _number(data, at + head + count * size, order, big)
-        if len(seen) == 1:
+        if len(offsets) == 1:
             directory.following = following
         if chained and following and following < len(data):
             waiting.append(following)

@@ -206,15 +206,15 @@ def _compute(
     """Compute files, each with its (split, view), in one stream of images that are decoded
     meanwhile."""
     starts = [(split, view, file.rows_done()) for file, (split, view) in files]
-    done, count = sum(start for _, _, start in starts), sum(file.shape[0] for file, _ in files)
+    rows, total = sum(start for _, _, start in starts), sum(file.shape[0] for file, _ in files)
     features = engine.stream(images for images, _ in data.stream(starts, BATCH))
     for file, _ in files:
         with writing(file) as writer:
             while writer.rows < file.shape[0]:
                 out = next(features)
                 writer.append(_to_numpy(out, precision))
-                done += len(out)
-                report(done, count)
+                rows += len(out)
+                report(rows, total)
 
 
 def _to_numpy(out: torch.Tensor, precision: str) -> np.ndarray[Any, Any]:

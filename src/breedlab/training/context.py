@@ -77,7 +77,9 @@ class TrainingContext:
     accelerator: str
     precision: str
     _activations: dict[tuple[Any, ...], Activations | None] = field(default_factory=dict)
-    _kept: dict[tuple[bool, int | None], dict[str, KeptImages]] = field(default_factory=dict)
+    _pixel_caches: dict[tuple[bool, int | None], dict[str, KeptImages]] = field(
+        default_factory=dict
+    )
     scope: str = ""
     heed: Callable[[], None] = at_leisure
     engines: FeatureEngines = field(init=False)
@@ -210,9 +212,11 @@ class TrainingContext:
         if not config.cache.pixels:
             return data
         needs = (data.training is None, data.views.frozen_views)
-        if needs not in self._kept:
-            self._kept[needs] = kept_images(data, config.cache, self.report.fingerprint, progress)
-        data.kept = self._kept[needs]
+        if needs not in self._pixel_caches:
+            self._pixel_caches[needs] = kept_images(
+                data, config.cache, self.report.fingerprint, progress
+            )
+        data.caches = self._pixel_caches[needs]
         return data
 
     def activations(self, classifier: Classifier, config: Config) -> Activations | None:
@@ -249,8 +253,8 @@ class TrainingContext:
     def _progress(self, title: str) -> Iterator[Callable[[int, int], None]]:
         with progress(title) as report:
 
-            def reported(done: int, count: int) -> None:
-                report(done, count)
+            def reported(count: int, total: int) -> None:
+                report(count, total)
                 self.heed()
 
             yield reported

@@ -73,7 +73,7 @@ class FeatureFile:
         return self.path.with_suffix(".part")
 
     @property
-    def done(self) -> Path:
+    def marker(self) -> Path:
         return self.path.with_suffix(".done")
 
     @property
@@ -107,7 +107,7 @@ class FeatureFile:
     def rows_done(self) -> int:
         """Return how many images of an unfinished pass are safely on disk."""
         try:
-            rows = int(self.done.read_text("utf-8"))
+            rows = int(self.marker.read_text("utf-8"))
             size = self.part.stat().st_size
         except (OSError, ValueError):
             return 0
@@ -164,14 +164,16 @@ class FeatureWriter:
         with _told_if_full(self._file.folder):
             os.fsync(self._number)
             if self.rows:
-                atomic_write_text(self._file.done, str(self.rows))
+                atomic_write_text(self._file.marker, str(self.rows))
 
     def finish(self) -> None:
         """Give the file, which is whole now, its name."""
         assert self.rows == self._file.shape[0]
         with _told_if_full(self._file.folder):
             os.fsync(self._number)
-        self._file.done.unlink(missing_ok=True)  # first: it must never be taken for a later file's
+        self._file.marker.unlink(
+            missing_ok=True
+        )  # first: it must never be taken for a later file's
         self._file.part.replace(self._file.path)
         sync_folder(self._file.folder)
 

@@ -30,7 +30,7 @@ class LabelEvaluation:
         per_class: By class name: `photos`, how many there are, `threshold`, `ap` and `ap_interval`
             (None without images), `given`, `right`, `precision`, `recall`, `f1`.
         probabilities: Of each image, (n, classes).
-        given: Which labels each image was given, (n, classes).
+        predicted: Which labels each image was given, (n, classes).
         calibration: Empty: scores are taken as they are.
     """
 
@@ -39,7 +39,7 @@ class LabelEvaluation:
     intervals: dict[str, Span]
     per_class: dict[str, dict[str, Any]]
     probabilities: Array
-    given: Array
+    predicted: Array
     calibration: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
@@ -57,7 +57,7 @@ class LabelEvaluation:
     def columns(self) -> dict[str, Any]:
         """Return the answer for each image: its labels, and the probability of each class."""
         return {
-            "predicted": [np.flatnonzero(row).tolist() for row in self.given],
+            "predicted": [np.flatnonzero(row).tolist() for row in self.predicted],
             "probabilities": np.round(self.probabilities.astype(float), 6).tolist(),
             "thresholds": [own["threshold"] for own in self.per_class.values()],
         }
@@ -106,7 +106,7 @@ def evaluate_labels(
             for index, name in enumerate(classes)
         },
         probabilities=answers.probabilities,
-        given=answers.given,
+        predicted=answers.predicted,
     )
 
 
@@ -120,7 +120,7 @@ def _answers(
     return LabelAnswers(
         probabilities=logits.double().sigmoid().numpy(),
         targets=targets.double().numpy(),
-        given=decided(logits, thresholds).numpy(),
+        predicted=decided(logits, thresholds).numpy(),
         losses=losses[0].double().numpy(),
         losses_if_flipped=losses[1].double().numpy(),
     )
@@ -129,7 +129,7 @@ def _answers(
 def _of_class(
     answers: LabelAnswers, index: int, threshold: float, span: Span | None
 ) -> dict[str, Any]:
-    truth, positives = answers.targets[:, index], answers.given[:, index]
+    truth, positives = answers.targets[:, index], answers.predicted[:, index]
     images, labels = int(truth.sum()), int(positives.sum())
     right = int(truth[positives].sum())
     precision = multi_label.average_precision(

@@ -67,7 +67,7 @@ class LabelF1(Metric):
 
     full_state_update = False
     hits: torch.Tensor
-    given: torch.Tensor
+    predicted: torch.Tensor
     positives: torch.Tensor
 
     def __init__(
@@ -75,18 +75,18 @@ class LabelF1(Metric):
     ) -> None:
         super().__init__(**how)
         self._thresholds, self._average = tuple(thresholds), average
-        for name in ("hits", "given", "positives"):
+        for name in ("hits", "predicted", "positives"):
             zeros = torch.zeros(len(self._thresholds), dtype=torch.int64)
             self.add_state(name, zeros, dist_reduce_fx="sum")
 
     def update(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
         positives, true = decided(logits, self._thresholds), targets > 0.5
         self.hits += (positives & true).sum(0)
-        self.given += positives.sum(0)
+        self.predicted += positives.sum(0)
         self.positives += true.sum(0)
 
     def compute(self) -> torch.Tensor:
-        sums = [part.cpu().numpy() for part in (self.hits, self.given, self.positives)]
+        sums = [part.cpu().numpy() for part in (self.hits, self.predicted, self.positives)]
         if self._average == "micro":
             values = multi_label.f1(*(part.sum(keepdims=True) for part in sums))
         else:

@@ -211,8 +211,8 @@ def _known_sizes(
 
 def _sizes(images: Sequence[LabeledImage], progress: Progress) -> Iterator[tuple[int, int]]:
     with progress("sizes of the training images") as report:
-        for done, size in enumerate(hardware.in_threads(_size, images), 1):
-            report(done, len(images))
+        for number, size in enumerate(hardware.in_threads(_size, images), 1):
+            report(number, len(images))
             yield size
 
 
@@ -230,7 +230,7 @@ def _fill(files: Sequence[tuple[FeatureFile, _Store]], cache: Cache, progress: P
     with alone([file for file, _ in files if not file.is_whole()]):
         missing = [(file, store) for file, store in files if not file.is_whole()]
         total = sum(len(store.images) for _, store in missing)
-        done = 0
+        count = 0
         try:
             make_room(
                 [file for file, _ in files], cache.max_gb, lambda: shutil.disk_usage(cache.dir).free
@@ -238,12 +238,12 @@ def _fill(files: Sequence[tuple[FeatureFile, _Store]], cache: Cache, progress: P
             with progress("images decoded once, for all epochs") as report:
                 for file, store in missing:
                     for _ in _decode_into(file, store):
-                        done += 1
-                        report(done, total)
+                        count += 1
+                        report(count, total)
         except DiskFull as error:  # which is worse for what the run has to write than for this
             for file, _ in missing:
                 file.part.unlink(missing_ok=True)
-                file.done.unlink(missing_ok=True)
+                file.marker.unlink(missing_ok=True)
             raise _Live(f"the disk of {cache.dir} has no room for {total:,} of them") from error
 
 

@@ -17,7 +17,7 @@ class Done:
 
     Attributes:
         trials: Trials of the search that ended; an interrupted one runs again.
-        begun: Whether training has a checkpoint to continue from.
+        has_checkpoint: Whether training has a checkpoint to continue from.
         epochs: Whole epochs of the training.
         midway: Whether the checkpoint is from the middle of the epoch after them.
         trained: Whether training ended; test and export are still to come.
@@ -25,7 +25,7 @@ class Done:
     """
 
     trials: int = 0
-    begun: bool = False
+    has_checkpoint: bool = False
     epochs: int = 0
     midway: bool = False
     trained: bool = False

@@ -40,7 +40,7 @@ class FactorSchedule(Schedule):
     """A schedule that warms up, and from then on multiplies `optim.lr` by a factor."""
 
     @abstractmethod
-    def factor(self, done: float) -> float:
+    def factor(self, progress: float) -> float:
         """Return the factor when a share of the steps after the warmup is done, from 0 to 1."""
 
     def build(self, optimizer: torch.optim.Optimizer, steps: Steps) -> LRScheduler:
@@ -58,7 +58,7 @@ class FactorSchedule(Schedule):
 class Constant(FactorSchedule):
     """A constant learning rate."""
 
-    def factor(self, done: float) -> float:
+    def factor(self, progress: float) -> float:
         return 1.0
 
 
@@ -66,8 +66,8 @@ class Constant(FactorSchedule):
 class Cosine(FactorSchedule):
     """Cosine decay from `optim.lr` to 0 (Loshchilov and Hutter 2017, arXiv 1608.03983)."""
 
-    def factor(self, done: float) -> float:
-        return 0.5 * (1 + math.cos(math.pi * done))
+    def factor(self, progress: float) -> float:
+        return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 @SCHEDULES.register("one_cycle")

@@ -56,7 +56,7 @@ class Solution:
         weight: (classes, features), for features as they are: standardization is folded in.
         bias: (classes,).
         c: The inverse strength of the penalty.
-        tried: How many values of it were tried.
+        attempts: How many values of it were tried.
         loss: The mean training loss.
         valid: The validation metrics by name.
         seconds: How long all of it took.
@@ -65,7 +65,7 @@ class Solution:
     weight: torch.Tensor
     bias: torch.Tensor
     c: float
-    tried: int
+    attempts: int
     loss: float
     valid: dict[str, float]
     seconds: float
@@ -79,13 +79,13 @@ class Solution:
 
     def describe(self, metric: str) -> str:
         """Return what was solved, in a line."""
-        of = f", the best of {self.tried}" if self.tried > 1 else ""
+        of = f", the best of {self.attempts}" if self.attempts > 1 else ""
         figure = shown_metric(metric.removeprefix("valid/"), self.valid[metric])
         return f"logistic regression: {metric} {figure} in {self.seconds:.1f} s (C={self.c:g}{of})"
 
     def as_dict(self) -> dict[str, float]:
         """Return plain data for metrics.json, without the weights."""
-        return {"c": self.c, "tried": self.tried, "seconds": round(self.seconds, 2)}
+        return {"c": self.c, "tried": self.attempts, "seconds": round(self.seconds, 2)}
 
 
 class Regression:

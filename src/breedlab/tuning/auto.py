@@ -55,14 +55,16 @@ def candidate(
     values_before = [trial.values for trial in before]
     longest = max((trial.seconds for trial in before if _is(trial, first)), default=0.0)
     longest = max(longest, first_pass)
-    broken = [
+    bad_models = [
         trial.values.get("model.name")
         for trial in before
         if trial.state == "failed" and _is(trial, first)
     ]
     for images in passes(space):
         values = {**images, **first}
-        if values in values_before or ("model.name" in images and images["model.name"] in broken):
+        if values in values_before or (
+            "model.name" in images and images["model.name"] in bad_models
+        ):
             continue
         if not before or longest * _NEXT_IS_DEARER <= seconds * _SHARE_OF_PASSES:
             return values

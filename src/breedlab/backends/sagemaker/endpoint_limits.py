@@ -72,8 +72,8 @@ def steps_are_part_of_the_fleet(call: Call, before: Sequence[Call]) -> Found:
     for name, (least, most) in _STEPS.items():
         size = routing.get(name, {})
         if size.get("Type") == "CAPACITY_PERCENT" and not least <= size["Value"] <= most:
-            got = f"got {size['Value']}; expected {least} to {most} percent"
-            yield f"{where}.{name}.Value", got
+            message = f"got {size['Value']}; expected {least} to {most} percent"
+            yield f"{where}.{name}.Value", message
 
 
 def provisioned_is_part_of_all(call: Call, before: Sequence[Call]) -> Found:

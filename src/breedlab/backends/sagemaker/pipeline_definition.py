@@ -181,7 +181,7 @@ def _of_step(
         yield f"{where}.Type", f"got {step.get('Type')!r}; expected one of {', '.join(KINDS)}"
         return
     arguments = resolver.resolve(step.get("Arguments", {}), f"{where}.Arguments")
-    yield from resolver.found
+    yield from resolver.problems
     for name in (kind.named, *kind.refused):
         if name in arguments:
             yield f"{where}.Arguments.{name}", "expected none: AWS gives it in a pipeline"
@@ -203,10 +203,13 @@ def _of_order(steps: Mapping[str, Any]) -> Found:
         name: {*step.get("DependsOn", []), *_references(step.get("Arguments", {}))}
         for name, step in steps.items()
     }
-    done: set[str] = set()
-    while ready := {name for name, needs in waits.items() if needs & waits.keys() <= done} - done:
-        done |= ready
-    if cycle := sorted(waits.keys() - done):
+    earlier: set[str] = set()
+    while (
+        ready := {name for name, needs in waits.items() if needs & waits.keys() <= earlier}
+        - earlier
+    ):
+        earlier |= ready
+    if cycle := sorted(waits.keys() - earlier):
         yield "Steps", f"{', '.join(cycle)} depend on each other; expected no cycle"
 
 
@@ -231,7 +234,7 @@ class _Resolver:
     step: str
     steps: Mapping[str, Any]
     parameters: list[Any]
-    found: list[tuple[str, str]] = field(default_factory=list)
+    problems: list[tuple[str, str]] = field(default_factory=list)
 
     def resolve(self, value: Any, path: str) -> Any:
         if isinstance(value, list):
@@ -246,11 +249,11 @@ class _Resolver:
 
     def _joined(self, join: Any, path: str) -> str:
         if not isinstance(join, Mapping) or not {"Values"} <= join.keys() <= {"On", "Values"}:
-            self.found.append((path, f"got {join!r}; expected On and Values"))
+            self.problems.append((path, f"got {join!r}; expected On and Values"))
             return Unknown()
         parts = [self.resolve(item, path) for item in join["Values"]]
         if any(isinstance(part, Mapping | list) for part in parts):
-            self.found.append((path, "can join only strings, numbers, and references"))
+            self.problems.append((path, "can join only strings, numbers, and references"))
             return Unknown()
         if all(isinstance(part, Unknown) for part in parts):
             return Unknown()
@@ -260,7 +263,7 @@ class _Resolver:
 
     def _reference(self, text: Any, path: str) -> str:
         if reason := self._wrong(str(text)):
-            self.found.append((path, f"got {text!r}, {reason}"))
+            self.problems.append((path, f"got {text!r}, {reason}"))
         return Unknown()
 
     def _wrong(self, text: str) -> str | None:

@@ -54,13 +54,13 @@ class Need:
         quota: Its name under Service Quotas.
         least: What it has to be at least.
         path: What a user sets it by.
-        wanted: What it is needed for.
+        purpose: What it is needed for.
     """
 
     quota: str
     least: float
     path: str
-    wanted: str
+    purpose: str
 
 
 def warm_pool_quota(instance_type: str) -> str:
@@ -208,7 +208,7 @@ def _room(account: boto3.Session, needs: list[Need], findings: Findings) -> Iter
                 continue
             yield Problem(
                 need.path,
-                f"{need.wanted} is above the account's quota '{need.quota}', {quota['Value']:g} in"
+                f"{need.purpose} is above the account's quota '{need.quota}', {quota['Value']:g} in"
                 f" {account.region_name}; request an increase under Service Quotas, or use less",
             )
         if not quotas:

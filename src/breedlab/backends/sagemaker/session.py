@@ -37,7 +37,7 @@ NEEDS = {
 }
 
 
-class Wanted(Protocol):
+class AwsSettings(Protocol):
     """What a user said of the place: a config's `backend`, or a command's flags."""
 
     @property
@@ -79,7 +79,7 @@ def require_extra() -> None:
         )
 
 
-def planned(backend: Wanted) -> AwsTarget:
+def planned(backend: AwsSettings) -> AwsTarget:
     """Return the target as far as the config determines it, without calling AWS; unknown parts are
     in angle brackets."""
     return AwsTarget(
@@ -136,7 +136,7 @@ def client(session: boto3.Session, service: str, region: str | None = None) -> A
     return session.client(service, region, config=settings)
 
 
-def resolve(backend: Wanted) -> tuple[boto3.Session, AwsTarget]:
+def resolve(backend: AwsSettings) -> tuple[boto3.Session, AwsTarget]:
     """Return a launch's session and target, fully checked.
 
     Raises:
@@ -148,7 +148,7 @@ def resolve(backend: Wanted) -> tuple[boto3.Session, AwsTarget]:
     return session, place
 
 
-def inspect(backend: Wanted) -> tuple[boto3.Session | None, AwsTarget | None, list[Problem]]:
+def inspect(backend: AwsSettings) -> tuple[boto3.Session | None, AwsTarget | None, list[Problem]]:
     """Return the result of `resolve`, with its problems as a list instead of an error, to report
     them with others."""
     missing = [
@@ -241,7 +241,7 @@ def region_flag(region: str | None) -> str:
     return "" if region is None or region == _profile_region() else f" --region {region}"
 
 
-def _unset(backend: Wanted) -> list[tuple[str, str]]:
+def _unset(backend: AwsSettings) -> list[tuple[str, str]]:
     return [
         (name, mark)
         for name, mark in (("role", ROLE), ("bucket", BUCKET))

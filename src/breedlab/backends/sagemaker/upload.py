@@ -180,11 +180,11 @@ def upload_files(
     from s3transfer.manager import TransferConfig, TransferManager
 
     s3 = client(session, "s3")
-    with aws_errors(title), progress(title) as done:
+    with aws_errors(title), progress(title) as report:
         there = stored(s3, bucket, os.path.commonprefix([key for _, key in files]))  # noqa: RUF071 (S3 has no folders)
         missing = [(path, key) for path, key in files if not _same(path, there.get(key), newer)]
         finished = len(files) - len(missing)
-        done(finished, len(files))
+        report(finished, len(files))
         # Left by Ctrl-C or an error, the manager cancels what it has not sent yet.
         with TransferManager(s3, TransferConfig(max_request_concurrency=_AT_ONCE)) as manager:
             window: list[Any] = []
@@ -195,11 +195,11 @@ def upload_files(
                 if len(window) >= 8 * _AT_ONCE:
                     window.pop(0).result()
                     finished += 1
-                    done(finished, len(files))
+                    report(finished, len(files))
             for future in window:
                 future.result()
                 finished += 1
-                done(finished, len(files))
+                report(finished, len(files))
     return len(missing)
 
 
@@ -219,13 +219,13 @@ def upload_archive(session: boto3.Session, archive: Path, uri: str, kms_key: str
         except ClientError as error:
             if error.response["Error"]["Code"] not in ("404", "NoSuchKey", "403"):
                 raise
-        done = 0
+        total = 0
         with progress(f"uploading {archive.name}, bytes") as report:
 
             def more(count: int) -> None:
-                nonlocal done
-                done += count
-                report(done, size)
+                nonlocal total
+                total += count
+                report(total, size)
 
             s3.upload_file(str(archive), bucket, key, ExtraArgs=encryption(kms_key), Callback=more)
 

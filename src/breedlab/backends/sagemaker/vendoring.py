@@ -102,13 +102,13 @@ def closure(lines: Sequence[str], python: str, asked_by: str = "backend.vendor")
     environment = {str(name): str(value) for name, value in default_environment().items()}
     environment |= {"python_version": python, "python_full_version": f"{python}.0"}
     requirements = [Requirement(line) for line in lines]
-    seen: set[tuple[str, frozenset[str]]] = set()
+    visits: set[tuple[str, frozenset[str]]] = set()
     while requirements:
         need = requirements.pop()
         name, extras = canonicalize_name(need.name), frozenset(need.extras)
-        if name in _THE_IMAGES_OWN or name.startswith("nvidia-cu") or (name, extras) in seen:
+        if name in _THE_IMAGES_OWN or name.startswith("nvidia-cu") or (name, extras) in visits:
             continue
-        seen.add((name, extras))
+        visits.add((name, extras))
         try:
             distribution = metadata.distribution(name)
         except metadata.PackageNotFoundError as error:
@@ -152,9 +152,9 @@ def _download(target: Path, pins: Sequence[str], python: str, machine: str, aske
 
 def _pip(*words: str) -> str | None:
     """Run pip; return its error output, None if it succeeds."""
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "pip", words[0], "-q", "--disable-pip-version-check", *words[1:]],
         capture_output=True,
         text=True,
     )
-    return (done.stderr.strip() or "pip failed") if done.returncode else None
+    return (process.stderr.strip() or "pip failed") if process.returncode else None

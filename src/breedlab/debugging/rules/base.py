@@ -32,8 +32,8 @@ class RunRule(Rule):  # type: ignore[misc]
     """What all rules have in common.
 
     A subclass says in `steps_to_check` at which of smdebug's steps it wants to be asked, and in
-    `invoke_at_step` whether its condition holds there; it leaves the tensors in `found` and what it
-    measured in `figures`.
+    `invoke_at_step` whether its condition holds there; it leaves the tensors in `tensor_names` and
+    what it measured in `figures`.
 
     Args:
         tape: The recording.
@@ -65,7 +65,7 @@ class RunRule(Rule):  # type: ignore[misc]
         super().__init__(tape.trial, action_str="")
         self.tape, self.limits, self.classes = tape, limits, classes
         self.figures: dict[str, Any] = {}
-        self.found: list[str] = []
+        self.tensor_names: list[str] = []
         self.fired: dict[int, list[str]] = {}
         self.judged: list[int] = []
 
@@ -88,7 +88,7 @@ class RunRule(Rule):  # type: ignore[misc]
             try:
                 self.invoke(step)
             except RuleEvaluationConditionMet:
-                self.fired[step] = list(self.found)
+                self.fired[step] = list(self.tensor_names)
             except ABSENT:
                 continue
             self.judged.append(step)
@@ -160,8 +160,10 @@ class TensorRule(RunRule):
             name: self._streaks.get(name, 0) + 1 if name in bad else 0
             for name in self.tensors(step)
         }
-        self.found = [name for name, streak in self._streaks.items() if streak >= self.patience]
-        return bool(self.found)
+        self.tensor_names = [
+            name for name, streak in self._streaks.items() if streak >= self.patience
+        ]
+        return bool(self.tensor_names)
 
     def missing(self) -> str:
         if len(self.judged) >= self.patience:

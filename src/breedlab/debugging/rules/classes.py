@@ -50,7 +50,7 @@ class ClassImbalance(RunRule):
             "least_frequent": _named(self.classes, least),
             "photos_of_least": int(counts[least]),
         }
-        self.found = ["labels"]
+        self.tensor_names = ["labels"]
         return bool(factor > self.limits.factor)
 
     def missing(self) -> str:
@@ -105,7 +105,7 @@ class Confusion(RunRule):
                 f"{_named(self.classes, a)} for {_named(self.classes, b)}" for a, b in pairs
             ],
         }
-        self.found = ["labels", "predictions"]
+        self.tensor_names = ["labels", "predictions"]
         return bool(pairs)
 
     def missing(self) -> str:

@@ -43,7 +43,7 @@ class LossNotDecreasing(RunRule):
             "last_loss": last,
             "decrease": 1 - last / first if first else 0.0,
         }
-        self.found = ["CrossEntropyLoss_output_0"]
+        self.tensor_names = ["CrossEntropyLoss_output_0"]
         return not last <= first * (1 - self.limits.decrease)  # a NaN is not lower
 
 
@@ -104,7 +104,7 @@ class Overfit(_PassRule):
         }
         if train:
             self.figures["last_training_loss"] = train[-1]
-        self.found = ["CrossEntropyLoss_output_0"]
+        self.tensor_names = ["CrossEntropyLoss_output_0"]
         return bool(self._rising >= self.limits.patience)
 
 
@@ -125,5 +125,5 @@ class Overtraining(_PassRule):
                 best, at = loss, index
         waited = len(valid) - 1 - at
         self.figures = {"lowest_loss": best, "lowest_at_epoch": at + 1, "epochs_since": waited}
-        self.found = ["CrossEntropyLoss_output_0"]
+        self.tensor_names = ["CrossEntropyLoss_output_0"]
         return bool(waited >= self.limits.patience)

@@ -43,5 +43,5 @@ class PlainRule(RunRule):
         except Exception as error:  # as above
             self.failure = f"the rule failed ({named(error)})"
             return False
-        self.figures, self.found = dict(finding.metrics), list(finding.tensors)
+        self.figures, self.tensor_names = dict(finding.metrics), list(finding.tensors)
         return finding.fired

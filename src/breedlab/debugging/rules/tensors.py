@@ -125,13 +125,15 @@ class PoorWeightInitialization(RunRule):
                 he = math.sqrt(2 / math.prod(shape[1:]))  # He et al. 2015, arXiv 1502.01852
                 factors[name] = self.tape.reduction(name, step, "std") / he
         limit = self.limits.factor
-        self.found = [name for name, factor in factors.items() if not 1 / limit <= factor <= limit]
+        self.tensor_names = [
+            name for name, factor in factors.items() if not 1 / limit <= factor <= limit
+        ]
         if factors:
             self.figures = {
                 "smallest_over_he": min(factors.values()),
                 "largest_over_he": max(factors.values()),
             }
-        return bool(self.found)
+        return bool(self.tensor_names)
 
 
 class AllZero(TensorRule):

@@ -7,8 +7,8 @@ const RAMP = [[0, 0, 4], [87, 16, 110], [188, 55, 84], [249, 142, 9], [252, 255,
 
 let key = sessionStorage.getItem("key"); // of the server, if it wants one: for this tab alone
 let model; // what GET /model said
-let sent; // the image as the server got it
-let chosen; // the class whose explanation is shown or would be
+let upload; // the image as the server got it
+let current; // the class whose explanation is shown or would be
 let explanations = new Map(); // by class index, of this image
 let turn = new AbortController(); // what is under way for this image
 
@@ -27,8 +27,8 @@ async function ask(path, options = {}) {
     at("key").focus();
     throw new Error(key ? "That is not this server's API key." : "This server needs its API key.");
   }
-  const said = await answer.json().catch(() => ({}));
-  const why = said.error ?? `the server answered ${answer.status}`;
+  const content = await answer.json().catch(() => ({}));
+  const why = content.error ?? `the server answered ${answer.status}`;
   const wait = answer.headers.get("Retry-After");
   throw new Error(`That did not work: ${why}${wait ? ` (try again in ${wait} s)` : ""}.`);
 }
@@ -81,10 +81,10 @@ async function show(blob, name) {
   try {
     const visible = await image.decode().then(() => true, () => false);
     let note = visible ? "" : "This browser cannot show this kind of file; the server may be able to read it.";
-    sent = blob;
+    upload = blob;
     const large = blob.size > model?.max_bytes || image.naturalWidth * image.naturalHeight > model?.max_pixels;
     if (visible && large) {
-      sent = await smaller(blob, model.max_bytes);
+      upload = await smaller(blob, model.max_bytes);
       note = "Sent at a smaller size: the image exceeds this server's limit.";
     }
     if (mine.aborted) return;
@@ -93,11 +93,11 @@ async function show(blob, name) {
     const answer = await ask("invocations", {
       method: "POST",
       headers: { "Content-Type": "application/octet-stream", Accept: "application/json; verbose=1" },
-      body: sent,
+      body: upload,
     });
-    const said = await answer.json();
-    trust(said);
-    list(top5(said), performance.now() - started, answer.headers.get("Server-Timing"));
+    const content = await answer.json();
+    trust(content);
+    list(top5(content), performance.now() - started, answer.headers.get("Server-Timing"));
   } catch (error) {
     if (error.name === "AbortError" || mine.aborted) return;
     at("result").hidden = !image.naturalWidth;
@@ -119,8 +119,8 @@ async function smaller(blob, limit) {
     pen.fillRect(0, 0, canvas.width, canvas.height);
     pen.imageSmoothingQuality = "high";
     pen.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
-    const made = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
-    if (made && made.size <= limit) return made;
+    const copy = await new Promise((done) => canvas.toBlob(done, "image/jpeg", 0.92));
+    if (copy && copy.size <= limit) return copy;
   }
   throw new Error("The image exceeds this server's limit and could not be made small enough.");
 }
@@ -144,8 +144,8 @@ async function fetched(address) {
 
 // ---- the answer
 
-function top5(said) {
-  return said.predictions[0].top.slice(0, 5);
+function top5(content) {
+  return content.predictions[0].top.slice(0, 5);
 }
 
 // What the model says besides its scores: that it knows nothing like the image, which labels it gives it, or which
@@ -185,7 +185,7 @@ function list(best, milliseconds, timing) {
     item.append(button);
     return item;
   }));
-  chosen = best[0];
+  current = best[0];
   const inside = /total;dur=([\d.]+)/.exec(timing ?? "");
   at("latency").textContent = `Answered in ${Math.round(milliseconds)} ms${inside ? `, ${Math.round(inside[1])} of them in the server` : ""}.`;
   at("explaining").hidden = !model?.explains;
@@ -200,7 +200,7 @@ const percent = (share) => (share < 0.001 ? "below 0.1%" : `${(100 * share).toFi
 // ---- what the model looked at
 
 async function explain(one) {
-  chosen = one;
+  current = one;
   const mine = turn.signal;
   complain();
   try {
@@ -209,13 +209,13 @@ async function explain(one) {
       const answer = await ask(`explain?class=${one.index}`, {
         method: "POST",
         headers: { "Content-Type": "application/octet-stream" },
-        body: sent,
+        body: upload,
       });
-      const made = await answer.json();
+      const explanation = await answer.json();
       if (mine.aborted) return;
-      explanations.set(one.index, made);
+      explanations.set(one.index, explanation);
     }
-    if (chosen !== one) return;
+    if (current !== one) return;
     overlay.hidden = at("tuning").hidden = false;
     draw();
     mark(true);
@@ -235,7 +235,7 @@ function hide() {
 function mark(on) {
   look.setAttribute("aria-pressed", String(on));
   for (const button of at("classes").querySelectorAll("button")) {
-    button.setAttribute("aria-pressed", String(on && Number(button.dataset.index) === chosen.index));
+    button.setAttribute("aria-pressed", String(on && Number(button.dataset.index) === current.index));
   }
 }
 
@@ -253,9 +253,9 @@ function where({ class: name, heat, box }) {
 
 // The heat map has few cells; between their centres it is blended smoothly, and the cut is shown as it was.
 function draw() {
-  const made = explanations.get(chosen?.index);
-  if (!made || overlay.hidden) return;
-  const [heat, rows, columns] = [made.heat, made.heat.length, made.heat[0].length];
+  const explanation = explanations.get(current?.index);
+  if (!explanation || overlay.hidden) return;
+  const [heat, rows, columns] = [explanation.heat, explanation.heat.length, explanation.heat[0].length];
   const side = 160;
   const small = Object.assign(document.createElement("canvas"), { width: side, height: side });
   const pixels = new ImageData(side, side);
@@ -271,8 +271,8 @@ function draw() {
   overlay.width = Math.round(width * devicePixelRatio);
   overlay.height = Math.round(height * devicePixelRatio);
   const pen = overlay.getContext("2d");
-  const [left, top] = [made.box.x * overlay.width, made.box.y * overlay.height];
-  const [across, down] = [made.box.width * overlay.width, made.box.height * overlay.height];
+  const [left, top] = [explanation.box.x * overlay.width, explanation.box.y * overlay.height];
+  const [across, down] = [explanation.box.width * overlay.width, explanation.box.height * overlay.height];
   pen.fillStyle = "rgba(0, 0, 0, 0.7)";
   pen.fillRect(0, 0, overlay.width, overlay.height);
   pen.clearRect(left, top, across, down);
@@ -310,7 +310,7 @@ function complain(error) {
 function forget() {
   complain();
   explanations = new Map();
-  chosen = undefined;
+  current = undefined;
   overlay.hidden = at("tuning").hidden = at("explaining").hidden = true;
   look.setAttribute("aria-pressed", "false");
   at("classes").replaceChildren();
@@ -319,8 +319,8 @@ function forget() {
 }
 
 function take(files, from) {
-  const found = [...files].find((one) => one.type.startsWith("image/")) ?? files[0];
-  if (found) show(found, found.name || from);
+  const picture = [...files].find((one) => one.type.startsWith("image/")) ?? files[0];
+  if (picture) show(picture, picture.name || from);
   else complain(new Error(`There was no image in what was ${from}.`));
 }
 
@@ -333,7 +333,7 @@ at("access").addEventListener("submit", (event) => {
   at("problem").textContent = "";
   begin();
 });
-look.addEventListener("click", () => (look.getAttribute("aria-pressed") === "true" ? hide() : explain(chosen)));
+look.addEventListener("click", () => (look.getAttribute("aria-pressed") === "true" ? hide() : explain(current)));
 at("strength").addEventListener("input", () => { overlay.style.opacity = at("strength").value / 100; });
 new ResizeObserver(draw).observe(image);
 

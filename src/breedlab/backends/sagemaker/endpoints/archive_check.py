@@ -60,9 +60,9 @@ def lint(folder: Path, imports: bool = True) -> int:
     }
     problems = [*_missing(files), *_unwanted(files), *_description(folder), *_requirements(folder)]
     if imports and not problems:
-        done = _run(folder)
-        if done.returncode:
-            problems.append(f"code/inference.py: cannot be imported ({_last_line(done.stderr)})")
+        process = _run(folder)
+        if process.returncode:
+            problems.append(f"code/inference.py: cannot be imported ({_last_line(process.stderr)})")
     if problems:
         raise ServingError(
             "\n".join(["the archive cannot be served:", *(f"  {text}" for text in problems)])
@@ -132,10 +132,10 @@ def _ask_handler(folder: Path, image: bytes) -> tuple[int, bytes]:
     with tempfile.NamedTemporaryFile(suffix=".image") as file:
         file.write(image)
         file.flush()
-        done = _run(folder, file.name)
-    if done.returncode:
-        raise ServingError(f"the archive's handler fails: {_last_line(done.stderr)}")
-    return 200, done.stdout.strip().splitlines()[-1].encode()
+        process = _run(folder, file.name)
+    if process.returncode:
+        raise ServingError(f"the archive's handler fails: {_last_line(process.stderr)}")
+    return 200, process.stdout.strip().splitlines()[-1].encode()
 
 
 def _run(folder: Path, *image: str) -> subprocess.CompletedProcess[str]:

@@ -50,10 +50,10 @@ def delete(name: str, region: str | None) -> None:
     with settings_of_endpoint():
         account = session.connect(region, "--region")
     stage(f"Deleting {name}")
-    done = ownership.delete(account, name)
-    for text in done.gone:
+    deletion = ownership.delete(account, name)
+    for text in deletion.removals:
         note(f"deleted {text}")
-    for text in done.left:
+    for text in deletion.leftovers:
         note(f"left {text}")
 
 

@@ -29,11 +29,11 @@ it uses."""
 
 
 @dataclass
-class Deleted:
+class Deletion:
     """What a deletion did, as text."""
 
-    gone: list[str] = field(default_factory=list)
-    left: list[str] = field(default_factory=list)
+    removals: list[str] = field(default_factory=list)
+    leftovers: list[str] = field(default_factory=list)
 
 
 def refuse_foreign(sagemaker: Any, described: dict[str, Any], allowed: str | None) -> None:
@@ -59,7 +59,7 @@ def refuse_foreign(sagemaker: Any, described: dict[str, Any], allowed: str | Non
     )
 
 
-def delete(account: boto3.Session, name: str) -> Deleted:
+def delete(account: boto3.Session, name: str) -> Deletion:
     """Delete an endpoint with everything that `breedlab deploy` created for it; the files in S3
     stay.
 
@@ -67,37 +67,37 @@ def delete(account: boto3.Session, name: str) -> Deleted:
         BackendError: If there is nothing of this name that is ours, or AWS refuses.
     """
     sagemaker = client(account, "sagemaker")
-    done = Deleted()
+    deletion = Deletion()
     with aws_errors(name):
         if (described := describe(sagemaker, name)) is not None:
             _refuse_untagged(sagemaker, described)
             _stop_scaling(account, described)
             remove_endpoint(sagemaker, name)
-            done.gone.append(f"endpoint {name}")
+            deletion.removals.append(f"endpoint {name}")
         used = None
         for kind, (key, entries) in KINDS.items():
             for each, arn in _versions(sagemaker, name, kind, key, entries):
                 what = f"{kind.replace('_', ' ')} {each}"
                 tags = patiently(partial(read_tags, sagemaker, arn), missing=False)
                 if tags.get(ENDPOINT) != name:
-                    done.left.append(
+                    deletion.leftovers.append(
                         f"{what}: has no tag {ENDPOINT}={name}, so breedlab did not create it for"
                         " this endpoint"
                     )
                     continue
                 used = _in_use(sagemaker) if used is None else used
                 if (user := used.get((kind, each))) is not None:
-                    done.left.append(f"{what}: endpoint {user} uses it")
+                    deletion.leftovers.append(f"{what}: endpoint {user} uses it")
                     continue
                 remove(sagemaker, kind, {key: each})
-                done.gone.append(what)
-        if done.gone and remove_alarm(account, name):
-            done.gone.append("the alarm that woke it")
-    if not done.gone and not done.left:
+                deletion.removals.append(what)
+        if deletion.removals and remove_alarm(account, name):
+            deletion.removals.append("the alarm that woke it")
+    if not deletion.removals and not deletion.leftovers:
         raise NotFound(
             f"--delete: no endpoint {name!r} in {account.region_name}, and nothing left of one"
         )
-    return done
+    return deletion
 
 
 def remove(sagemaker: Any, kind: str, parameters: dict[str, str]) -> None:

@@ -133,8 +133,8 @@ def requests(
 def _transform_types(instance_type: str) -> dict[str, list[str]]:
     """Return the member that says on which instances a batch job runs, which a version may leave
     out; empty for a type that answers only behind endpoints, such as those with ARM processors."""
-    known = limits.values_of("sagemaker", "TransformInstanceType")
-    return {"SupportedTransformInstanceTypes": [instance_type]} if instance_type in known else {}
+    types = limits.values_of("sagemaker", "TransformInstanceType")
+    return {"SupportedTransformInstanceTypes": [instance_type]} if instance_type in types else {}
 
 
 def properties(lineage: Mapping[str, Any], metrics: Mapping[str, Any] | None) -> dict[str, str]:

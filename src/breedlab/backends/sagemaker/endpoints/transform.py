@@ -203,8 +203,8 @@ def unanswered(account: boto3.Session, source: str, target: str) -> list[str]:
     prefix = split_uri(source)[1]
     names = [key.removeprefix(prefix).lstrip("/") for key, _ in _objects(account, source)]
     out = split_uri(target)[1]
-    done = {key.removeprefix(out).lstrip("/") for key, _ in _objects(account, target)}
-    return [name for name in names if f"{name}.out" not in done]
+    answers = {key.removeprefix(out).lstrip("/") for key, _ in _objects(account, target)}
+    return [name for name in names if f"{name}.out" not in answers]
 
 
 def _objects(account: boto3.Session, uri: str) -> Iterator[tuple[str, int]]:

@@ -194,7 +194,7 @@ def download(
 
     bucket, prefix = record.place.bucket, f"{record.place.prefix}/jobs/{record.name}/{folder}/"
     s3 = client(account, "s3")
-    with aws_errors(job), progress(f"fetching {job}") as done:
+    with aws_errors(job), progress(f"fetching {job}") as report:
         files: list[tuple[str, Path, int, float]] = []
         for key, (size, changed) in stored(s3, bucket, prefix).items():
             # The folder of several jobs; AWS may put one more level of the job's name between.
@@ -222,7 +222,7 @@ def download(
                 future.result()
                 os.utime(path, (changed, changed))
                 finished += 1
-                done(finished, len(files))
+                report(finished, len(files))
     return len(files)
 
 

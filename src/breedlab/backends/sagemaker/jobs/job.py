@@ -17,7 +17,7 @@ from typing import Any
 
 from breedlab import weight_files
 from breedlab.backends.sagemaker.jobs.hyperparameters import decode, encode
-from breedlab.backends.sagemaker.jobs.job_files import Wanted, everything, is_of_a_trial
+from breedlab.backends.sagemaker.jobs.job_files import FileFilter, everything, is_of_a_trial
 from breedlab.backends.sagemaker.jobs.source import CONFIG
 from breedlab.commands import command
 from breedlab.config import Config, validate
@@ -71,7 +71,7 @@ class Job:
         """The run directory, on a disk of the job's own; see `job_files`."""
         return work_folder() / "job" / self.name
 
-    def kept(self, config: Config) -> tuple[Path, Wanted]:
+    def kept(self, config: Config) -> tuple[Path, FileFilter]:
         """Return the folder that what is kept of the run directory is copied to, and what that is.
 
         The checkpoints of several jobs may share one address, so it is a subfolder a job. A trial

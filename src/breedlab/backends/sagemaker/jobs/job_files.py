@@ -35,7 +35,7 @@ _UNFINISHED = (".tmp", ".part", "-journal", "-wal", "-shm")
 
 _CHUNK = 1 << 20
 
-Wanted = Callable[[str], bool]
+FileFilter = Callable[[str], bool]
 """Whether a file is kept, by its name in the run directory."""
 
 _Stamp = tuple[int, int, int]
@@ -61,7 +61,9 @@ def everything(_: str) -> bool:
 
 
 @contextmanager
-def kept_in_step(run: Path, destination: Path, is_needed: Wanted = everything) -> Iterator[None]:
+def kept_in_step(
+    run: Path, destination: Path, is_needed: FileFilter = everything
+) -> Iterator[None]:
     """Copy what changes in a run directory while the block runs, and once more when it ends,
     however it does.
 
@@ -109,11 +111,11 @@ class Copier:
     Args:
         run: The run directory.
         copy: Where to.
-        wanted: Which files.
+        is_needed: Which files.
     """
 
-    def __init__(self, run: Path, copy: Path, wanted: Wanted = everything) -> None:
-        self._run, self._kept, self._wanted = run, copy, wanted
+    def __init__(self, run: Path, copy: Path, is_needed: FileFilter = everything) -> None:
+        self._run, self._target, self._is_needed = run, copy, is_needed
         self._copied: dict[str, _Stamp] = {}
 
     def copy(self) -> None:
@@ -123,22 +125,22 @@ class Copier:
         after a kill. The study comes first: it may be older than the trials next to it, never
         newer.
         """
-        if self._wanted(_STUDY):
+        if self._is_needed(_STUDY):
             self._copy_study()
         changed = []
         names = {_STUDY}
         for name in _finished_files(self._run):
-            if not self._wanted(name) or (stamp := _stamp(self._run / name)) is None:
+            if not self._is_needed(name) or (stamp := _stamp(self._run / name)) is None:
                 continue
             names.add(name)
             if self._copied.get(name) != stamp:
                 changed.append((stamp, name))
         for stamp, name in sorted(changed):
             with suppress(FileNotFoundError):  # another has just taken its place
-                put_whole(self._run / name, self._kept / name)
+                put_whole(self._run / name, self._target / name)
                 self._copied[name] = stamp
         for name in sorted(self._copied.keys() - names):
-            (self._kept / name).unlink(missing_ok=True)
+            (self._target / name).unlink(missing_ok=True)
             del self._copied[name]
 
     def _copy_study(self) -> None:
@@ -156,7 +158,7 @@ class Copier:
                     live.backup(still)
             except sqlite3.Error:  # being written, or damaged: what is kept of it stays
                 return
-            put_whole(snapshot, self._kept / _STUDY)
+            put_whole(snapshot, self._target / _STUDY)
         self._copied[_STUDY] = stamp
 
 

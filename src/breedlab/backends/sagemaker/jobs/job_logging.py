@@ -62,10 +62,10 @@ def logger_problems(config: Config) -> Iterator[Problem]:
     if name == "mlflow":
         uri = tracking_uri(config)
         if uri is None or _HERE.fullmatch(uri):
-            got = "nothing" if uri is None else repr(without_passwords(uri))
+            value = "nothing" if uri is None else repr(without_passwords(uri))
             yield Problem(
                 "logger.tracking_uri",
-                f"got {got}; expected an address that a job can reach, such as https://mlflow.example"
+                f"got {value}; expected an address that a job can reach, such as https://mlflow.example"
                 f" or the ARN of a SageMaker MLflow app, here or as {TRACKING_VARIABLE}",
             )
     online = name == "wandb" and not config.logger.offline

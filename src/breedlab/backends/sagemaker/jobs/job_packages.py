@@ -51,12 +51,12 @@ def install_undeclared(source: Path) -> None:
         elif index := code_artifact_index(environment):
             # its token is no argument, which others on the machine see
             environment["PIP_INDEX_URL"] = index
-        done = subprocess.run(pip, capture_output=True, text=True, env=environment)
-        if done.returncode:
+        process = subprocess.run(pip, capture_output=True, text=True, env=environment)
+        if process.returncode:
             raise BackendError(
                 f"debugger.level: {' '.join(file.read_text('utf-8').split())} could not be"
                 " installed; give the job access to a package index, use an image that has it, or"
-                f" set debugger=none\n{done.stderr.strip()}"
+                f" set debugger=none\n{process.stderr.strip()}"
             )
 
 

@@ -30,15 +30,15 @@ def parents(
         config: The experiment.
         findings: Where the reasons are added for which AWS would refuse a parent.
     """
-    found: list[Request] = []
+    requests: list[Request] = []
     if config.tuner.warm_start and each_trial_is_a_job(config):
         preflight.look_at(
-            findings, "tuner.warm_start's jobs", lambda: _unfit(account, config, found)
+            findings, "tuner.warm_start's jobs", lambda: _unfit(account, config, requests)
         )
-    return tuple(found)
+    return tuple(requests)
 
 
-def _unfit(account: boto3.Session, config: Config, found: list[Request]) -> Iterator[Problem]:
+def _unfit(account: boto3.Session, config: Config, requests: list[Request]) -> Iterator[Problem]:
     from botocore.exceptions import ClientError
 
     path, launched = "tuner.warm_start", 0
@@ -57,7 +57,7 @@ def _unfit(account: boto3.Session, config: Config, found: list[Request]) -> Iter
             yield Problem(path, f"{name} is {state}; AWS takes only jobs that have ended")
         launched += sum(described.get("TrainingJobStatusCounters", {}).values())
         parameters = {part: described[part] for part in _PARTS if part in described}
-        found.append(Request("CreateHyperParameterTuningJob", parameters))
+        requests.append(Request("CreateHyperParameterTuningJob", parameters))
     trials, most = trial_count(config), config.backend.limits.trials
     if launched and launched + trials > most:
         yield Problem(
