@@ -14,7 +14,7 @@ from codes import raises_code
 from sagemaker_account import Account
 
 from breedlab.backends.sagemaker.jobs import job_secrets
-from breedlab.cli import jobs
+from breedlab.cli import batch, deploy, jobs
 from breedlab.cli.launch import main
 
 Cloud = Callable[..., list[str]]
@@ -110,3 +110,23 @@ def test_addresses_in_secrets_manager_are_resolved_in_the_job(account: Account) 
     nobody = plain.replace("plain", "nobody")
     with raises_code("BL400", names="secretsmanager:GetSecretValue"):
         job_secrets.resolve({"C": nobody})
+
+
+@pytest.mark.parametrize("words", [[], ["--register", "dogs"]], ids=["endpoint", "registry"])
+def test_the_dry_run_of_a_deployment_shows_no_secret(
+    words: list[str], no_account: None, model_archive: Path, capsys: Any
+) -> None:
+    given = f"endpoint.environment={{HF_TOKEN: {VALUE}, MODE: online}}"
+    assert deploy.main([str(model_archive), "--dry-run", given, *words]) == 0
+    printed = capsys.readouterr().out
+    assert "HF_TOKEN" in printed and '"MODE": "online"' in printed and VALUE not in printed
+
+
+def test_the_dry_run_of_a_batch_job_shows_no_secret(
+    no_account: None, model_archive: Path, capsys: Any
+) -> None:
+    places = ["s3://my-in/x", "s3://my-out/y"]
+    words = [str(model_archive), *places, "--dry-run", "--env", f"HF_TOKEN={VALUE}"]
+    assert batch.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "HF_TOKEN" in printed and VALUE not in printed

@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from breedlab.backends.sagemaker import checks
 from breedlab.backends.sagemaker.endpoints import archive_check, hidden_home
 from breedlab.backends.sagemaker.endpoints.endpoint import Deployment
+from breedlab.backends.sagemaker.jobs.job_secrets import is_secret
 from breedlab.backends.sagemaker.request import Request
 from breedlab.config.problems import Problem
 from breedlab.console import note, stage, warn
@@ -113,6 +115,16 @@ def answer_here(folder: Path, image: bytes, inference_env: str | None) -> None:
 
 
 def print_request(number: int, request: Request, aside: str = "") -> None:
-    """Print one request of a dry run."""
+    """Print one request of a dry run; what looks like a secret among its variables is not shown."""
     print(f"request {number}: {request.service} {request.operation}{aside}")
-    print(json.dumps(request.parameters, indent=2) + "\n")
+    print(json.dumps(_without_secrets(request.parameters), indent=2) + "\n")
+
+
+def _without_secrets(value: Any, name: str = "") -> Any:
+    if isinstance(value, list):
+        return [_without_secrets(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    if name == "Environment":
+        return {key: "***" if is_secret(key, item) else item for key, item in value.items()}
+    return {key: _without_secrets(item, key) for key, item in value.items()}
