@@ -138,3 +138,26 @@ def test_every_endpoint_type_has_an_image_for_its_processor_or_a_reason() -> Non
     blackwell = {"g7", "g7e", "p6-b200", "p6-b300"} & set(map(family, types(VARIANT)))
     others = {"inf1", "inf2", "trn1", "trn1n", "trn2", "dl1", "p2", "p6e-gb200"}
     assert blackwell and refused == others | blackwell
+
+
+def test_ec2_knows_as_many_gpus() -> None:
+    """moto carries what EC2's DescribeInstanceTypes answers."""
+    from moto.ec2.models.instance_types import INSTANCE_TYPES
+
+    every = {*types("TrainingInstanceType"), *types(VARIANT), *types("TransformInstanceType")}
+    described = {each: INSTANCE_TYPES.get(each.removeprefix("ml.")) for each in every}
+    gpus = {
+        each: sum(gpu["Count"] for gpu in found.get("GpuInfo", {}).get("Gpus", []))
+        for each, found in described.items()
+        if found is not None
+    }
+    assert sum(count > 0 for count in gpus.values()) > 50
+    assert {each: images.known_gpus(each) for each in gpus} == gpus
+    unknown = {each for each in every if images.known_gpus(each) is None}
+    assert unknown == {"ml.p6e-gb200.36xlarge"}
+
+
+def test_more_processes_than_gpus_are_refused_on_the_default_type() -> None:
+    chosen = backend(instance_type=Backend().instance_type, processes=2)
+    (problem,) = images.problems(chosen, "us-east-1")
+    assert problem.path == "backend.processes" and "has 1 GPU" in problem.message

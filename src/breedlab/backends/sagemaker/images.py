@@ -42,21 +42,23 @@ def training_image(backend: Backend, region: str) -> str:
 
 
 def gpus(instance_type: str) -> int:
-    """Return how many GPUs an instance type has, by the SDK's list; at least one for a newer type
-    that has some."""
+    """Return how many GPUs an instance type has; one for a type that has some and is newer than
+    all lists of them."""
     return 1 if (count := known_gpus(instance_type)) is None else count
 
 
 def known_gpus(instance_type: str) -> int | None:
-    """Return how many GPUs an instance type has; None if it has some and is newer than the SDK's
-    list."""
+    """Return how many GPUs an instance type has; None if it has some and is newer than all lists
+    of them."""
     from sagemaker.core import instance_types_gpu_info
 
     # The list is by region; what a type has is the same everywhere.
     gpu_info = instance_types_gpu_info.retrieve("us-east-1").get(instance_type, {})
     if gpu_info:
         return int(gpu_info["Count"])
-    return None if re.match(r"ml\.(g|p)\d", instance_type) else 0
+    if not re.match(r"ml\.(g|p)\d", instance_type):
+        return 0
+    return machines.unlisted_gpus(instance_type)
 
 
 def problems(backend: Backend, region: str) -> list[Problem]:

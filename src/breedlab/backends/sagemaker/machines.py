@@ -20,6 +20,23 @@ _OTHERS = (
 _VOLTA = re.compile(r"ml\.p3(dn)?\.")
 _BLACKWELL = re.compile(r"ml\.(g7e?|p6\S*)\.")
 
+_G6 = {"12xlarge": 4, "24xlarge": 4, "48xlarge": 8}
+_G7 = {"12xlarge": 2, "24xlarge": 4, "48xlarge": 8}
+_UNLISTED_GPUS = {
+    # family, and the sizes with several: EC2's pages of instance types
+    "g5": {},
+    "g6": _G6,
+    "g6e": _G6,
+    "g7": _G7,
+    "g7e": _G7,
+    "p5": {},
+    "p5e": {"48xlarge": 8},
+    "p5en": {"48xlarge": 8},
+    "p6-b200": {"48xlarge": 8},
+    "p6-b300": {"48xlarge": 8},
+}
+"""The GPUs of types that the SDK's list lacks."""
+
 ARM_SIBLING = "ml.c7g.xlarge"
 """A type with an ARM processor that the SDK's list of images knows; newer ones run the same
 image."""
@@ -28,6 +45,13 @@ image."""
 def is_arm(instance_type: str) -> bool:
     """Return whether a type's processor is an ARM one, on which no x86 image starts."""
     return bool(_ARM.match(instance_type))
+
+
+def unlisted_gpus(instance_type: str) -> int | None:
+    """Return how many GPUs a type has that the SDK's list lacks; None if it is not known."""
+    family, _, size = instance_type.removeprefix("ml.").partition(".")
+    several = _UNLISTED_GPUS.get(family)
+    return None if several is None else several.get(size, 1)
 
 
 def unusable(instance_type: str) -> str | None:

@@ -243,7 +243,7 @@ def processes(config: Config) -> int | None:
     GPUs."""
     if config.backend.processes != "auto":
         return config.backend.processes
-    # Types newer than the SDK's list, too: what a container counts is right for all of them.
+    # Types newer than all lists, too: what a container counts is right for all of them.
     return 1 if known_gpus(config.backend.instance_type) in (0, 1) else None
 
 
