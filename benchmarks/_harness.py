@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from statistics import median
+from statistics import mean, median, stdev
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -233,6 +233,19 @@ def report(
     }
     path.write_text(json.dumps(record, indent=2) + "\n")
     print(f"written: {path}")
+
+
+def mean_and_interval(values: list[float], form: str = ".1%") -> str:
+    """The mean over seeds and its 95% interval, by Student's t."""
+    if len(values) < 2:
+        return f"{values[0]:{form}} (one seed)"
+    from scipy.stats import t
+
+    middle = mean(values)
+    half = t.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5
+    return (
+        f"{middle:{form}} ({middle - half:{form}} to {middle + half:{form}}; {len(values)} seeds)"
+    )
 
 
 def _short(value: Any) -> str:

@@ -19,20 +19,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import random
-import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Any
 
-from _harness import CACHE, Ratio, machine, parse, report, say
+from _harness import CACHE, Ratio, machine, mean_and_interval, parse, report, say
+from _splits import SPLITS, counts, files, linked, sample
 
-SPLITS = ("train", "valid", "test")
-_OTHER_NAMES = {"valid": ("validation", "val")}
 PEERS = ("plain three layers", "scikit-learn", "fastai fine_tune")
 Contestant = Callable[[Path, int], float]
 
@@ -53,7 +50,7 @@ def main() -> None:
         ("--fastai-epochs", "of fine_tune, after its frozen one; default 5, with --small 1"),
     )
     here, started = machine(), time.monotonic()
-    source = Path(args.data) if args.data else _sample()
+    source = Path(args.data) if args.data else sample()
     minutes = float(args.minutes or (1 if args.small else 10))
     seeds = int(args.seeds or args.rounds)
     folder = CACHE / "accuracy"
@@ -63,10 +60,10 @@ def main() -> None:
     wanted = args.only.split(",") if args.only else _able(contestants, fastai)
     if unknown := [name for name in wanted if name not in contestants]:
         raise SystemExit(f"--only: got {unknown[0]!r}; expected of {', '.join(contestants)}")
-    counts = _counts(source)
+    sizes = counts(source)
     known = Results(folder, source, args.split or "redrawn", forget=args.fresh == "yes")
     for seed in range(seeds):
-        root = _linked(source, folder / f"split-{known.key}-{seed}", seed, args.split == "fixed")
+        root = linked(source, folder / f"split-{known.key}-{seed}", seed, args.split == "fixed")
         for name in wanted:
             how = {"auto": f"{minutes:g} minutes", PEERS[2]: f"{epochs} epochs"}.get(name, "")
             before = known.of(name, how, seed)
@@ -85,10 +82,10 @@ def main() -> None:
                 say(f"seed {seed}: {name}: {before['top1']:.1%}, from before")
     found = {name: values for name in wanted if (values := known.by_seed(name, seeds))}
     figures: dict[str, Any] = {
-        "images": f"{source}: {', '.join(f'{n} {s}' for s, n in counts.items())}"
+        "images": f"{source}: {', '.join(f'{n} {s}' for s, n in sizes.items())}"
     }
     figures |= {
-        f"{name}, test top-1": f"{_shown([*values.values()])}; {known.minutes(name)}"
+        f"{name}, test top-1": f"{mean_and_interval([*values.values()])}; {known.minutes(name)}"
         for name, values in found.items()
     }
     ratios = [
@@ -117,7 +114,7 @@ class Results:
     """
 
     def __init__(self, folder: Path, source: Path, split: str, forget: bool) -> None:
-        images = [f"{path.relative_to(source)}" for part in SPLITS for path in _files(source, part)]
+        images = [f"{path.relative_to(source)}" for part in SPLITS for path in files(source, part)]
         self.key = hashlib.sha256("\n".join([split, *images]).encode()).hexdigest()[:12]
         self._file = folder / f"results-{self.key}.json"
         self._rows: list[dict[str, Any]] = []
@@ -180,16 +177,6 @@ def _contestants(folder: Path, minutes: float, fastai: Path, epochs: int) -> dic
     }
 
 
-def _sample() -> Path:
-    """Return the images of the demo, drawn once."""
-    from breedlab.data.sample import write_sample
-
-    root = CACHE / "accuracy" / "sample"
-    if not root.exists():
-        write_sample(root, classes=8, train=40, valid=12, test=15, size=192, seed=0)
-    return root
-
-
 def _ours(words: list[str]) -> float:
     """Return the test top-1 of a run, which has a process of its own, as a person's has."""
     code = "import sys, breedlab; print('top1', breedlab.run(*sys.argv[1:]).metrics['top1'])"
@@ -222,43 +209,6 @@ def _said(words: list[str], env: Any) -> float:
     return float(lines[-1].split()[1])
 
 
-def _counts(root: Path) -> dict[str, int]:
-    return {split: len(_files(root, split)) for split in SPLITS}
-
-
-def _files(root: Path, split: str) -> list[Path]:
-    names = (split, *_OTHER_NAMES.get(split, ()))
-    return sorted(path for name in names for path in (root / name).glob("*/*") if path.is_file())
-
-
-def _linked(source: Path, target: Path, seed: int, fixed: bool) -> Path:
-    """Return a folder of links with as many images of each class in each split as the source has:
-    the source's own if `fixed`, else drawn anew."""
-    shutil.rmtree(target, ignore_errors=True)
-    by_split = {
-        (split, path.parent.name): list[Path]()
-        for split in SPLITS
-        for path in _files(source, split)
-    }
-    for split in SPLITS:
-        for path in _files(source, split):
-            by_split[split, path.parent.name].append(path)
-    if not fixed:
-        draw = random.Random(seed)
-        for name in sorted({name for _, name in by_split}):
-            parts = [by_split.get((split, name), []) for split in SPLITS]
-            every = [path for part in parts for path in part]
-            draw.shuffle(every)
-            for part in parts:
-                part[:], every = every[: len(part)], every[len(part) :]
-    for (split, name), paths in by_split.items():
-        for number, path in enumerate(paths):
-            link = target / split / name / f"{number:04}{path.suffix}"
-            link.parent.mkdir(parents=True, exist_ok=True)
-            os.symlink(path.resolve(), link)
-    return target
-
-
 _known: dict[str, Any] = {}
 
 
@@ -271,7 +221,7 @@ def _features(root: Path) -> tuple[dict[str, Any], int]:
 
     from breedlab.models.packages import load_packaged
 
-    key = str([os.path.realpath(path) for split in SPLITS for path in _files(root, split)])
+    key = str([os.path.realpath(path) for split in SPLITS for path in files(root, split)])
     if _known.get("key") == key:
         return _known["features"], _known["classes"]
     name = "tf_efficientnet_lite0"
@@ -279,18 +229,18 @@ def _features(root: Path) -> tuple[dict[str, Any], int]:
     load_packaged(network, name, "efficientnet_lite0")
     network.reset_classifier(0)
     transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network))
-    classes = sorted({path.parent.name for path in _files(root, "train")})
+    classes = sorted({path.parent.name for path in files(root, "train")})
     found = {}
     with torch.no_grad():
         network.eval()
         for split in SPLITS:
-            files, rows = _files(root, split), []
-            for start in range(0, len(files), 32):
+            paths, rows = files(root, split), []
+            for start in range(0, len(paths), 32):
                 images = [
-                    transform(default_loader(str(path))) for path in files[start : start + 32]
+                    transform(default_loader(str(path))) for path in paths[start : start + 32]
                 ]
                 rows.append(network(torch.stack(images)))
-            labels = torch.tensor([classes.index(path.parent.name) for path in files])
+            labels = torch.tensor([classes.index(path.parent.name) for path in paths])
             found[split] = (torch.cat(rows), labels)
     _known.update(key=key, features=found, classes=len(classes))
     return found, len(classes)
@@ -347,19 +297,6 @@ def _scikit_learn(features: dict[str, Any], _classes: int) -> float:
     ]
     best = max(models, key=lambda model: model.score(*data["valid"]))
     return float(best.score(*data["test"]))
-
-
-def _shown(values: list[float]) -> str:
-    """Return the mean and its 95% interval over the seeds, by Student's t."""
-    if len(values) < 2:
-        return f"{values[0]:.1%} (one seed)"
-    from scipy.stats import t
-
-    half = t.ppf(0.975, len(values) - 1) * stdev(values) / len(values) ** 0.5
-    return (
-        f"{mean(values):.1%} ({mean(values) - half:.1%} to {mean(values) + half:.1%}; {len(values)}"
-        " seeds)"
-    )
 
 
 if __name__ == "__main__":

@@ -1,0 +1,148 @@
+"""Whether answers can be believed: calibration, sets, unknown images, and wrong labels.
+
+Each seed draws train, validation and test anew, as accuracy.py does, and trains the frozen default
+twice: on the labels as they are, and with 5% of the training labels replaced by another class.
+
+- The calibration error (ECE) on the test with the temperature, divided by that without. A seed
+  whose temperature stays 1, because validation shows no need of one, counts as 1.
+- How many of the test's 90% sets contain the true class.
+- How many images of `--strangers`, a folder of images of other kinds, are called unknown, and how
+  many of the test.
+- How many of the wrong labels are in the first tenth of the training images by suspicion, as
+  fixes.csv lists them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+
+from _harness import CACHE, Ratio, machine, mean_and_interval, parse, report, say
+from _splits import files, linked, sample
+
+_FLIPPED = 0.05
+_FIRST = 0.1
+_IMAGES = (".jpg", ".jpeg", ".png", ".webp")
+_RUN = "import sys, breedlab; print('run', breedlab.run(*sys.argv[1:]).path)"
+_ASK = """
+import json, sys, breedlab
+model = breedlab.load(sys.argv[1])
+print("unknown", json.dumps([answer.unknown for answer in model.predict(sys.argv[2:])]))
+"""
+
+
+def main() -> None:
+    args = parse(
+        __doc__,
+        5,
+        1,
+        ("--data", "a folder of train, valid and test; by default the demo's"),
+        ("--strangers", "a folder of images of other kinds; without it, none are asked for"),
+        ("--experiment", "default resnet34, with model=efficientnet_lite0"),
+    )
+    here = machine()
+    source = Path(args.data) if args.data else sample()
+    strangers = _strangers(Path(args.strangers)) if args.strangers else []
+    rows = []
+    for seed in range(args.rounds):
+        rows.append(_measured(source, seed, args.experiment or "resnet34", strangers))
+        say(f"seed {seed}: {', '.join(f'{name} {value:.3f}' for name, value in rows[-1].items())}")
+    figures = {name: mean_and_interval([row[name] for row in rows], ".3f") for name in rows[0]}
+
+    def column(name: str) -> list[float]:
+        return [row[name] for row in rows]
+
+    ratios = [
+        Ratio("ECE with the temperature / without", column("ECE ratio"), 0.5, "at most"),
+        Ratio("90% sets with the true class", column("coverage"), 0.88),
+        Ratio("likewise", column("coverage"), 0.92, "at most"),
+        Ratio("wrong labels in the first tenth", column("wrong labels found"), 0.8),
+    ]
+    if strangers:
+        ratios += [
+            Ratio("strangers called unknown", column("strangers refused"), 0.9),
+            Ratio("test images called unknown", column("false alarms"), 0.05, "at most"),
+        ]
+    report(args, "trust", here, ratios, {"images": str(source), **figures})
+
+
+def _measured(source: Path, seed: int, experiment: str, strangers: list[str]) -> dict[str, float]:
+    """Return the figures of one seed."""
+    folder = CACHE / "trust"
+    root = linked(source, folder / f"split-{seed}", seed, fixed=False)
+    run = _run(experiment, root, seed, folder)
+    metrics = json.loads((run / "metrics.json").read_text())
+    test, answers = metrics["test"], metrics["export"]["answers"]
+    ece, calibration = test["metrics"]["ece"], test["calibration"]
+    before = calibration.get("ece_before", ece)
+    row = {
+        "ECE": ece,
+        "ECE without the temperature": before,
+        "ECE ratio": ece / before,
+        "coverage": answers["sets"]["coverage"],
+    }
+    if strangers:
+        (told,) = _lines("unknown", [_ASK, str(run), *strangers])
+        row["strangers refused"] = mean(json.loads(told))
+        row["false alarms"] = answers["unknown"]["false_alarms"]
+    wrong = linked(source, folder / f"wrong-{seed}", seed, fixed=False)
+    flipped = _flip(wrong, seed)
+    run = _run(experiment, wrong, seed, folder)
+    with (run / "fixes.csv").open(newline="") as file:
+        listed = [row["file"] for row in csv.DictReader(file) if row["split"] == "train"]
+    first = listed[: math.ceil(_FIRST * len(files(wrong, "train")))]
+    row["wrong labels found"] = len(flipped.intersection(first)) / len(flipped)
+    return row
+
+
+def _flip(root: Path, seed: int) -> set[str]:
+    """Move a twentieth of the training images to another class, and return their new paths below
+    the root."""
+    draw = random.Random(1000 + seed)
+    classes = sorted(folder.name for folder in (root / "train").iterdir())
+    images = files(root, "train")
+    moved = set()
+    for image in draw.sample(images, round(_FLIPPED * len(images))):
+        other = draw.choice([name for name in classes if name != image.parent.name])
+        target = root / "train" / other / f"flipped-{image.parent.name}-{image.name}"
+        image.rename(target)
+        moved.add(target.relative_to(root).as_posix())
+    return moved
+
+
+def _strangers(folder: Path) -> list[str]:
+    found = sorted(str(path) for path in folder.rglob("*") if path.suffix.lower() in _IMAGES)
+    if not found:
+        raise SystemExit(f"--strangers: no images ({', '.join(_IMAGES)}) in {folder}")
+    return found
+
+
+def _run(experiment: str, root: Path, seed: int, folder: Path) -> Path:
+    """Return the directory of a run, which has a process of its own."""
+    words = [f"experiment={experiment}", "data=image_folder", "model=efficientnet_lite0"]
+    words += ["debugger=none", "profiler=none", "serving.engine=eager", "serving.precision=fp32"]
+    words += [f"runs_dir={folder / 'runs'}", f"data.root={root}", f"seed={seed}"]
+    (path,) = _lines("run", [_RUN, *words])
+    return Path(path)
+
+
+def _lines(mark: str, words: list[str]) -> list[str]:
+    """Return what a process says after a mark."""
+    done = subprocess.run(
+        [sys.executable, "-c", *words], env=dict(os.environ), capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SystemExit(f"failed:\n{(done.stderr or done.stdout)[-3000:]}")
+    lines = done.stdout.splitlines()
+    return [line.removeprefix(f"{mark} ") for line in lines if line.startswith(f"{mark} ")]
+
+
+if __name__ == "__main__":
+    main()
