@@ -521,6 +521,25 @@ def test_the_template_is_one_that_cloudformation_takes(
     assert [str(match) for match in lint(template, config=ManualArgs(regions=["us-east-1"]))] == []
 
 
+@pytest.mark.parametrize("region", ["eusc-de-east-1", "us-isof-south-1", "cn-north-1"])
+def test_every_part_of_aws_has_policies_for_its_own_images(
+    region: str, no_account: None, capsys: Any
+) -> None:
+    """In some there are images that train and none that serve."""
+    words = ["backend=sagemaker", f"backend.region={region}", "--account", "123456789012"]
+    assert command.main(["bootstrap", "--dry-run", *words]) == 0
+    capsys.readouterr()
+    assert command.main(["policies", "--only", "execution_role", *words]) == 0
+    told = capsys.readouterr()
+    assert ("no inference image" in told.err) == (region != "cn-north-1")
+    pulls = [
+        statement["Resource"]
+        for statement in json.loads(told.out)["Statement"]
+        if "ecr:BatchGetImage" in statement["Action"]
+    ]
+    assert pulls and all(f":ecr:{region}:" in arn for arns in pulls for arn in arns)
+
+
 def test_the_stack_that_it_makes_holds_a_role_that_a_launch_takes(
     account: Account, cloud: Cloud, capsys: Any
 ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from breedlab.backends.operations import Account as AccountOperations
@@ -23,7 +23,8 @@ from breedlab.backends.sagemaker.session import (
 )
 from breedlab.commands import command
 from breedlab.config import Config
-from breedlab.errors import UsageError
+from breedlab.config.backend import Backend
+from breedlab.errors import BackendError, UsageError
 
 _ROLE = re.compile(r"arn:(aws[\w-]*):iam::(\d{12}):role/.+")
 _ADDRESS = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?"
@@ -74,8 +75,6 @@ def _commands(request: PolicyRequest) -> list[str]:
 
 def _account(request: PolicyRequest) -> Account:
     from breedlab.backends.sagemaker.endpoints.endpoint import default_name
-    from breedlab.backends.sagemaker.endpoints.inference_image import inference_image
-    from breedlab.backends.sagemaker.images import training_image
     from breedlab.backends.sagemaker.jobs.job_logging import tracked
 
     if request.account and not re.fullmatch(r"\d{12}", request.account):
@@ -101,11 +100,19 @@ def _account(request: PolicyRequest) -> Account:
         backend=backend,
         reads=(*_images_of(config), *_split("--read", request.reads)),
         writes=tuple(_split("--write", request.writes)),
-        images=(
-            training_image(backend, target.region),
-            inference_image("ml.m5.large", target.region),
-        ),
+        images=tuple(_container_images(backend, target.region)),
     )
+
+
+def _container_images(backend: Backend, region: str) -> Iterator[str]:
+    from breedlab.backends.sagemaker.endpoints.inference_image import inference_image
+    from breedlab.backends.sagemaker.images import training_image
+
+    yield training_image(backend, region)
+    try:
+        yield inference_image("ml.m5.large", region)
+    except BackendError:
+        _note(f"AWS has no inference image in {region}, so the role may read none for endpoints")
 
 
 def _owner(target: AwsTarget, region: str) -> tuple[str, str | None]:

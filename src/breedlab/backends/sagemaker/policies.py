@@ -325,9 +325,8 @@ def _key(account: Account, key: str, *names: str) -> Statement:
 
 def _repository(account: Account, image: str) -> str:
     """Return the ARN of an image's repository, which is often another account's."""
-    match = re.match(
-        r"([^.]+)\.dkr\.ecr(?:-fips)?\.([^.]+)\.amazonaws\.com(?:\.cn)?/([^:@]+)", image
-    )
+    # each part of AWS has a domain of its own
+    match = re.match(r"([^.]+)\.dkr\.ecr(?:-fips)?\.([^./]+)\.[^/]+/([^:@]+)", image)
     if match is None:
         return f"arn:{account.partition}:ecr:*:*:repository/*"
     number, region, name = (re.sub(r"<.*>", "*", part) for part in match.groups())
