@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from codes import raises_code
 from sagemaker_account import ROLE, Account
 
 from breedlab.backends.sagemaker.prices import listed_price
@@ -250,3 +251,10 @@ except SystemExit:
 
 def test_requests_name_their_job() -> None:
     assert Request("CreateTrainingJob", {"TrainingJobName": "a"}).name == "a"
+
+
+def test_a_pipeline_registers_nothing_where_aws_has_no_image_that_serves(planned: Planned) -> None:
+    words = ["backend.orchestrate=pipeline", "backend.region=eusc-de-east-1"]
+    assert "StartPipelineExecution" in planned(*words)
+    with raises_code("BL400", names=("backend.register_in", "eusc-de-east-1")):
+        planned(*words, "backend.register_in=dogs")

@@ -24,6 +24,7 @@ from breedlab.backends.sagemaker.jobs.requests import (
 from breedlab.backends.sagemaker.pipeline_definition import KINDS, VERSION
 from breedlab.backends.sagemaker.request import Request
 from breedlab.config import Config, search_space
+from breedlab.errors import BackendError
 
 SEARCH, TRAIN, REGISTER = "search", "train", "register"
 """The names of the steps."""
@@ -83,19 +84,31 @@ def registering(
     experiment: Experiment, group: str, git: Mapping[str, Any] | None
 ) -> tuple[Request, Request]:
     """Return what `deploy --register` sends, for a model that is not trained yet: its group, and
-    the version, which refers to the training."""
+    the version, which refers to the training.
+
+    Raises:
+        BackendError: If AWS has no image in the region that serves it.
+    """
     from breedlab.backends.sagemaker.endpoints import registry
     from breedlab.backends.sagemaker.endpoints.deployment import MACHINE
     from breedlab.backends.sagemaker.endpoints.endpoint import Deployment
     from breedlab.backends.sagemaker.endpoints.inference_image import inference_image
 
     place = experiment.place
+    try:
+        image = inference_image(MACHINE, place.region)
+    except BackendError as error:
+        raise BackendError(
+            f"backend.register_in: got {group!r}; expected null in {place.region}, where AWS has no"
+            " image that serves the model; register it later, with your own image: `deploy RUN"
+            " --register GROUP endpoint.image=URI`"
+        ) from error
     own = dict.fromkeys(["breedlab:experiment"], experiment.config.name)
     deployment = Deployment(
         name=group,
         version="",
         place=place,
-        image=inference_image(MACHINE, place.region),
+        image=image,
         own_image=False,
         model=experiment.uri("model.tar.gz"),
         instance_type=MACHINE,
