@@ -99,6 +99,12 @@ def test_a_value_that_cannot_be_read_is_told_without_the_names_of_the_parser() -
     assert "Exception" not in message
 
 
+def test_a_list_that_is_too_long_or_too_short_is_told_the_bound() -> None:
+    groups = ",".join(f"sg-{n}" for n in range(6))
+    assert "a list of at most 5" in refusal(f"backend.vpc.security_groups=[{groups}]")
+    assert "a list of at least 1" in refusal("serving.allow_urls=[]")
+
+
 def test_a_name_of_nothing_is_a_problem_like_others() -> None:
     assert "backend.tags" in refusal('backend.tags={"":"x"}')
 

@@ -221,9 +221,10 @@ def _expectation(record: Mapping[str, Any]) -> str:
         key, words = _BOUNDS[kind]
         bound = context[key]
         return f"{words} {bound}" if isinstance(bound, int) else f"{words} {bound:g}"
-    if kind in ("too_short", "too_long"):
-        length = context.get("min_length", context.get("max_length"))
-        return f"a list of {length}"
+    if kind == "too_short":
+        return f"a list of at least {context['min_length']}"
+    if kind == "too_long":
+        return f"a list of at most {context['max_length']}"
     if kind == "value_error":
         return str(context["error"])
     choices = _choices(record)
