@@ -7,6 +7,7 @@ turn.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -45,9 +46,18 @@ def main() -> None:
         app = Path(folder, "app.py")
         app.write_text(_EMPTY_APP)
 
+        # Python keeps what it compiled, unless a variable forbids it: both sides as users have it.
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        environment["PYTHONPYCACHEPREFIX"] = str(Path(folder, "compiled"))
+
         def run(words: list[str], code: int) -> None:
             done = subprocess.run(
-                [sys.executable, *words], cwd=folder, capture_output=True, text=True, check=False
+                [sys.executable, *words],
+                cwd=folder,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
             )
             if done.returncode != code:
                 raise SystemExit(
