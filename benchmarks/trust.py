@@ -89,8 +89,9 @@ def _measured(source: Path, seed: int, experiment: str, strangers: list[str]) ->
         "coverage": answers["sets"]["coverage"],
     }
     if strangers:
-        (told,) = _lines("unknown", [_ASK, str(run), *strangers])
-        row["strangers refused"] = mean(json.loads(told))
+        row["strangers refused"] = mean(
+            json.loads(_last_line("unknown", [_ASK, str(run), *strangers]))
+        )
         row["false alarms"] = answers["unknown"]["false_alarms"]
     wrong = linked(source, folder / f"wrong-{seed}", seed, fixed=False)
     flipped = _flip(wrong, seed)
@@ -129,19 +130,18 @@ def _run(experiment: str, root: Path, seed: int, folder: Path) -> Path:
     words = [f"experiment={experiment}", "data=image_folder", "model=efficientnet_lite0"]
     words += ["debugger=none", "profiler=none", "serving.engine=eager", "serving.precision=fp32"]
     words += [f"runs_dir={folder / 'runs'}", f"data.root={root}", f"seed={seed}"]
-    (path,) = _lines("run", [_RUN, *words])
-    return Path(path)
+    return Path(_last_line("run", [_RUN, *words]))
 
 
-def _lines(mark: str, words: list[str]) -> list[str]:
-    """Return what a process says after a mark."""
+def _last_line(mark: str, words: list[str]) -> str:
+    """Return what a process says last after a mark."""
     done = subprocess.run(
         [sys.executable, "-c", *words], env=dict(os.environ), capture_output=True, text=True
     )
     if done.returncode:
         raise SystemExit(f"failed:\n{(done.stderr or done.stdout)[-3000:]}")
     lines = done.stdout.splitlines()
-    return [line.removeprefix(f"{mark} ") for line in lines if line.startswith(f"{mark} ")]
+    return [line.removeprefix(f"{mark} ") for line in lines if line.startswith(f"{mark} ")][-1]
 
 
 if __name__ == "__main__":
