@@ -162,7 +162,7 @@ def test_figures_are_the_runs_own(made: Path, page: Page) -> None:
     assert f"{test['metrics']['top1']:.1%}" in page.text
     splits = json.loads((made / "splits.json").read_text())
     rows = page.charts["specs"]["counts"]["datasets"]["table1"]
-    assert sum(row["photos"] for row in rows) == sum(
+    assert sum(row["images"] for row in rows) == sum(
         len(images) for images in splits["photos"].values()
     )
     for finding in (
