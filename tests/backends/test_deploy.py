@@ -192,12 +192,12 @@ SNS = "arn:aws:sns:us-east-1:123456789012"
             },
         ),
         (
-            f"--image {OWN_IMAGE} --network-isolation --env A=b --capture 7 --capture-to s3://x/y",
+            f"--image {OWN_IMAGE} --network-isolation --env A=b --capture 7 --capture-to s3://captures/y",
             {
                 "CreateModel PrimaryContainer.Image": OWN_IMAGE,
                 "CreateModel PrimaryContainer.Environment": {"A": "b"},
                 "CreateModel EnableNetworkIsolation": True,
-                "CreateEndpointConfig DataCaptureConfig.DestinationS3Uri": "s3://x/y",
+                "CreateEndpointConfig DataCaptureConfig.DestinationS3Uri": "s3://captures/y",
             },
         ),
         (

@@ -41,8 +41,8 @@ FLAGS = """
 --scale-in-cooldown 0 --role arn:aws:iam::123456789012:role/Team --bucket my-bucket --prefix a/b
 --region eu-west-1 --kms-key alias/k --env A=1 --env B=true --env C=a=b --tag cost-center=7
 --tag team:name=x --subnet s-1 --subnet s-2 --security-group g-1 --network-isolation --workers 2
---image 123456789012.dkr.ecr.eu-west-1.amazonaws.com/breedlab:v1 --capture 5 --capture-to s3://x/y
---async-output s3://x/z --success-topic arn:aws:sns:eu-west-1:1:t --alarm slow --alarm wrong
+--image 123456789012.dkr.ecr.eu-west-1.amazonaws.com/breedlab:v1 --capture 5 --capture-to s3://captures/y
+--async-output s3://answers/z --success-topic arn:aws:sns:eu-west-1:1:t --alarm slow --alarm wrong
 --traffic linear --step-percent 20 --step-wait 60 --keep-old 120 --price-per-hour 0.2
 --startup-timeout 900
 """
