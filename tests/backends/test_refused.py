@@ -90,7 +90,7 @@ def refused(cloud: Callable[..., list[str]], account: Account, here: Path) -> Re
         ),
         (
             ["tuner=hyperband", "tuner.max_epochs=30000"],
-            "tuner.max_epochs: got 30000; expected at most 20000 epochs",
+            "tuner.max_epochs: got 30000; expected more than 1 and at most 20000",
         ),
         (
             ["tuner=random", "tuner.trials=70", "tuner.space={optim: {lr: [0.1, 0.2]}}"],
