@@ -36,8 +36,8 @@ def in_turns(
     from breedlab.config.compose import load
     from breedlab.pipeline.checked_images import checked_images
     from breedlab.profiling.session import watched
-    from breedlab.training.context import prepare
     from breedlab.training.fit import fit
+    from breedlab.training.preparation import prepare
 
     root = drawn_images(CLASSES, CLASSES, CLASSES)
     batch = (

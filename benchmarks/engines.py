@@ -73,7 +73,7 @@ def _prepared() -> tuple[Any, Any]:
     from breedlab.config import validate
     from breedlab.config.compose import load
     from breedlab.pipeline.checked_images import checked_images
-    from breedlab.training.context import prepare
+    from breedlab.training.preparation import prepare
 
     words = [
         "experiment=resnet34",

@@ -81,7 +81,7 @@ def _our_loaders(root: Path, cache: Path) -> dict[str, Any]:
     from breedlab.config import validate
     from breedlab.config.compose import load
     from breedlab.pipeline.checked_images import checked_images
-    from breedlab.training.context import prepare
+    from breedlab.training.preparation import prepare
 
     words = [
         "experiment=resnet34_finetune",

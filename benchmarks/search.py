@@ -141,7 +141,7 @@ def _feature_pass(config: Any, image_report: Any) -> None:
     import torch
 
     from breedlab.console import progress
-    from breedlab.training.context import prepare
+    from breedlab.training.preparation import prepare
 
     prepared = prepare(config, image_report)
     classifier = prepared.classifier(config).to(prepared.device).eval()
@@ -160,7 +160,7 @@ def _feature_pass(config: Any, image_report: Any) -> None:
 def _search(config: Any, image_report: Any, folder: Path, trials: int) -> Any:
     import json
 
-    from breedlab.training.context import prepare
+    from breedlab.training.preparation import prepare
     from breedlab.tuning.study import search
 
     prepared = prepare(config, image_report)

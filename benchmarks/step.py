@@ -105,7 +105,7 @@ def prepare_resnet34(folder: Path, size: int, root: Path | None = None) -> Any:
     from breedlab.config import validate
     from breedlab.config.compose import load
     from breedlab.pipeline.checked_images import checked_images
-    from breedlab.training.context import prepare
+    from breedlab.training.preparation import prepare
 
     words = [
         "experiment=resnet34",

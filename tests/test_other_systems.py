@@ -16,7 +16,7 @@ import torch
 
 from breedlab.config import Config
 from breedlab.pipeline.checked_images import checked_images
-from breedlab.training.context import prepare
+from breedlab.training.preparation import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
 

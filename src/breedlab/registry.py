@@ -26,22 +26,9 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from breedlab.errors import ConfigError, PluginError
 
 if TYPE_CHECKING:
-    from breedlab.backends.kinds import BackendKind
-    from breedlab.config.debugger import DebuggerRule
-    from breedlab.config.profiler import ProfilerRule
-    from breedlab.config.section import Section
-    from breedlab.data.augmentations import Augmentation
-    from breedlab.data.sources import Source
-    from breedlab.evaluation.metrics import Metric
-    from breedlab.models.heads import Head
-    from breedlab.reporting.added_sections import ReportSection
-    from breedlab.serving.engine_kinds import EngineKind
-    from breedlab.training.logger_kinds import LoggerKind
-    from breedlab.training.losses import Loss
-    from breedlab.training.optimizers import Optimizer
-    from breedlab.training.schedules import Schedule
+    from pydantic import BaseModel
 
-T = TypeVar("T", bound="Section")
+T = TypeVar("T", bound="BaseModel")
 
 
 class Registry(Generic[T]):
@@ -139,7 +126,7 @@ class Registry(Generic[T]):
         for name in self.names():
             yield name, self._classes[name]
 
-    def chosen(self, section: Section) -> T:
+    def chosen(self, section: BaseModel) -> T:
         """Return the component that a section of the config chooses, with its settings.
 
         Args:
@@ -150,7 +137,7 @@ class Registry(Generic[T]):
         """
         return self.made(getattr(section, self.setting.rpartition(".")[2]), section)
 
-    def made(self, name: str, section: Section) -> T:
+    def made(self, name: str, section: BaseModel) -> T:
         """Return the component of a name, with its settings from a section of the config.
 
         Raises:
@@ -160,7 +147,7 @@ class Registry(Generic[T]):
         settings = getattr(section, name, None)
         return settings if isinstance(settings, component) else component()
 
-    def identity(self, section: Section) -> str | list[Any]:
+    def identity(self, section: BaseModel) -> str | list[Any]:
         """Return what distinguishes a chosen component from any other, as plain data, for the keys
         of caches.
 
@@ -181,40 +168,40 @@ def _code_digest(module: str) -> str:
     return hashlib.sha256(Path(file).read_bytes() if file else b"").hexdigest()[:16]
 
 
-AUGMENTATIONS: Registry[Augmentation] = Registry(
+AUGMENTATIONS: Registry[Any] = Registry(
     "augmentation", "data.augment", "breedlab.data.augmentations", searched=True, without=("none",)
 )
 
-LOSSES: Registry[Loss] = Registry("loss", "optim.loss", "breedlab.training.losses", searched=True)
-HEADS: Registry[Head] = Registry("head", "model.head_type", "breedlab.models.heads", searched=True)
-METRICS: Registry[Metric] = Registry(
+LOSSES: Registry[Any] = Registry("loss", "optim.loss", "breedlab.training.losses", searched=True)
+HEADS: Registry[Any] = Registry("head", "model.head_type", "breedlab.models.heads", searched=True)
+METRICS: Registry[Any] = Registry(
     "metric", "monitor.metric", "breedlab.evaluation.metrics", prefix="valid/"
 )
-SCHEDULES: Registry[Schedule] = Registry(
+SCHEDULES: Registry[Any] = Registry(
     "schedule", "optim.schedule", "breedlab.training.schedules", searched=True
 )
-OPTIMIZERS: Registry[Optimizer] = Registry(
+OPTIMIZERS: Registry[Any] = Registry(
     "optimizer", "optim.name", "breedlab.training.optimizers", searched=True
 )
-DEBUGGER_RULES: Registry[DebuggerRule] = Registry(
+DEBUGGER_RULES: Registry[Any] = Registry(
     "debugger rule", "", "breedlab.config.debugger", section="debugger.rules"
 )
-PROFILER_RULES: Registry[ProfilerRule] = Registry(
+PROFILER_RULES: Registry[Any] = Registry(
     "profiler rule", "", "breedlab.profiling.rules", section="profiler.rules"
 )
-REPORT_SECTIONS: Registry[ReportSection] = Registry(
+REPORT_SECTIONS: Registry[Any] = Registry(
     "report section", "", "breedlab.reporting.added_sections", section="report"
 )
-LOGGERS: Registry[LoggerKind] = Registry(
+LOGGERS: Registry[Any] = Registry(
     "logger", "logger.name", "breedlab.training.logger_kinds", without=("none",)
 )
-ENGINES: Registry[EngineKind] = Registry(
+ENGINES: Registry[Any] = Registry(
     "engine", "serving.engine", "breedlab.serving.engine_kinds", without=("auto",)
 )
-SOURCES: Registry[Source] = Registry(
+SOURCES: Registry[Any] = Registry(
     "data source", "", "breedlab.data.sources", section="data", optional=True
 )
-BACKENDS: Registry[BackendKind] = Registry("backend", "backend.name", "breedlab.backends.kinds")
+BACKENDS: Registry[Any] = Registry("backend", "backend.name", "breedlab.backends.kinds")
 
 REGISTRIES: tuple[Registry[Any], ...] = (
     AUGMENTATIONS,

@@ -31,8 +31,9 @@ from breedlab.debugging.recorder import Recorder
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.observers import observers
-from breedlab.training.context import TrainingContext, prepare
+from breedlab.training.context import TrainingContext
 from breedlab.training.fit import Fitted
+from breedlab.training.preparation import prepare
 
 Configure = Callable[..., Config]
 # 100 and 24 images in batches of 16; from the cache 24 in one

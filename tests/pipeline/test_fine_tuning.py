@@ -21,8 +21,8 @@ from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.final_training import Trained, has_time_to_refit
 from breedlab.pipeline.fine_tuning import fine_tune, settings
 from breedlab.pipeline.run import run
-from breedlab.training.context import prepare
 from breedlab.training.fit import Fitted
+from breedlab.training.preparation import prepare
 
 Configure = Callable[..., Config]
 

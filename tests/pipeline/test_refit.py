@@ -16,9 +16,9 @@ from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.refit import on_all
 from breedlab.pipeline.run import run
 from breedlab.training import loop
-from breedlab.training.context import prepare
 from breedlab.training.feeds import CachedFeed
 from breedlab.training.learner import Learner
+from breedlab.training.preparation import prepare
 
 Configure = Callable[..., Config]
 

@@ -13,7 +13,7 @@ from torch import nn
 from breedlab.config import Config
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.run import run
-from breedlab.training.context import prepare
+from breedlab.training.preparation import prepare
 
 Configure = Callable[..., Config]
 

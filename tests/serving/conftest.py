@@ -16,7 +16,8 @@ from breedlab.serving import openvino_export
 from breedlab.serving.archive import record_engine, write_folder
 from breedlab.serving.engines import Choice
 from breedlab.serving.model import Model
-from breedlab.training.context import TrainingContext, prepare
+from breedlab.training.context import TrainingContext
+from breedlab.training.preparation import prepare
 
 Configure = Callable[..., Config]
 

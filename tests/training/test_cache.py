@@ -15,7 +15,8 @@ from breedlab.pipeline.checked_images import checked_images
 from breedlab.training import activations, cache_key
 from breedlab.training.activations import ValidBatches
 from breedlab.training.cache_key import code_versions
-from breedlab.training.context import TrainingContext, prepare
+from breedlab.training.context import TrainingContext
+from breedlab.training.preparation import prepare
 
 Configure = Callable[..., Config]
 

@@ -11,9 +11,9 @@ import torch
 
 from breedlab.config import Config
 from breedlab.pipeline.checked_images import checked_images
-from breedlab.training.context import prepare
 from breedlab.training.ema import MovingAverage, decay_at
 from breedlab.training.fit import ActivationData, fit
+from breedlab.training.preparation import prepare
 from breedlab.tuning.trial import run_trial
 
 Configure = Callable[..., Config]

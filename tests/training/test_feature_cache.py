@@ -22,8 +22,8 @@ from breedlab.config import Config
 from breedlab.errors import DiskFull
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.current_run import CurrentRun
-from breedlab.training.context import prepare
 from breedlab.training.feature_cache import FeatureFile, FeatureWriter, alone, make_room
+from breedlab.training.preparation import prepare
 from breedlab.tuning.study import search
 from breedlab.tuning.trial import run_trial
 

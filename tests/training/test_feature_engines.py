@@ -13,10 +13,11 @@ from breedlab.config import Config
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.training import engine_choice
-from breedlab.training.context import TrainingContext, prepare
+from breedlab.training.context import TrainingContext
 from breedlab.training.engine_choice import Choice, FeatureEngines, agreement
 from breedlab.training.feature_engines import Eager, OpenVino
 from breedlab.training.inference import logits_of
+from breedlab.training.preparation import prepare
 
 Configure = Callable[..., Config]
 CPU = torch.device("cpu")

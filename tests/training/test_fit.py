@@ -17,7 +17,7 @@ from final_training import train
 from breedlab.config import Config
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.final_test import load_checkpoint
-from breedlab.training.context import prepare
+from breedlab.training.preparation import prepare
 from breedlab.training.probe import probe
 from breedlab.training.progress import Done, done
 

@@ -10,9 +10,9 @@ import torch
 from breedlab.config import Config
 from breedlab.data.batches import epoch_order, sampling_chances
 from breedlab.pipeline.checked_images import checked_images
-from breedlab.training.context import prepare
 from breedlab.training.feeds import CachedFeed, LiveFeed
 from breedlab.training.losses import LogitAdjusted
+from breedlab.training.preparation import prepare
 
 Configure = Callable[..., Config]
 

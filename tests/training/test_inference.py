@@ -15,8 +15,8 @@ from breedlab.data import module
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.exporting import _COMPARED
 from breedlab.pipeline.run import run
-from breedlab.training.context import prepare
 from breedlab.training.inference import features, validation_pass
+from breedlab.training.preparation import prepare
 
 Configure = Callable[..., Config]
 

@@ -13,9 +13,9 @@ from PIL import Image
 from breedlab.config import Config
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.final_test import measure
-from breedlab.training.context import prepare
 from breedlab.training.cross_entropy import CrossEntropyLoss
 from breedlab.training.fit import ActivationData, fit
+from breedlab.training.preparation import prepare
 
 Configure = Callable[..., Config]
 WEIGHTS = [0.5, 10.0, 2.0]

@@ -17,8 +17,9 @@ from breedlab.config import Config
 from breedlab.errors import ConfigError
 from breedlab.pipeline import fine_tuning
 from breedlab.pipeline.checked_images import checked_images
-from breedlab.training.context import TrainingContext, prepare
+from breedlab.training.context import TrainingContext
 from breedlab.training.memory import step_bytes
+from breedlab.training.preparation import prepare
 
 Configure = Callable[..., Config]
 LIVE = ("model.freeze=none", "data.image_size=64", "data.resize=64", "model.name=resnet18")

@@ -19,7 +19,8 @@ from breedlab.data.module import ImageData
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.run import run
 from breedlab.training import feature_cache
-from breedlab.training.context import TrainingContext, prepare
+from breedlab.training.context import TrainingContext
+from breedlab.training.preparation import prepare
 
 Configure = Callable[..., Config]
 LIVE = ("model.freeze=none", "data.augment=trivial", "cache.pixels=true")

@@ -17,8 +17,8 @@ from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.final_test import measure
 from breedlab.pipeline.run import run
 from breedlab.training import auto_values
-from breedlab.training.context import prepare
 from breedlab.training.fit import fit
+from breedlab.training.preparation import prepare
 from breedlab.training.probe import probe
 from breedlab.tuning.trial import run_trial
 

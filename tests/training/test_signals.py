@@ -24,7 +24,7 @@ from breedlab import signals
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
 from breedlab.pipeline.checked_images import checked_images
-from breedlab.training.context import prepare
+from breedlab.training.preparation import prepare
 from breedlab.training.progress import done as how_far
 
 Configure = Callable[..., Config]

@@ -12,7 +12,8 @@ from codes import raises_code
 from breedlab import config as configs
 from breedlab.config import Config
 from breedlab.pipeline.checked_images import checked_images
-from breedlab.training.context import TrainingContext, prepare
+from breedlab.training.context import TrainingContext
+from breedlab.training.preparation import prepare
 from breedlab.training.start_checks import concerns
 
 Configure = Callable[..., Config]

@@ -20,7 +20,7 @@ from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.resuming import as_begun
 from breedlab.pipeline.run import run
 from breedlab.training.cache_key import network_digest
-from breedlab.training.context import prepare
+from breedlab.training.preparation import prepare
 from breedlab.training.starting_weights import describe
 
 Configure = Callable[..., Config]

@@ -22,8 +22,9 @@ from breedlab.evaluation.statistics import fold_interval, fold_span
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.reporting.search_facts import confirmations
 from breedlab.training.activations import Activations
-from breedlab.training.context import TrainingContext, prepare
+from breedlab.training.context import TrainingContext
 from breedlab.training.folds import divided, fold_numbers, solve
+from breedlab.training.preparation import prepare
 from breedlab.tuning.study import search
 from breedlab.tuning.trial_log import TrialLog, read_trial, trial_line
 

@@ -25,7 +25,8 @@ from optuna.trial import TrialState
 from breedlab.config import Config
 from breedlab.errors import TrainingError
 from breedlab.pipeline.checked_images import checked_images
-from breedlab.training.context import TrainingContext, prepare
+from breedlab.training.context import TrainingContext
+from breedlab.training.preparation import prepare
 from breedlab.tuning import baseline
 from breedlab.tuning import study as studies
 from breedlab.tuning.study import search

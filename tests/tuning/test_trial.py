@@ -13,7 +13,8 @@ from breedlab.config import Config
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.training import loop, optimization
-from breedlab.training.context import TrainingContext, prepare
+from breedlab.training.context import TrainingContext
+from breedlab.training.preparation import prepare
 from breedlab.tuning.trial import quickly_collected, run_trial
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from breedlab.config import Config
 from breedlab.pipeline.checked_images import checked_images
-from breedlab.training.context import prepare
+from breedlab.training.preparation import prepare
 from breedlab.tuning import trial_table as boards
 from breedlab.tuning.study import search
 from breedlab.tuning.trial_log import TrialLog, read_trial, trial_line

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from breedlab.backends.base import Backend
+from breedlab.backends.kinds import BackendKind
 from breedlab.config import Config
 from breedlab.config.problems import Problem
 from breedlab.registry import BACKENDS
@@ -18,9 +19,11 @@ def own_problems(tree: Mapping[str, Any]) -> list[Problem]:
     section = tree.get("backend")
     if not isinstance(section, Mapping) or section.get("name") not in BACKENDS.names():
         return []
-    return BACKENDS.get(section["name"]).problems(section)
+    kind: type[BackendKind] = BACKENDS.get(section["name"])
+    return kind.problems(section)
 
 
 def backend(config: Config) -> Backend:
     """Return the backend that a config names, importing only that one."""
-    return BACKENDS.chosen(config.backend).build()
+    kind: BackendKind = BACKENDS.chosen(config.backend)
+    return kind.build()

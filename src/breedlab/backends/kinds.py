@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from breedlab.config.backend import S3_EXAMPLE
 from breedlab.config.problems import Problem
 from breedlab.config.section import Section
 from breedlab.errors import BackendError
@@ -61,9 +62,7 @@ class SageMaker(BackendKind):
     """Jobs in an AWS account."""
 
     scheme: ClassVar[str] = "s3"
-    address: ClassVar[str] = (
-        "s3://my-bucket/dog_breeds, the bucket's name of 3 to 63 small letters, digits and '-'"
-    )
+    address: ClassVar[str] = S3_EXAMPLE
     aws: ClassVar[bool] = True
 
     def build(self) -> Backend:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 
-from breedlab.backends.operations import PolicyRequest, not_offered, offering
+from breedlab.backends.offers import not_offered, offering
+from breedlab.backends.operations import PolicyRequest
 from breedlab.cli.parser import Parser
 from breedlab.commands import command
 from breedlab.config import Config

@@ -8,7 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from breedlab.backends.operations import BatchJobs, BatchRequest, offered
+from breedlab.backends.offers import offered
+from breedlab.backends.operations import BatchJobs, BatchRequest
 from breedlab.cli.parser import Parser
 from breedlab.cli.plugins import without_plugins
 from breedlab.commands import command

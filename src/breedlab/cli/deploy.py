@@ -9,7 +9,8 @@ import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from breedlab.backends.operations import Endpoints, offered
+from breedlab.backends.offers import offered
+from breedlab.backends.operations import Endpoints
 from breedlab.cli.deploy_flags import add_old_flags, overrides_of
 from breedlab.cli.parser import Parser
 from breedlab.cli.plugins import without_plugins

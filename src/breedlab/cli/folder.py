@@ -58,7 +58,7 @@ def train_on(root: Path, words: list[str]) -> int:
     Raises:
         BreedlabError: As `main`.
     """
-    from breedlab.cli.launch import carry_out
+    from breedlab.cli.starting import carry_out
     from breedlab.config import validate
     from breedlab.config.compose import load
     from breedlab.console import console, note, progress, stage

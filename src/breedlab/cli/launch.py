@@ -6,12 +6,11 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from breedlab import distributed
 from breedlab.cli.resuming import refuse_lost_images, resumed
+from breedlab.cli.starting import carry_out, start
 from breedlab.commands import command
 from breedlab.config import Config, validate
 from breedlab.config.compose import explained, load, named_plugins
@@ -19,11 +18,10 @@ from breedlab.config.environment import tree_of, with_texts
 from breedlab.config.overrides import forced, quoted, rejoin, screen, split_space, with_space
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import error_from, nearest
-from breedlab.config.validate import accepted, examine, known_paths
+from breedlab.config.validate import known_paths
 from breedlab.config.yaml_folders import config_folder, groups, with_search_path
 from breedlab.errors import BreedlabError, ConfigError, Terminated, UsageError
 from breedlab.garbage import no_collection
-from breedlab.weight_files import file_of
 
 _HELP = """\
 Search, train, evaluate, and export an image classifier from one config.
@@ -221,50 +219,6 @@ def configure(*overrides: str) -> Config:
         ConfigError: Naming everything that is wrong.
     """
     return validate(load(list(overrides)))
-
-
-def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
-    """Validate one new experiment, then plan it (dry run) or run it.
-
-    Returns:
-        What the table of a grid shows of it.
-    """
-    from breedlab.backends import own_problems
-
-    with no_collection():
-        config, problems = examine(dict(tree))
-    if problems:
-        problems = problems + own_problems(tree)
-    return carry_out(accepted(config, problems), overrides, None)
-
-
-def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict[str, Any]:
-    """Plan or run a validated experiment, or the rest of a run."""
-    from breedlab.backends import backend
-
-    where = backend(config)
-    if resume is None:
-        config, overrides = _with_weights_of_a_run(config, overrides)
-        config, overrides = where.without_missing_extras(config, overrides)
-    if config.dry_run:
-        if distributed.is_main():
-            print(config.conceal(where.plan(config, resume)))
-        return {}
-    return dict(where.run(config, overrides, resume))
-
-
-def _with_weights_of_a_run(config: Config, overrides: list[str]) -> tuple[Config, list[str]]:
-    """Replace a run in `model.weights` by its file: `runs/latest` means another run once this one
-    has begun."""
-    file = file_of(config.model.weights)
-    if file == config.model.weights:
-        return config, overrides
-    model = config.model.model_copy(update={"weights": file})
-    words = [
-        f'model.weights="{file}"' if word.startswith("model.weights=") else word
-        for word in overrides
-    ]
-    return config.model_copy(update={"model": model}), words
 
 
 def _refuse_unknown_flags(argv: list[str]) -> None:

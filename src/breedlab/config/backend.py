@@ -13,6 +13,9 @@ from breedlab.registry import BACKENDS
 
 _MAX_5, _MAX_16 = Field(max_length=5), Field(max_length=16)
 
+S3_EXAMPLE = "s3://my-bucket/dog_breeds, the bucket's name of 3 to 63 small letters, digits and '-'"
+"""An address of images in S3, as messages show it."""
+
 ECR_IMAGE = re.compile(
     r"\d{12}\.dkr\.ecr(?:-fips)?\.(?P<region>[a-z0-9-]+)"
     r"\.(?:amazonaws\.(?:com|com\.cn|eu)|c2s\.ic\.gov|sc2s\.sgov\.gov|cloud\.adc-e\.uk"

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem
@@ -22,9 +22,6 @@ from breedlab.config.space import (
 from breedlab.registry import BACKENDS
 from breedlab.weight_files import names_file
 
-if TYPE_CHECKING:
-    from breedlab.backends.kinds import BackendKind
-
 _BUCKET = re.compile(r"[a-zA-Z0-9._-]{1,255}")
 """What boto3 accepts as a bucket's name, including old ones with capitals."""
 
@@ -32,7 +29,7 @@ MOST_CHOICES = 30
 """What a categorical range of SageMaker may hold."""
 
 
-def kind_of(backend: Backend) -> type[BackendKind]:
+def kind_of(backend: Backend) -> type[Any]:
     """Return the registered class of the backend that a config chooses."""
     return BACKENDS.get(backend.name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -11,7 +11,6 @@ from breedlab.config.section import Positive, PositiveInt, Section, Share
 from breedlab.registry import DEBUGGER_RULES
 
 if TYPE_CHECKING:
-    from breedlab.debugging.reader import TensorLog
     from breedlab.verdicts import Finding
 
 Interval = Literal["every"] | Annotated[int, Field(ge=0)]
@@ -116,12 +115,12 @@ class DebuggerRule(Section):
     action: Literal["warn", "stop"] = "warn"
     """Whether training continues when the rule fires (`warn`) or ends (`stop`)."""
 
-    def steps(self, recording: TensorLog) -> Iterable[int]:
+    def steps(self, recording: Any) -> Iterable[int]:
         """Return the recorded steps at which to ask, in order; by default the last of each
         epoch."""
         return [epoch.last for epoch in recording.passes(self.mode)]
 
-    def check(self, recording: TensorLog, step: int) -> Finding:
+    def check(self, recording: Any, step: int) -> Finding:
         """Return whether the rule fires at a step, and what it measured.
 
         Args:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from breedlab.config.section import PositiveInt, Section
 
 if TYPE_CHECKING:
-    from breedlab.profiling.reading import Recording
     from breedlab.verdicts import Finding
 
 
@@ -30,7 +29,7 @@ class ProfilerRule(Section):
     ok_message: ClassVar[str] = ""
 
     @abstractmethod
-    def check(self, recording: Recording) -> Finding:
+    def check(self, recording: Any) -> Finding:
         """Return whether the rule fires, and what it measured.
 
         Args:

@@ -182,7 +182,8 @@ def titles() -> dict[str, str]:
 
 def lower_is_better(name: str) -> bool:
     """Return whether less of a metric, such as `valid/loss`, is better."""
-    return METRICS.get(name.rpartition("/")[2]).lower_is_better
+    metric: type[Metric] = METRICS.get(name.rpartition("/")[2])
+    return metric.lower_is_better
 
 
 def is_percent(name: str) -> bool:

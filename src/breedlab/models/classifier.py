@@ -225,9 +225,9 @@ def make_head(width: int, architecture: Architecture) -> nn.Module:
     # Not at the top: only an archive with such a head needs pydantic where it is served.
     from breedlab.registry import HEADS
 
-    return HEADS.get(architecture.head_type)(**architecture.head_settings).build(
-        width, architecture
-    )
+    head = HEADS.get(architecture.head_type)(**architecture.head_settings)
+    layers: nn.Module = head.build(width, architecture)
+    return layers
 
 
 def make_mlp(width: int, architecture: Architecture) -> nn.Sequential:

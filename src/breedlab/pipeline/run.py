@@ -174,7 +174,7 @@ def _prepared(config: Config, report: Report, watch: Session) -> TrainingContext
     # Imported only once the images are known to be good, since it takes seconds.
     with progress("loading PyTorch"):
         from breedlab.training import starting_weights
-        from breedlab.training.context import prepare
+        from breedlab.training.preparation import prepare
         from breedlab.training.start_checks import concerns
 
     with distributed.rank_zero_first():  # weights are downloaded once

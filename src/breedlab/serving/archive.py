@@ -50,6 +50,7 @@ _CODE = (
     "serving/__init__.py",
     "serving/answers.py",
     "serving/description.py",
+    "serving/engine_loading.py",
     "serving/engines.py",
     "serving/fetch.py",
     "serving/file_checks.py",

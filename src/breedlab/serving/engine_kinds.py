@@ -115,7 +115,8 @@ class AddedEngine:
 
     def scores(self, images: torch.Tensor) -> torch.Tensor:
         with self._lock:
-            return self._compute(images).float().cpu()
+            scores: torch.Tensor = self._compute(images)
+            return scores.float().cpu()
 
     def split(self) -> list[Compute]:
         return []

@@ -17,7 +17,8 @@ from breedlab.models import backbone as backbones
 from breedlab.models.classifier import MLP, Architecture, Classifier
 from breedlab.serving.answers import AnsweringEngine, read_answers
 from breedlab.serving.description import read_description
-from breedlab.serving.engines import Engine, MirroredEngine, load_engine
+from breedlab.serving.engine_loading import load_engine
+from breedlab.serving.engines import Engine, MirroredEngine
 from breedlab.serving.fetch import Fetcher, allowed_from
 from breedlab.serving.novelty import WithFeatures, read_novelty
 

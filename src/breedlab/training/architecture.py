@@ -5,12 +5,14 @@ from __future__ import annotations
 from breedlab.config import Config
 from breedlab.data.transforms import EvalTransform
 from breedlab.models.classifier import MLP, Architecture
+from breedlab.models.heads import Head
 from breedlab.registry import HEADS
 
 
 def is_solved(config: Config) -> bool:
     """Return whether a config's head is fitted by a solver."""
-    return HEADS.chosen(config.model).solved
+    head: Head = HEADS.chosen(config.model)
+    return head.solved
 
 
 def architecture(

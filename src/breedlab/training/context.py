@@ -26,12 +26,10 @@ from breedlab.models.boundary import NotSeparable
 from breedlab.models.classifier import Classifier
 from breedlab.models.heads import Logistic
 from breedlab.registry import AUGMENTATIONS, HEADS
-from breedlab.training import loop, solving, start_checks, starting_weights
+from breedlab.training import loaded_head, loop, network_checks, solving
 from breedlab.training.activations import Activations, TooLarge, cached_activations
 from breedlab.training.architecture import architecture, is_solved
 from breedlab.training.auto_values import (
-    choose_accelerator,
-    choose_precision,
     evaluation_transform,
     training_precision,
 )
@@ -102,7 +100,7 @@ class TrainingContext:
     def takes(self, side: int) -> bool:
         """Return whether the backbone takes images of a size, which is tried once."""
         if side not in self._takes:
-            self._takes[side] = start_checks.takes(self.backbone.network.eval(), side)
+            self._takes[side] = network_checks.takes(self.backbone.network.eval(), side)
         return self._takes[side]
 
     def suited(self, config: Config) -> TrainingContext:
@@ -137,7 +135,7 @@ class TrainingContext:
             )
             if self.engines.run is not None:
                 context.engines.resume(self.engines.run)
-            start_checks.try_network(context.classifier(config), config)
+            network_checks.try_network(context.classifier(config), config)
             self._variants[key] = context
         variant = self._variants[key]
         variant.heed = self.heed
@@ -171,7 +169,7 @@ class TrainingContext:
             config.model.freeze,
             self.evaluation.crop,
         )
-        head = starting_weights.matching_head(self.backbone.loaded, self.classes, classifier)
+        head = loaded_head.matching_head(self.backbone.loaded, self.classes, classifier)
         if head:
             classifier.head.load_state_dict(head)
         if config.trainer.compile:
@@ -182,7 +180,7 @@ class TrainingContext:
         """Return what lineage.json says of the transform, and of the run that the weights come
         from."""
         lineage: dict[str, Any] = {"transform": asdict(self.evaluation)}
-        if parent := starting_weights.parent(self.backbone.loaded):
+        if parent := loaded_head.parent(self.backbone.loaded):
             lineage["parent"] = parent
         return lineage
 
@@ -340,27 +338,3 @@ class TrainingContext:
         head = HEADS.chosen(config.model)
         assert isinstance(head, Logistic)
         return None if head.c == "auto" else head.c
-
-
-def prepare(config: Config, report: Report) -> TrainingContext:
-    """Build the network and resolve what the config leaves open.
-
-    Raises:
-        ConfigError: If the backbone, its weights, the frozen stage or the accelerator are not
-            available.
-    """
-    start_checks.refuse_constant_monitor(config, len(report.images.classes))
-    accelerator = choose_accelerator(config.trainer.accelerator)
-    # weights=none must draw the same numbers again when a run is resumed
-    torch.manual_seed(config.seed)
-    backbone = backbones.build(config.model.name, weight_files.file_of(config.model.weights))
-    prepared = TrainingContext(
-        config=config,
-        report=report,
-        backbone=backbone,
-        evaluation=evaluation_transform(config.data, backbone.pretraining),
-        accelerator=accelerator,
-        precision=choose_precision(config.trainer.precision, accelerator),
-    )
-    start_checks.refuse_what_cannot_train(prepared, config)
-    return prepared

@@ -15,7 +15,7 @@ from breedlab.config import Config
 from breedlab.data.batches import TrainingLoader
 from breedlab.models.classifier import Classifier
 from breedlab.models.weights import CARD
-from breedlab.registry import HEADS
+from breedlab.training.architecture import is_solved
 from breedlab.training.cross_entropy import image_weights
 from breedlab.training.mixing import mixing
 from breedlab.training.optimization import make_optimizer, make_schedule, refuse_other_groups
@@ -76,7 +76,7 @@ class Learner(lightning.LightningModule):
 
     @property
     def _is_solved(self) -> bool:
-        return HEADS.chosen(self.config.model).solved
+        return is_solved(self.config)
 
     @property
     def entry(self) -> nn.Module:

@@ -75,7 +75,8 @@ def make_optimizer(classifier: Classifier, optim: Optim) -> torch.optim.Optimize
     """Return the named optimizer over all parameters that are not frozen, fused into one kernel per
     step."""
     groups = parameter_groups(classifier, optim)
-    return OPTIMIZERS.chosen(optim).build(groups, optim)
+    optimizer: torch.optim.Optimizer = OPTIMIZERS.chosen(optim).build(groups, optim)
+    return optimizer
 
 
 def refuse_other_groups(classifier: Classifier, optim: Optim, saved: Mapping[str, Any]) -> None:
@@ -103,7 +104,8 @@ def make_schedule(
 ) -> LRScheduler:
     """Return a schedule that is stepped once per training step."""
     steps = Steps(steps_per_epoch * epochs, round(optim.warmup_epochs * steps_per_epoch))
-    return SCHEDULES.chosen(optim).build(optimizer, steps)
+    schedule: LRScheduler = SCHEDULES.chosen(optim).build(optimizer, steps)
+    return schedule
 
 
 def set_rates(schedule: LRScheduler) -> None:

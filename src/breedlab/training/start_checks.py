@@ -3,18 +3,16 @@ and that its weights suit them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from breedlab.config import Config
 from breedlab.errors import Unsuitable
 from breedlab.models import backbone as backbones
 from breedlab.models import input_check
-from breedlab.models.classifier import Classifier
 from breedlab.training import memory
+from breedlab.training.network_checks import try_network
 
 if TYPE_CHECKING:
     from breedlab.training.context import TrainingContext
@@ -31,55 +29,6 @@ def refuse_constant_monitor(config: Config, classes: int) -> None:
             " five most likely, so all epochs and trials would tie; expected valid/top1, valid/f1,"
             " valid/loss or valid/ece"
         )
-
-
-def takes(network: nn.Module, side: int) -> bool:
-    """Return whether a network in evaluation mode takes images of a size."""
-    device = next(network.parameters()).device
-    return _refusal(network, torch.zeros(1, 3, side, side, device=device)) is None
-
-
-def _refusal(
-    forward: Callable[[torch.Tensor], torch.Tensor], image: torch.Tensor
-) -> Exception | None:
-    """Return the error with which a network refuses an image; None if it takes it."""
-    try:
-        with torch.no_grad():
-            forward(image)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        return error
-    return None
-
-
-def try_network(classifier: Classifier, config: Config) -> None:
-    """Send one black image through the network, before anything is computed for long.
-
-    Raises:
-        ConfigError: If it takes no images of that size, or cannot be compiled.
-    """
-    image = torch.zeros(1, 3, classifier.side, classifier.side)
-    # not compiled: whether it compiles is checked below
-    error = _refusal(classifier.eval().forward, image)
-    if error is not None:
-        reason = " ".join(str(error).split())[:120]
-        raise Unsuitable(
-            f"data.image_size: {config.model.name} does not take images of {classifier.side} px"
-            f" ({reason}); expected auto, or a size that this network was made for"
-        ) from error
-    if config.trainer.compile:
-        _try_compiled(classifier, image)
-
-
-def _try_compiled(classifier: Classifier, image: torch.Tensor) -> None:
-    try:
-        with torch.no_grad():
-            classifier(image)
-    except Exception as error:  # the compiler's, Dynamo's and Inductor's errors share no base class
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        raise Unsuitable(
-            f"trainer.compile: got true, but the network cannot be compiled here ({reason});"
-            " install a C++ compiler (such as g++), or set trainer.compile=false"
-        ) from error
 
 
 def refuse_what_cannot_train(prepared: TrainingContext, config: Config) -> None:

@@ -1,15 +1,12 @@
-"""What the weights bring to a run besides the backbone: their head, the run that they come from,
-and what is said of them."""
+"""What is said of the weights that a run starts from."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from breedlab.config.sections import Data
-from breedlab.models.classifier import Classifier
 from breedlab.models.weights import Loaded
+from breedlab.training.loaded_head import matching_head
 
 if TYPE_CHECKING:
     from breedlab.training.context import TrainingContext
@@ -22,28 +19,6 @@ _AUTO = {
     "std": "std",
 }
 """Settings of `data` that the weights decide unless the config does."""
-
-
-def matching_head(
-    loaded: Loaded | None, classes: tuple[str, ...], classifier: Classifier
-) -> dict[str, torch.Tensor]:
-    """Return the head in the weights' file if it has the same classes and layers; else an empty
-    mapping."""
-    if loaded is None or not loaded.card or loaded.card["classes"] != classes:
-        return {}
-    if _shapes(loaded.head) != _shapes(classifier.head.state_dict()):
-        return {}
-    return loaded.head
-
-
-def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
-    return {name: tensor.shape for name, tensor in state.items()}
-
-
-def parent(loaded: Loaded | None) -> str | None:
-    """Return the run that a file of weights says it comes from, for the lineage."""
-    run = loaded.card.get("lineage", {}).get("run") if loaded else None
-    return f"{loaded.path} (run {run})" if loaded and run else None
 
 
 def describe(prepared: TrainingContext) -> list[str]:

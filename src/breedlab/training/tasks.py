@@ -17,6 +17,7 @@ from torchmetrics import MetricCollection
 from breedlab.config.sections import Data, Monitor, Optim
 from breedlab.evaluation.multi_label import UNDECIDED
 from breedlab.registry import LOSSES
+from breedlab.training import losses
 from breedlab.training.label_metrics import decided
 from breedlab.training.metrics import make_metrics
 from breedlab.training.solved_losses import BinaryLoss, CrossEntropy, Loss
@@ -72,7 +73,8 @@ class SingleLabel(Task):
     def loss(
         self, optim: Optim, class_counts: Sequence[int], class_weights: torch.Tensor | None
     ) -> nn.Module:
-        return LOSSES.chosen(optim).build_for(class_counts, class_weights, optim.label_smoothing)
+        chosen: losses.Loss = LOSSES.chosen(optim)
+        return chosen.build_for(class_counts, class_weights, optim.label_smoothing)
 
     def solved_loss(self, class_weights: torch.Tensor | None, label_smoothing: float) -> Loss:
         return CrossEntropy(class_weights, label_smoothing)
@@ -90,7 +92,8 @@ class MultiLabel(Task):
     def loss(
         self, optim: Optim, class_counts: Sequence[int], class_weights: torch.Tensor | None
     ) -> nn.Module:
-        return LOSSES.chosen(optim).build_multi_label(class_weights, optim.label_smoothing)
+        chosen: losses.Loss = LOSSES.chosen(optim)
+        return chosen.build_multi_label(class_weights, optim.label_smoothing)
 
     def solved_loss(self, class_weights: torch.Tensor | None, label_smoothing: float) -> Loss:
         return BinaryLoss(class_weights, label_smoothing)

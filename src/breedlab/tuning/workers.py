@@ -122,7 +122,7 @@ def _work(tree: dict[str, Any], report: Report, run: Path, pipe: Connection) -> 
         import torch
 
         from breedlab.config.validate import revive
-        from breedlab.training.context import prepare
+        from breedlab.training.preparation import prepare
 
         config = revive(tree)
         torch.set_num_threads(max(1, hardware.available() // config.tuner.parallel))

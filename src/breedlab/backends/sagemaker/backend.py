@@ -47,7 +47,7 @@ class SageMakerBackend(Backend):
         return _handle(opened, lambda: self._account(opened.place.region))
 
     def find(self, name: str, where: str | None) -> Handle | None:
-        from breedlab.backends.sagemaker.jobs.record import find_in_bucket
+        from breedlab.backends.sagemaker.jobs.lookup import find_in_bucket
         from breedlab.backends.sagemaker.session import connect
 
         account = connect(where, "--region")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.base import Store
-from breedlab.backends.kinds import SageMaker
 from breedlab.backends.sagemaker.session import (
     AwsTarget,
     aws_errors,
@@ -23,6 +22,7 @@ from breedlab.backends.sagemaker.session import (
     split_uri,
 )
 from breedlab.commands import command
+from breedlab.config.backend import S3_EXAMPLE
 from breedlab.config.problems import error_from
 from breedlab.console import note, progress
 from breedlab.data.check import Report
@@ -52,7 +52,7 @@ class Bucket(Store):
 
     def __init__(self, address: str, region: str | None, kms_key: str | None) -> None:
         if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*[^/]/?", address):
-            raise DataError(f"{address}: expected an address such as {SageMaker.address}")
+            raise DataError(f"{address}: expected an address such as {S3_EXAMPLE}")
         self._address, self._region, self._kms_key = address, region, kms_key
         self._bucket, self._key = split_uri(address)
 

@@ -35,6 +35,7 @@ from breedlab.backends.sagemaker.endpoints.deployment import (
 from breedlab.backends.sagemaker.endpoints.endpoint import Deployment
 from breedlab.backends.sagemaker.endpoints.registry import Version
 from breedlab.backends.sagemaker.endpoints.rollout import Rollout
+from breedlab.backends.sagemaker.request import Request
 from breedlab.commands import command
 from breedlab.config.endpoint import Endpoint
 from breedlab.config.problems import Problem
@@ -103,8 +104,16 @@ def plan(endpoint: Endpoint, model: Path) -> None:
         print(f"  {of_endpoint(text)}")
 
 
+def _requests(deployment: Deployment) -> list[Request]:
+    """Return the requests of a new endpoint, with those of its autoscaling."""
+    return [
+        *endpoints.requests(deployment, exists=False),
+        *autoscaling.scaling_requests(deployment),
+    ]
+
+
 def _print_requests(deployment: Deployment) -> None:
-    requests = endpoints.requests(deployment, exists=False)
+    requests = _requests(deployment)
     update = endpoints.requests(deployment, exists=True)[2]
     if any(request.parameters.get("PolicyType") == "StepScaling" for request in requests):
         requests.append(autoscaling.wake_alarm(deployment.name, "<ARN of the step policy>"))
@@ -183,5 +192,5 @@ def _quotas(deployment: Deployment) -> list[preflight.Need]:
 def _problems(deployment: Deployment) -> list[Problem]:
     """Return what AWS would refuse in the requests, including those of an update."""
     update = endpoints.requests(deployment, exists=True)[2]
-    requests = [*endpoints.requests(deployment, exists=False), update]
+    requests = [*_requests(deployment), update]
     return [*arn_problems(deployment), *request_problems(requests)]

@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from breedlab.backends.sagemaker.endpoints.autoscaling import scaling_requests
 from breedlab.backends.sagemaker.images import gpus
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.session import AwsTarget
@@ -162,16 +161,15 @@ def is_version(name: str, endpoint: str) -> bool:
 
 
 def requests(deployment: Deployment, *, exists: bool, retain: bool = False) -> list[Request]:
-    """Return the requests in the order in which they are sent.
+    """Return the requests in the order in which they are sent, without those of autoscaling.
 
     Args:
         deployment: The endpoint's target state.
         exists: Whether the endpoint is there and is updated in place.
         retain: Whether it keeps the number of instances that its autoscaling has reached.
     """
-    planned = [_model(deployment), _config(deployment)]
-    planned.append(_update(deployment, retain) if exists else _create(deployment))
-    return [*planned, *scaling_requests(deployment)]
+    last = _update(deployment, retain) if exists else _create(deployment)
+    return [_model(deployment), _config(deployment), last]
 
 
 def container(deployment: Deployment) -> dict[str, Any]:

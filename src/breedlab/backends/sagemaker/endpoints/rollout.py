@@ -232,8 +232,7 @@ class Rollout:
         for request in endpoints.requests(
             self.deployment, exists=before is not None, retain=retain
         ):
-            if request.service == "sagemaker":
-                self._creation.send(request)
+            self._creation.send(request)
 
     def _wait(self) -> None:
         """Wait until AWS is done with it, whether it succeeds or fails."""

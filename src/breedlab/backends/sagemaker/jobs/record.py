@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.base import FILE
 from breedlab.backends.sagemaker.jobs.requests import Experiment
-from breedlab.backends.sagemaker.session import AwsTarget, aws_errors, client, split_uri
+from breedlab.backends.sagemaker.session import AwsTarget, aws_errors, client
 from breedlab.backends.sagemaker.upload import put
-from breedlab.commands import command
 from breedlab.config import validate
 from breedlab.config.environment import resolved
-from breedlab.config.migrations import KEY, stamp, upgrade
-from breedlab.errors import BackendError, NotFound, NotOurs
-from breedlab.files import atomic_write_text, damaged
+from breedlab.config.migrations import stamp
+from breedlab.errors import BackendError
+from breedlab.files import atomic_write_text
 
 if TYPE_CHECKING:
     import boto3
@@ -132,74 +131,9 @@ def forget(record: Record, session: boto3.Session) -> None:
             record.run.parent.parent.rmdir()
 
 
-def find_in_bucket(session: boto3.Session, name: str) -> Record:
-    """Return the record of a job launched from another machine, read from where AWS says the job
-    writes.
-
-    Raises:
-        BackendError: If there is no such job, or it is not breedlab's.
-    """
-    output = _output_of(session, name)
-    bucket, key = split_uri(output)
-    folder = key.rpartition("/output")[0]
-    s3 = client(session, "s3")
-    with aws_errors(name):
-        try:
-            text = s3.get_object(Bucket=bucket, Key=f"{folder}/{FILE}")["Body"].read().decode()
-        except s3.exceptions.NoSuchKey as error:
-            raise NotOurs(f"{name}: breedlab did not launch this job of the account") from error
-    return _read(text)
-
-
 def with_run(record: Record, run: Path) -> Record:
     """Return the record with a run directory of its own."""
     return replace(record, run=run)
-
-
-def _output_of(session: boto3.Session, name: str) -> str:
-    """Return the output address of a job of either kind."""
-    from botocore.exceptions import ClientError
-
-    sagemaker = client(session, "sagemaker")
-    for operation, key in (
-        ("describe_hyper_parameter_tuning_job", "HyperParameterTuningJobName"),
-        ("describe_training_job", "TrainingJobName"),
-    ):
-        with aws_errors(name):
-            try:
-                response = getattr(sagemaker, operation)(**{key: name})
-            except ClientError as error:
-                if error.response["Error"]["Code"] not in (
-                    "ResourceNotFound",
-                    "ValidationException",
-                ):
-                    raise
-            else:
-                return str(
-                    response.get("TrainingJobDefinition", response)["OutputDataConfig"][
-                        "S3OutputPath"
-                    ]
-                )
-    from breedlab.backends.sagemaker.jobs.pipeline_status import described_pipeline
-
-    if pipeline := described_pipeline(session, name):
-        if output := _output_of_steps(json.loads(pipeline["PipelineDefinition"])):
-            return output
-        raise NotOurs(f"{name}: breedlab did not launch this pipeline of the account")
-    where = session.region_name
-    raise NotFound(
-        f"{name}: no job of this name in {where}; list yours with `{command('jobs', 'list')}`"
-    )
-
-
-def _output_of_steps(definition: Mapping[str, Any]) -> str | None:
-    """Return where the first step of a pipeline writes its output; None if nothing says."""
-    for step in definition.get("Steps", []):
-        arguments = step.get("Arguments", {})
-        job = arguments.get("TrainingJobDefinition", arguments)
-        output = job.get("OutputDataConfig", {}).get("S3OutputPath")
-        return output if isinstance(output, str) else None
-    return None
 
 
 def _key(prefix: str, name: str) -> str:
@@ -216,15 +150,3 @@ def from_tree(tree: Mapping[str, Any], run: Path | None) -> Record:
     names = {each.name for each in fields(Record)}
     values = {name: value for name, value in tree.items() if name in names}
     return Record(**{**values, "place": AwsTarget(**values["place"]), "run": run})
-
-
-def _read(text: str) -> Record:
-    place = f"the record ({FILE}) in the bucket"
-    try:
-        read = json.loads(text)
-    except ValueError as error:
-        raise damaged(place, "it is empty" if not text.strip() else str(error)) from error
-    source = f"{read.get('name', '')}: {FILE}"
-    tree = upgrade(read, "job", source)
-    tree["config"] = upgrade({KEY: read.get(KEY, 1), **tree["config"]}, "run", source)
-    return from_tree(tree, None)

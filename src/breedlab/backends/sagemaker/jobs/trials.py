@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.jobs.fetch import download, unpack_output
+from breedlab.backends.sagemaker.jobs.downloads import download, read_epochs, unpack_output
 from breedlab.backends.sagemaker.jobs.hyperparameters import decode
 from breedlab.backends.sagemaker.jobs.job_files import trial_file
 from breedlab.backends.sagemaker.jobs.record import Record
@@ -62,23 +62,6 @@ def _is_fetched(run: Path, trial: Trial) -> bool:
     """Return whether what a trial left is here: it has ended, and leaves no more."""
     record = read_json_if_whole(run / "trials" / str(trial.row.number) / "trial.json")
     return record is not None and record.get("job") == trial.job
-
-
-def read_epochs(folder: Path) -> list[dict[str, float]]:
-    """Return the metrics by epoch from a trial's TensorBoard events; empty if it wrote none."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    if not folder.is_dir():
-        return []
-    events = EventAccumulator(str(folder))
-    events.Reload()
-    names = [name for name in events.Tags()["scalars"] if name.startswith(("train/", "valid/"))]
-    figures = {name: [event.value for event in events.Scalars(name)] for name in names}
-    count = max(map(len, figures.values()), default=0)
-    return [
-        {name: values[i] for name, values in figures.items() if i < len(values)}
-        for i in range(count)
-    ]
 
 
 def write_study(config: Config, run: Path, trials: list[Trial]) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from breedlab.backends.sagemaker.jobs.fetch import download, unpack_output
+from breedlab.backends.sagemaker.jobs.downloads import download, read_epochs, unpack_output
 from breedlab.backends.sagemaker.jobs.hyperparameters import encode, sagemaker_name
 from breedlab.backends.sagemaker.jobs.job_files import trial_file
 from breedlab.backends.sagemaker.jobs.record import Record
@@ -92,7 +92,6 @@ def trained_values(account: boto3.Session, record: Record) -> dict[str, str]:
 def _loss(account: boto3.Session, record: Record, trial: Trial) -> float | None:
     """Return the validation loss in the best epoch of a trial, read from what it left; None where
     it left nothing."""
-    from breedlab.backends.sagemaker.jobs.trials import read_epochs
 
     number = trial.row.number
 

@@ -1,0 +1,69 @@
+"""No file imports one that imports it: not for types, not inside functions, not over detours."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src"
+
+
+def modules() -> dict[str, ast.Module]:
+    """Every module of the product, by its name."""
+    trees = {}
+    for path in sorted((SOURCE / "breedlab").rglob("*.py")):
+        name = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
+        trees[name.removesuffix(".__init__")] = ast.parse(path.read_text("utf-8"))
+    return trees
+
+
+def imported(tree: ast.Module, names: Mapping[str, object]) -> Iterator[str]:
+    """What a module imports of `names`, wherever in it."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield inner if inner in names else node.module
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name in names)
+
+
+def circle(imports: Mapping[str, set[str]]) -> list[str]:
+    """The modules of one circle, in its order; empty if there is none."""
+    finished: set[str] = set()
+    for start in imports:
+        path: list[str] = []
+        branches = [iter([start])]
+        while branches:
+            module = next(branches[-1], None)
+            if module is None:
+                branches.pop()
+                if path:
+                    finished.add(path.pop())
+            elif module in path:
+                return path[path.index(module) :]
+            elif module not in finished:
+                path.append(module)
+                branches.append(iter(sorted(imports[module])))
+    return []
+
+
+def test_no_circle_of_imports() -> None:
+    trees = modules()
+    imports = {name: set(imported(tree, trees)) & trees.keys() for name, tree in trees.items()}
+    assert circle(imports) == []
+
+
+@pytest.mark.parametrize(
+    ("imports", "expected"),
+    [
+        ({"a": {"b", "c"}, "b": {"c"}, "c": set()}, []),
+        ({"a": {"b"}, "b": {"c"}, "c": {"b"}}, ["b", "c"]),
+        ({"a": {"b"}, "b": {"c", "d"}, "c": set(), "d": {"a"}}, ["a", "b", "d"]),
+    ],
+)
+def test_a_circle_is_found(imports: dict[str, set[str]], expected: list[str]) -> None:
+    assert circle(imports) == expected
