@@ -21,7 +21,17 @@ import sys
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from types import NoneType, UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Generic,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+)
 
 from breedlab.errors import ConfigError, PluginError
 
@@ -72,7 +82,8 @@ class Registry(Generic[T]):
         """Return a decorator that adds a class under a name.
 
         Raises:
-            ConfigError: If the name cannot be one, or is another class's.
+            ConfigError: If the name cannot be one, or is another class's, or YAML has nothing that
+                a setting takes.
         """
         if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
             raise PluginError(
@@ -89,10 +100,20 @@ class Registry(Generic[T]):
                     f"{self.kind} {name!r}: {component.__module__}.{component.__qualname__} has the"
                     f" name of {other.__module__}.{other.__qualname__}; register it under another"
                 )
+            self._refuse_types_without_yaml(name, component)
             self._classes[name] = component
             return component
 
         return add
+
+    def _refuse_types_without_yaml(self, name: str, component: type[T]) -> None:
+        for setting, info in component.model_fields.items():
+            if not info.metadata and not _in_yaml(info.annotation):
+                raise PluginError(
+                    f"{self.kind} {name!r}: its setting {setting} cannot be given in YAML, by its"
+                    f" type {info.annotation}; expected bool, int, float, str, Literal, or a list"
+                    " or dict of those"
+                )
 
     def names(self) -> list[str]:
         """Return the names of all components, built-in ones first."""
@@ -161,6 +182,23 @@ class Registry(Generic[T]):
         if type(component).__module__ == self.home and not type(component).model_fields:
             return str(name)
         return [name, component.model_dump(mode="json"), _code_digest(type(component).__module__)]
+
+
+def _in_yaml(annotation: Any) -> bool:
+    """Return whether a strictly checked setting of a type takes what YAML can hold."""
+    if isinstance(annotation, type) and get_origin(annotation) is None:
+        return annotation in _YAML_TYPES or hasattr(annotation, "model_fields")
+    origin = get_origin(annotation)
+    if origin in (tuple, set, frozenset):
+        return False
+    if origin is Annotated:
+        return _in_yaml(get_args(annotation)[0])
+    if origin in (Union, UnionType, list, dict):
+        return all(_in_yaml(part) for part in get_args(annotation))
+    return True  # a Literal, Any, a Mapping
+
+
+_YAML_TYPES = (bool, int, float, str, list, dict, NoneType)
 
 
 def _code_digest(module: str) -> str:

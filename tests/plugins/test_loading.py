@@ -128,6 +128,18 @@ def test_a_grid_varies_what_a_plugin_brings(
             AUGMENTATION.replace('"blank"', '"a.b"'),
             "expected a name of small letters, digits and single '_'",
         ),
+        (
+            AUGMENTATION.replace(
+                "Annotated[int, Field(ge=1, le=64)] = 8", "tuple[int, int] = 1, 2"
+            ),
+            "augmentation 'blank': its setting side cannot be given in YAML",
+        ),
+        (
+            AUGMENTATION.replace(
+                "Annotated[int, Field(ge=1, le=64)] = 8", "set[int] | None = None"
+            ),
+            "augmentation 'blank': its setting side cannot be given in YAML",
+        ),
     ],
 )
 def test_a_plugin_that_cannot_be_imported_is_told_in_one_line(
@@ -142,6 +154,16 @@ def test_a_setting_in_the_way_of_a_component_is_told(package: Write, words: Word
     named = package(AUGMENTATION.replace('"blank"', '"mixup"'))
     with raises_code("BL108", names=("'mixup'", "my_package", "data.mixup")):
         read(words(named))
+
+
+def test_what_a_missing_plugin_would_bring_is_not_told_as_unknown(words: Words) -> None:
+    (line,) = refusal(words("plugins=[my_packge]", "data.augment=blank", "data.blank.side=3"))
+    assert line.startswith("plugins.0: ")
+    tree = {**load(words()), "plugins": ["my_packge"]}
+    tree["data"] = {**tree["data"], "augment": "blank", "blank": {"side": 3}}
+    with raises_code("BL108", names="plugins.0") as error:
+        validate(tree, recorded=True)
+    assert "data." not in str(error.value)
 
 
 def test_a_plugin_that_is_not_there_is_told_where_it_was_looked_for(

@@ -150,7 +150,8 @@ def _through_hydra(argv: list[str]) -> int:
     from omegaconf import DictConfig
     from omegaconf.errors import OmegaConfBaseException
 
-    load_plugins(named_plugins([word for word in argv if "=" in word]))
+    if lacking := load_plugins(named_plugins([word for word in argv if "=" in word])):
+        raise error_from(lacking)
     _refuse_unknown_flags(argv)
     whole, torn = rejoin(argv)
     whole = quoted(whole)

@@ -38,8 +38,9 @@ def load(overrides: list[str]) -> Tree:
         ConfigError: Naming every override that means nothing, and anything else that is wrong with
             the rest.
     """
-    # what is wrong with them is reported with the rest of the config
-    load_plugins(named_plugins(overrides))
+    # alone: without a plugin, all that it brings would be reported as unknown, too
+    if lacking := load_plugins(named_plugins(overrides)):
+        raise error_from(lacking)
     whole, torn = rejoin(overrides)
     whole = quoted(whole)
     good, problems = screen(whole)

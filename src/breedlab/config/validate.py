@@ -100,12 +100,12 @@ def examine(tree: Tree, recorded: bool = False) -> tuple[Config | None, list[Pro
     Returns:
         The config, None where the tree is invalid; and everything that is wrong with it.
     """
-    unknown = load_plugins(tree.get("plugins"))
+    if lacking := load_plugins(tree.get("plugins")):  # what these bring would seem unknown
+        return None, [_without_value(problem, tree) for problem in lacking]
     absent = [] if recorded else _never_recorded(tree)
     config, own = _typed(tree)
     problems = (
-        unknown
-        + absent
+        absent
         + own
         + [
             dataclasses.replace(problem, code="BL105")
