@@ -16,12 +16,14 @@ from codes import raises_code
 from breedlab.cli import debug
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
+from breedlab.config.debugger import DebuggerRule
 from breedlab.debugging.actions import on
-from breedlab.debugging.reader import losses
+from breedlab.debugging.reader import TensorLog, losses, opened
+from breedlab.debugging.rules.plain import PlainRule
 from breedlab.debugging.tensors import read_tensors
 from breedlab.errors import ConfigError, DataError
 from breedlab.pipeline import run as runs
-from breedlab.verdicts import Verdict
+from breedlab.verdicts import NOT_ENOUGH, Finding, NotEnough, Verdict
 
 Words = Callable[..., list[str]]
 Configure = Callable[..., Config]
@@ -277,3 +279,21 @@ def test_a_fault_of_the_config_is_told_once(words: Words, word: str, message: st
     with pytest.raises(ConfigError) as raised:
         validate(load(words("debugger=full", word)))
     assert message in str(raised.value) and "1 problem" in str(raised.value)
+
+
+class Falls(DebuggerRule):
+    """A rule that compares epochs, and so has nothing to say of the first."""
+
+    title, needs = "Falls", "the losses of two epochs"
+
+    def check(self, recording: TensorLog, step: int) -> Finding:
+        if len(recording.passes("TRAIN")) < 2:
+            raise NotEnough("one epoch only")
+        return Finding(True)
+
+
+def test_a_rule_of_one_class_says_what_it_lacks_as_the_profilers_do(stopped: Path) -> None:
+    rule = PlainRule(TensorLog(opened(stopped)), Falls())
+    rule.catch_up()
+    verdict = rule.verdict()
+    assert (verdict.verdict, verdict.meaning) == (NOT_ENOUGH, "one epoch only")

@@ -128,6 +128,9 @@ class DebuggerRule(Section):
                 `recording.losses("TRAIN")` that of each step, `recording.reduction(tensor, step,
                 "abs_max")` what was kept of a tensor.
             step: One of `steps`.
+
+        Raises:
+            NotEnough: If there is too little to judge yet, which `breedlab.verdicts` has.
         """
         raise NotImplementedError(f"{type(self).__name__} has no check")
 

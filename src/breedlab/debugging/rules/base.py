@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from breedlab.config.debugger import DebuggerRule
 from breedlab.debugging import smdebug_compat  # noqa: F401  before smdebug
 from breedlab.debugging.reader import TensorLog
-from breedlab.verdicts import NOT_ENOUGH, PASSED, TRIGGERED, Verdict
+from breedlab.verdicts import NOT_ENOUGH, PASSED, TRIGGERED, NotEnough, Verdict
 
 from smdebug.exceptions import (  # isort: skip
     RuleEvaluationConditionMet,
@@ -89,7 +89,7 @@ class RunRule(Rule):  # type: ignore[misc]
                 self.invoke(step)
             except RuleEvaluationConditionMet:
                 self.fired[step] = list(self.tensor_names)
-            except ABSENT:
+            except (*ABSENT, NotEnough):
                 continue
             self.judged.append(step)
 

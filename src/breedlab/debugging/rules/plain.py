@@ -9,6 +9,7 @@ from breedlab.config.debugger import DebuggerRule
 from breedlab.debugging.reader import TensorLog
 from breedlab.debugging.rules.base import ABSENT, RunRule
 from breedlab.errors import named
+from breedlab.verdicts import NotEnough
 
 
 class PlainRule(RunRule):
@@ -23,21 +24,29 @@ class PlainRule(RunRule):
         for name, attribute in words.items():
             setattr(self, name, getattr(limits, attribute))
 
-        self.failure = ""
+        self.failure = self.lacking = ""
 
     def steps_to_check(self) -> list[int]:
         try:
             return list(self.rule.steps(self.tape))
+        except NotEnough as missing:
+            self.lacking = str(missing)
+            return []
         except Exception as error:  # a plugin's rule may fail; the others still run
             self.failure = f"the rule failed ({named(error)})"
             return []
 
     def missing(self) -> str:
-        return self.failure or super().missing()
+        if self.failure or self.judged:
+            return self.failure
+        return self.lacking or super().missing()
 
     def invoke_at_step(self, step: int) -> bool:
         try:
             finding = self.rule.check(self.tape, step)
+        except NotEnough as missing:
+            self.lacking = str(missing)
+            raise
         except ABSENT:
             raise
         except Exception as error:  # as above
