@@ -92,6 +92,8 @@ def test_a_job_is_followed_and_its_run_fetched(detached: Words, capsys: Any, her
     assert launch.main(detached("backend.wait=true", *search)) == 0
     forget()
     (run,) = (here / "runs" / "quickstart").iterdir()
+    latest = here / "runs" / "latest"
+    assert latest.resolve() == run.resolve()
     followed = capsys.readouterr().out
     metrics = json.loads((run / "metrics.json").read_text())
     assert 0 <= metrics["test"]["metrics"]["top1"] <= 1 and (run / "model.tar.gz").is_file()
@@ -105,5 +107,7 @@ def test_a_job_is_followed_and_its_run_fetched(detached: Words, capsys: Any, her
     forget()
     assert "objective valid/top1=" in capsys.readouterr().out
     (run / "metrics.json").unlink()
+    latest.unlink()
     assert jobs.main(["fetch", str(run)]) == 0
+    assert latest.resolve() == run.resolve()
     assert json.loads((run / "metrics.json").read_text()) == metrics

@@ -127,6 +127,16 @@ class Handle(ABC):
         ]
 
 
+def link_latest(handle: Handle) -> None:
+    """Link `<runs_dir>/latest` to the run directory that an experiment has brought here, if it can
+    be used."""
+    from breedlab.pipeline import current_run
+    from breedlab.pipeline.rundir import is_begun
+
+    if handle.run is not None and is_begun(handle.run):
+        current_run.link_latest(Path(handle.config().runs_dir), handle.run)
+
+
 @dataclass(frozen=True)
 class ListedJob:
     """A job of `jobs list --all`, of any user.
@@ -229,7 +239,9 @@ class Backend(ABC):
             )
         handle = self.submit(config, overrides, resume)
         if config.backend.wait:
-            return handle.follow()
+            figures = handle.follow()
+            link_latest(handle)
+            return figures
         for line in handle.next_steps():
             note(line)
         return {"job": handle.name}

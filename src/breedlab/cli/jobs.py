@@ -97,6 +97,7 @@ def command_parser() -> Parser:
 
 def _one(args: argparse.Namespace) -> None:
     """Show, stop, fetch, or resume one job."""
+    from breedlab.backends.base import link_latest
     from breedlab.backends.launched import Launched, elsewhere, stop_elsewhere
 
     handle = Launched(args.runs).find(args.name)
@@ -115,10 +116,13 @@ def _one(args: argparse.Namespace) -> None:
         print("\n".join(handle.stop()))
     elif args.verb == "resume":
         handle.resume()
+        link_latest(handle)
     elif args.now:
         print(handle.results(now=True)["run"])
+        link_latest(handle)
     else:
         handle.results()
+        link_latest(handle)
 
 
 def _without_job(place: Path, verb: str) -> str:

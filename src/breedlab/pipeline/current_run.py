@@ -55,7 +55,7 @@ class CurrentRun:
         self.leave()
         self._take(run)
         self.path = run
-        _link_latest(Path(config.runs_dir), run)
+        link_latest(Path(config.runs_dir), run)
 
     def leave(self) -> None:
         """Give up the run directory, if there is one."""
@@ -90,7 +90,7 @@ class CurrentRun:
                 return  # a file system without locks
 
 
-def _link_latest(runs: Path, run: Path) -> None:
+def link_latest(runs: Path, run: Path) -> None:
     """Point `<runs_dir>/latest` at a run atomically."""
     runs.mkdir(parents=True, exist_ok=True)
     scratch = runs / f".latest.{os.getpid()}"
