@@ -149,7 +149,14 @@ class Model:
                 side=self.transform.crop,
             )
         except BreedlabError as error:
-            raise ServingError(f"model.json: its network cannot be built here ({error})") from error
+            plugin = (
+                "; if a plugin brings it, open the model by its run directory, which names the"
+                " plugin, or import the plugin first"
+            )
+            hint = plugin if error.code == "BL103" else ""
+            raise ServingError(
+                f"model.json: its network cannot be built here ({error}){hint}"
+            ) from error
         _load(network, weights)
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()
         recorded, count = description.get("answers", {}), len(self.classes)
