@@ -276,3 +276,23 @@ def test_a_quoted_cell_may_hold_a_newline(tmp_path: Path) -> None:
     rows = [[f"{i:03}.png", CLASSES[i % 3], "two\nlines\u2028and more"] for i in range(12)]
     rewrite(tmp_path, ["filename", "label", "comment"], rows)
     assert sum(map(len, read(tmp_path, multi=False).splits.values())) == 12
+
+
+@pytest.mark.parametrize(
+    ("column", "several"), [("labels", True), ("Tags", True), ("label", False)]
+)
+def test_a_column_called_labels_may_hold_labels_that_always_come_together(
+    root: Path, column: str, several: bool
+) -> None:
+    """`dress|woman` beside `shoes` may be the name of one class, but not in a column of labels."""
+    names = [f"{index:03}.png" for index in range(48)]
+    rewrite(
+        root,
+        ("filename", column),
+        [(n, ("dress|woman", "shoes")[i % 2]) for i, n in enumerate(names)],
+    )
+    if several:
+        assert "labels.csv" in refusal(root) and "data=multi_label" in refusal(root)
+        assert read(root).classes == ("dress", "shoes", "woman")
+    else:
+        assert read(root, multi=False).classes == ("dress|woman", "shoes")

@@ -107,6 +107,8 @@ def _separator(cells: Collection[str], column: str) -> re.Pattern[str] | None:
     if _shared_parts(cells, _BARS):
         return _BARS
     plural = re.sub(r"[\W_]", "", column).lower() in _PLURALS
+    if plural and len({len(split_labels(cell)) for cell in cells}) > 1:
+        return _BARS
     # Names of classes may hold a comma or a space ("Welsh springer spaniel"), so that more has to
     # speak for several: parts that come alone, too, or the column's name.
     for between in (_COMMAS, _SPACES):
