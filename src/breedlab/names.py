@@ -46,5 +46,5 @@ def _escaped(character: str) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """Return a count with its noun: `1 job`, `2 jobs`."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    """Return a count with its noun: `1 job`, `2,000 jobs`."""
+    return f"{count} {noun}" if count == 1 else f"{count:,} {noun}s"

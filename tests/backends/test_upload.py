@@ -121,7 +121,7 @@ def test_upload_py_then_train_where_it_lies(
 ) -> None:
     assert upload.main([str(few), "s3://breedlab-tests/dogs/"]) == 0
     out = capsys.readouterr().out
-    assert "14 images, 14 of them new" in out and "data.root=s3://breedlab-tests/dogs " in out
+    assert "14 images, 14 new" in out and "data.root=s3://breedlab-tests/dogs " in out
     assert keys("dogs/") == {p.relative_to(few).as_posix() for p in few.rglob("*.jpg")}
     account.calls.clear()
     assert main(cloud("data.root=s3://breedlab-tests/dogs", "backend.wait=false")) == 0
@@ -151,7 +151,7 @@ def test_upload_py_sends_what_is_new_or_changed(
     os.utime(first, (later + 100, later + 100))
     capsys.readouterr()
     upload.main(["photos", "s3://breedlab-tests/dogs"])
-    assert "14 images, 1 of them new" in capsys.readouterr().out
+    assert "14 images, 1 new" in capsys.readouterr().out
     upload.main(["photos", "s3://breedlab-tests/other", "--kms-key", "alias/mine"])
     key = f"other/{second.relative_to(here / 'photos').as_posix()}"
     assert (

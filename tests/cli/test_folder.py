@@ -16,7 +16,7 @@ from breedlab.config import validate
 from breedlab.config.compose import load
 from breedlab.data.check import check
 from breedlab.data.folders import scan
-from breedlab.pipeline.proposal import propose
+from breedlab.pipeline.proposal import _name_of, propose
 
 TINY = [
     "model=resnet34",
@@ -170,3 +170,11 @@ def test_imbalanced_classes_are_not_judged_by_accuracy(image_folder: Path, tmp_p
     report = check(found, tmp_path / "memory", on_bad_file="skip")
     config = validate(load(list(propose(root, report, gpu=False).words)))
     assert config.monitor.metric == "valid/f1" and config.data.class_weights == "balanced"
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"),
+    [("My clothes (ä)", "My_clothes"), ("_a.b-", "a.b"), ("ä", "images")],
+)
+def test_an_experiment_is_called_like_its_folder(tmp_path: Path, folder: str, name: str) -> None:
+    assert _name_of(tmp_path / folder) == name

@@ -44,7 +44,7 @@ def test_an_image_is_relabeled_or_removed_and_the_others_stay(
     fixed = apply_fixes(images, file)
     assert [image.label for image in fixed.splits["train"]] == [1, 0, 1, 1]
     assert len(fixed.splits["test"]) == 3 and fixed.splits["valid"] == images.splits["valid"]
-    assert fixed.notes[-1] == f"{file}: 1 images relabeled, 1 removed"
+    assert fixed.notes[-1] == f"{file}: 1 image relabeled, 1 removed"
 
 
 def test_a_list_that_nobody_edited_changes_nothing(images: ImageSet, tmp_path: Path) -> None:

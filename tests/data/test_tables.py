@@ -177,10 +177,10 @@ def test_images_that_are_not_there_and_rows_without_a_label_are_told(tmp_path: P
         [("filename", "label"), *rows, ("gone.jpg", "collie"), (names(12)[11], "")],
     )
     text = "\n".join(read(tmp_path).left_out)
-    assert "1 images that labels.csv lists but that do not exist: gone.jpg" in text
+    assert "1 image listed in labels.csv but missing: gone.jpg" in text
     assert (
-        "1 rows of labels.csv without a label" in text
-        and "1 images that labels.csv does not label" in text
+        "1 row of labels.csv without a label" in text
+        and "1 image without a label in labels.csv" in text
     )
 
 
@@ -191,7 +191,7 @@ def test_images_that_are_not_there_and_rows_without_a_label_are_told(tmp_path: P
             [("a", "b", "c"), (1, 2, 3)],
             "got the columns a, b, c; expected one that names images and one of classes",
         ),
-        ([("filename", "label"), ("x.jpg", "dog")], "none of its 1 rows names an image"),
+        ([("filename", "label"), ("x.jpg", "dog")], "no row names an image"),
         ([("filename", "label")], "holds no rows"),
         ([("filename", "width", "height"), ("000.jpg", 3, 4)], "no column is one of classes"),
         (
@@ -238,7 +238,7 @@ def test_a_label_file_that_is_not_there_is_refused_with_those_that_are(tmp_path:
 def test_a_path_out_of_the_folder_names_nothing(tmp_path: Path) -> None:
     touch(tmp_path, ["secret.jpg", *names(4, "data/")])
     write(tmp_path / "data" / "labels.csv", [("filename", "label"), ("../secret.jpg", "dog")])
-    assert "none of its 1 rows" in refusal(tmp_path / "data")
+    assert "no row names an image" in refusal(tmp_path / "data")
 
 
 def test_labels_from_a_file_pass_the_check_and_its_fingerprint_knows_them(

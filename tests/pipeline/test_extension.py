@@ -92,7 +92,7 @@ def test_a_schedule_that_had_ended_goes_on_as_that_of_the_longer_training(
     run = launched(*words("trainer.max_epochs=2", f"optim.schedule={schedule}"))
     rates.clear()
     launched(f"resume={run}", "trainer.max_epochs=3")
-    assert f"optim.schedule: {schedule} is from here on that of 3 epochs" in capsys.readouterr().out
+    assert f"optim.schedule: from here on, {schedule} over 3 epochs" in capsys.readouterr().out
     assert rates == pytest.approx(longer[14:], rel=1e-9), "7 steps an epoch"
 
 

@@ -42,4 +42,4 @@ def test_a_broken_image_is_named_with_what_to_do(
     with pytest.raises(DataError) as caught:
         main([str(folder), str(mine)])
     assert str(caught.value).startswith(f"{broken} is not an image")
-    assert str(caught.value).endswith("; take it out of the folder, and the others are tested")
+    assert str(caught.value).endswith("; remove it from the folder to test the others")

@@ -241,7 +241,7 @@ def _evaluate(
                 evaluation = evaluate(model.scores, batches, model.classes, **how)
         except LostImage as error:
             raise DataError(
-                f"{error.fact}; take it out of the folder, and the others are tested"
+                f"{error.fact}; remove it from the folder to test the others"
             ) from error
     return evaluation, str(model.engine.choice)
 

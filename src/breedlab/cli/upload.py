@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from breedlab.cli.parser import Parser
 from breedlab.commands import command
 from breedlab.errors import DataError
+from breedlab.names import counted
 from breedlab.registry import BACKENDS
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def main(argv: list[str]) -> int:
     paths += images.label_files
     stage(f"Uploading to {words.address}")
     new = store.upload(words.data, paths, links=words.links)
-    note(f"{len(paths):,} images, {new:,} of them new")
+    note(f"{counted(len(paths), 'image')}, {new:,} new")
     root = words.address.rstrip("/")
     how = command("launch", f"backend={backend} data=image_folder data.root={root} ...")
     print(f"train on them: {how}")

@@ -15,6 +15,7 @@ from breedlab.data.folders import SPLITS, first_few
 from breedlab.data.image_set import ImageSet, LabeledImage
 from breedlab.errors import DataError
 from breedlab.files import atomic_write_text
+from breedlab.names import counted
 
 COLUMNS = ("file", "split", "label", "suggested", "confidence", "why", "fix")
 LABEL, OUTLIER = "label", "outlier"
@@ -124,7 +125,7 @@ def _relabeled(image: LabeledImage, fix: str, label_of: Mapping[str, int]) -> La
 
 def _told(path: Path, changed: Mapping[Path, LabeledImage | None]) -> str:
     removed = sum(image is None for image in changed.values())
-    return f"{path}: {len(changed) - removed:,} images relabeled, {removed:,} removed"
+    return f"{path}: {counted(len(changed) - removed, 'image')} relabeled, {removed:,} removed"
 
 
 def _read(path: Path) -> list[tuple[int, str, str]]:

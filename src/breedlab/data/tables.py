@@ -27,7 +27,7 @@ from breedlab.data.label_files import FORMATS, LABEL_NAMES, column_called, read_
 from breedlab.data.layout import SPLITS, listed, split_of
 from breedlab.data.listing import find_images, is_litter, loose_images, subfolders
 from breedlab.errors import DataError
-from breedlab.names import composed, printable
+from breedlab.names import composed, counted, printable
 
 AUTO = "auto"
 _SPLIT_NAMES = ("split", "subset", "set", "partition", "dataset", "datasplit")
@@ -181,8 +181,8 @@ def _table(root: Path, files: list[Path], ignore: Sequence[str], multi_label: bo
         _read_rows(sheet, images, reading, multi_label)
     if not reading.rows:
         raise DataError(
-            f"{sheets[0].file}: none of its {len(sheets[0].records):,} rows names an image of"
-            f" {root} in the column {sheets[0].name!r}: got {listed(reading.missing, FEW)}"
+            f"{sheets[0].file}: no row names an image of {root} in"
+            f" the column {sheets[0].name!r}: got {listed(reading.missing, FEW)}"
         )
     _refuse_identifiers(sheets, reading)
     if not multi_label:
@@ -211,11 +211,11 @@ def _left_out(root: Path, images: Images, reading: _Reading, sheets: list[_Sheet
     names = listed([str(sheet.file.relative_to(root)) for sheet in sheets], FEW)
     if reading.missing:
         yield (
-            f"left out: {len(reading.missing):,} images that {names} lists but that do not exist: "
+            f"left out: {counted(len(reading.missing), 'image')} listed in {names} but missing: "
             + listed(reading.missing, FEW)
         )
     if reading.unlabeled:
-        yield f"left out: {reading.unlabeled:,} rows of {names} without a label"
+        yield f"left out: {counted(reading.unlabeled, 'row')} of {names} without a label"
     if reading.disputed:
         count = len(reading.disputed)
         several = "1 image that has" if count == 1 else f"{count:,} images that have"
@@ -228,8 +228,9 @@ def _left_out(root: Path, images: Images, reading: _Reading, sheets: list[_Sheet
         folders = sorted({str(path.parent.relative_to(root)) for path in rest})
         where = "" if folders == ["."] else f" (in {listed(folders, FEW)})"
         yield (
-            f"left out: {len(rest):,} images{where} that {names} does not label; the trained model"
-            f" can: {command('predict', 'runs/latest', printable(str(rest[0].parent)))}"
+            f"left out: {counted(len(rest), 'image')}{where} without a label in {names}; to have"
+            " the trained model label them:"
+            f" {command('predict', 'runs/latest', printable(str(rest[0].parent)))}"
         )
 
 

@@ -99,8 +99,8 @@ def extend(config: Config, run: Path) -> list[str]:
         )
         if config.optim.schedule != "constant":
             sentences.append(
-                f"optim.schedule: {config.optim.schedule} is from here on that of {more[EPOCHS][1]}"
-                " epochs"
+                f"optim.schedule: from here on, {config.optim.schedule} over"
+                f" {more[EPOCHS][1]} epochs"
             )
         (run / "trained.json").unlink(missing_ok=True)
     if sentences and (run / "metrics.json").exists():  # with it the run counts as complete

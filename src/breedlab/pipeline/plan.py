@@ -14,7 +14,7 @@ from breedlab.config.space import Choices, Dimension
 from breedlab.data.fixes import apply_fixes
 from breedlab.data.folders import SPLITS, is_absent, scan, splitting
 from breedlab.data.sources import source_of
-from breedlab.names import printable
+from breedlab.names import counted, printable
 from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concern
 from breedlab.training.progress import Done
 
@@ -131,7 +131,7 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
             else ""
         )
         stages.append(
-            f"compute the frozen part's activations once{unless_cached}: {total:,} images"
+            f"compute the frozen part's activations once{unless_cached}: {counted(total, 'image')}"
         )
     space = search_space(config)
     trials = trial_count(config)
@@ -175,8 +175,10 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
     if config.fine_tune.epochs:
         stages.append(_fine_tuning(config))
     if config.trainer.refit:
-        stages.append(f"refit on train and validation: {train + images.counts['valid']:,} images")
-    stages.append(f"test on {images.counts['test']:,} images")
+        stages.append(
+            f"refit on train and validation: {counted(train + images.counts['valid'], 'image')}"
+        )
+    stages.append(f"test on {counted(images.counts['test'], 'image')}")
     stages.append("export model.tar.gz")
     return stages
 

@@ -139,7 +139,7 @@ def _layout(images: ImageSet) -> str:
 
 def _name_of(root: Path) -> str:
     """Return a folder's name as an experiment may be called."""
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", root.resolve().name).lstrip("_.-")
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", root.resolve().name).strip("_.-")
     return name or "images"
 
 

@@ -43,7 +43,7 @@ def write_timm_folder(model: Model, folder: Path) -> None:
     if architecture.head_type != MLP or architecture.head:
         shape = architecture.head_type if architecture.head_type != MLP else [*architecture.head]
         raise ServingError(
-            f"--timm: the head is {shape}, for which timm has no place; expected one layer: train"
+            f"--timm: the head is {shape}, but a timm network ends in one layer: train"
             " with model.head=[] (--onnx and --torch take every head)"
         )
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
