@@ -95,7 +95,7 @@ def test_what_is_not_an_image_is_named(image: Any, code: str, named: str, golden
 
 def test_what_is_no_file_is_named_instead_of_read_for_ever(golden: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    with pytest.raises(breedlab.BreedlabError, match=r"pipe\.jpg: is not a regular file"):
+    with raises_code("BL201", names="pipe.jpg"):
         breedlab.load(COMPLETE).predict(tmp_path / "pipe.jpg")
 
 

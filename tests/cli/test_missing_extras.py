@@ -6,11 +6,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from codes import raises_code
 
 from breedlab import extras
 from breedlab.backends import backend
 from breedlab.cli.launch import configure, main
-from breedlab.errors import MissingExtra
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def test_the_recorded_words_are_those_that_the_run_was_trained_with(here: Path) 
 
 @pytest.mark.parametrize("word", ["debugger=default", "debugger.every=10", "++debugger.every=10"])
 def test_a_debugger_that_was_asked_for_is_refused(here: Path, word: str) -> None:
-    with pytest.raises(MissingExtra, match=r"breedlab\[debugger\]"):
+    with raises_code("BL401", names="breedlab[debugger]"):
         main(["experiment=quickstart", word, "dry_run=true"])
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import hydra
 import pytest
+from codes import raises_code
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
@@ -15,7 +16,6 @@ from breedlab.config import composition
 from breedlab.config.compose import load
 from breedlab.config.composition import composed
 from breedlab.config.yaml_folders import config_folder
-from breedlab.errors import ConfigError
 
 
 def outcome(compose, words: list[str]) -> object:
@@ -153,6 +153,6 @@ def test_a_typo_has_hydra_read_the_files_once(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(
         hydra, "compose", lambda *args, **more: read.append(more) or hydra_compose(*args, **more)
     )
-    with pytest.raises(ConfigError, match=r"optim\.lr: '\[' cannot be read"):
+    with raises_code("BL106", names="optim.lr"):
         load(["experiment=resnet34", "tuner=random", "seed=4242", "name=typo", "optim.lr=["])
     assert len(read) <= 1

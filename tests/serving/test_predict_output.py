@@ -10,9 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from codes import raises_code
 
 from breedlab.cli import evaluate, predict
-from breedlab.errors import DataError
 
 
 def test_a_csv_has_a_line_for_each_image_with_its_error(
@@ -40,7 +40,7 @@ def test_an_image_comes_through_stdin(
 
 
 def test_a_url_is_answered_with_what_to_do(folder: Path) -> None:
-    with pytest.raises(DataError, match=r"is a URL.*curl -s 'https://x\.example/a\.jpg'"):
+    with raises_code("BL200", names="curl -s 'https://x.example/a.jpg'"):
         predict.main([str(folder), "https://x.example/a.jpg"])
 
 

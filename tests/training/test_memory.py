@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from codes import raises_code
 
 import breedlab.cli
 from breedlab import hardware
 from breedlab.cli import launch
 from breedlab.config import Config
-from breedlab.errors import ConfigError
 from breedlab.pipeline import fine_tuning
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.training.context import TrainingContext
@@ -47,7 +47,7 @@ def test_a_step_that_does_not_fit_is_refused_with_the_batch_that_does(
     config = configure(*LIVE, "data.batch_size=16")
     weights, image = step_bytes(ready(config), config, "fp32")
     monkeypatch.setattr(hardware, "free_memory", lambda: weights + 9 * image)
-    with pytest.raises(ConfigError, match=r"^data\.batch_size: .*16 images.* GB") as caught:
+    with raises_code("BL100", names=("data.batch_size", 16, "GB")) as caught:
         ready(config)
     assert "data.batch_size=8 or less" in str(caught.value)
     ready(configure(*LIVE, "data.batch_size=8"))
@@ -61,7 +61,7 @@ def test_a_search_is_refused_for_its_largest_batch_in_all_parallel_trials(
     config = configure(*LIVE, *search)
     weights, image = step_bytes(ready(config), config, "fp32")
     monkeypatch.setattr(hardware, "free_memory", lambda: 2 * weights + 20 * image)
-    with pytest.raises(ConfigError, match=r"^tuner\.space\.data\.batch_size: .*2 parallel trials"):
+    with raises_code("BL100", names=("tuner.space.data.batch_size", 2)):
         ready(config)
 
 
