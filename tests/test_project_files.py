@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -68,3 +69,16 @@ def test_a_page_names_no_file_that_is_not_there(page: str) -> None:
     text = (ROOT / page).read_text()
     linked = re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", text)
     assert all((ROOT / name).exists() for name in linked), linked
+
+
+def test_no_file_of_a_run_or_a_build_is_tracked() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a checkout")
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--ignored", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert listing.stdout.split() == []
