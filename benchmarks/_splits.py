@@ -1,10 +1,13 @@
-"""A folder of images, and how it is cut into train, validation, and test anew for each seed."""
+"""What benchmarks on a folder of images share: how it is cut anew for each seed, and runs on it."""
 
 from __future__ import annotations
 
 import os
 import random
 import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from _harness import CACHE
@@ -56,3 +59,34 @@ def linked(source: Path, target: Path, seed: int, fixed: bool) -> Path:
             link.parent.mkdir(parents=True, exist_ok=True)
             os.symlink(path.resolve(), link)
     return target
+
+
+class Failed(SystemExit):
+    """A process that ended without what it should say last."""
+
+
+def settings(runs: Path) -> list[str]:
+    """Return the overrides that all runs of ours share.
+
+    Args:
+        runs: Where their directories go.
+    """
+    return [
+        *("data=image_folder", "model=efficientnet_lite0", "debugger=none", "profiler=none"),
+        *("serving.engine=eager", "serving.precision=fp32", f"runs_dir={runs}"),
+    ]
+
+
+def last_line(mark: str, words: list[str], env: Mapping[str, str] = os.environ) -> str:
+    """Return what a Python process says last after a mark.
+
+    Raises:
+        Failed: If it fails, or says no such thing.
+    """
+    done = subprocess.run(
+        [sys.executable, *words], env=dict(env), capture_output=True, text=True, check=False
+    )
+    lines = [line for line in done.stdout.splitlines() if line.startswith(f"{mark} ")]
+    if done.returncode or not lines:
+        raise Failed(f"failed:\n{(done.stderr or done.stdout)[-3000:]}")
+    return lines[-1].removeprefix(f"{mark} ")

@@ -19,8 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,7 +26,7 @@ from statistics import mean
 from typing import Any
 
 from _harness import CACHE, Ratio, machine, mean_and_interval, parse, report, say
-from _splits import SPLITS, counts, files, linked, sample
+from _splits import SPLITS, Failed, counts, files, last_line, linked, sample, settings
 
 PEERS = ("plain three layers", "scikit-learn", "fastai fine_tune")
 Contestant = Callable[[Path, int], float]
@@ -99,10 +97,6 @@ def main() -> None:
         say(f"incomplete: {', '.join(lacking)}; start it again to go on")
 
 
-class Failed(Exception):
-    """A process that ended without a figure; the others go on, and the next start tries again."""
-
-
 class Results:
     """What was measured so far on a folder, one file for each.
 
@@ -156,8 +150,7 @@ def _able(contestants: dict[str, Contestant], fastai: Path) -> list[str]:
 
 
 def _contestants(folder: Path, minutes: float, fastai: Path, epochs: int) -> dict[str, Contestant]:
-    common = ["data=image_folder", "model=efficientnet_lite0", "debugger=none", "profiler=none"]
-    common += ["serving.engine=eager", "serving.precision=fp32", f"runs_dir={folder / 'runs'}"]
+    common = settings(folder / "runs")
     frozen = ["experiment=resnet34", *common]
 
     def ours(words: list[str]) -> Contestant:
@@ -180,7 +173,7 @@ def _contestants(folder: Path, minutes: float, fastai: Path, epochs: int) -> dic
 def _ours(words: list[str]) -> float:
     """Return the test top-1 of a run, which has a process of its own, as a person's has."""
     code = "import sys, breedlab; print('top1', breedlab.run(*sys.argv[1:]).metrics['top1'])"
-    return _said([sys.executable, "-c", code, *words], os.environ)
+    return float(last_line("top1", ["-c", code, *words]))
 
 
 def _fastai(installed: Path, root: Path, seed: int, epochs: int) -> float:
@@ -196,17 +189,8 @@ def _fastai(installed: Path, root: Path, seed: int, epochs: int) -> float:
         load_packaged(network, "tf_efficientnet_lite0", "efficientnet_lite0")
         torch.save(network.state_dict(), weights)
     script = Path(__file__).with_name("_fastai.py")
-    words = [sys.executable, str(script), str(root), str(seed), str(epochs), str(weights)]
-    return _said(words, {**os.environ, "PYTHONPATH": str(installed)})
-
-
-def _said(words: list[str], env: Any) -> float:
-    """Return the top-1 that a process prints last."""
-    done = subprocess.run(words, env=dict(env), capture_output=True, text=True)
-    lines = [line for line in done.stdout.splitlines() if line.startswith("top1 ")]
-    if done.returncode or not lines:
-        raise Failed(f"failed:\n{(done.stderr or done.stdout)[-3000:]}")
-    return float(lines[-1].split()[1])
+    words = [str(script), str(root), str(seed), str(epochs), str(weights)]
+    return float(last_line("top1", words, {**os.environ, "PYTHONPATH": str(installed)}))
 
 
 _known: dict[str, Any] = {}

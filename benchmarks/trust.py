@@ -17,15 +17,12 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 from statistics import mean
 
 from _harness import CACHE, Ratio, machine, mean_and_interval, parse, report, say
-from _splits import files, linked, sample
+from _splits import files, last_line, linked, sample, settings
 
 _FLIPPED = 0.05
 _FIRST = 0.1
@@ -90,7 +87,7 @@ def _measured(source: Path, seed: int, experiment: str, strangers: list[str]) ->
     }
     if strangers:
         row["strangers refused"] = mean(
-            json.loads(_last_line("unknown", [_ASK, str(run), *strangers]))
+            json.loads(last_line("unknown", ["-c", _ASK, str(run), *strangers]))
         )
         row["false alarms"] = answers["unknown"]["false_alarms"]
     wrong = linked(source, folder / f"wrong-{seed}", seed, fixed=False)
@@ -127,21 +124,9 @@ def _strangers(folder: Path) -> list[str]:
 
 def _run(experiment: str, root: Path, seed: int, folder: Path) -> Path:
     """Return the directory of a run, which has a process of its own."""
-    words = [f"experiment={experiment}", "data=image_folder", "model=efficientnet_lite0"]
-    words += ["debugger=none", "profiler=none", "serving.engine=eager", "serving.precision=fp32"]
-    words += [f"runs_dir={folder / 'runs'}", f"data.root={root}", f"seed={seed}"]
-    return Path(_last_line("run", [_RUN, *words]))
-
-
-def _last_line(mark: str, words: list[str]) -> str:
-    """Return what a process says last after a mark."""
-    done = subprocess.run(
-        [sys.executable, "-c", *words], env=dict(os.environ), capture_output=True, text=True
-    )
-    if done.returncode:
-        raise SystemExit(f"failed:\n{(done.stderr or done.stdout)[-3000:]}")
-    lines = done.stdout.splitlines()
-    return [line.removeprefix(f"{mark} ") for line in lines if line.startswith(f"{mark} ")][-1]
+    words = [f"experiment={experiment}", *settings(folder / "runs")]
+    words += [f"data.root={root}", f"seed={seed}"]
+    return Path(last_line("run", ["-c", _RUN, *words]))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Mapping
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -32,22 +33,13 @@ def imported(tree: ast.Module, names: Mapping[str, object]) -> Iterator[str]:
 
 
 def circle(imports: Mapping[str, set[str]]) -> list[str]:
-    """The modules of one circle, in its order; empty if there is none."""
-    finished: set[str] = set()
-    for start in imports:
-        path: list[str] = []
-        branches = [iter([start])]
-        while branches:
-            module = next(branches[-1], None)
-            if module is None:
-                branches.pop()
-                if path:
-                    finished.add(path.pop())
-            elif module in path:
-                return path[path.index(module) :]
-            elif module not in finished:
-                path.append(module)
-                branches.append(iter(sorted(imports[module])))
+    """The modules of one circle, in its order, from the first by name; empty if there is none."""
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as error:
+        path = error.args[1][:0:-1]  # from each module to what it imports; the last is the first
+        first = path.index(min(path))
+        return path[first:] + path[:first]
     return []
 
 

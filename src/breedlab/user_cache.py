@@ -10,7 +10,12 @@ from pathlib import Path
 from breedlab.files import atomic_write_text
 
 
-def cached_text(name: str, make: Callable[[], str], most: int | None = None) -> str:
+def cached_text(
+    name: str,
+    make: Callable[[], str],
+    is_whole: Callable[[str], bool] = bool,
+    most: int | None = None,
+) -> str:
     """Return a text from the user's cache folder; make it and keep it there the first time.
 
     The folder is $XDG_CACHE_HOME/breedlab, by default ~/.cache/breedlab. If it cannot be read or
@@ -19,6 +24,7 @@ def cached_text(name: str, make: Callable[[], str], most: int | None = None) -> 
     Args:
         name: The file's path in that folder.
         make: Makes the text.
+        is_whole: Whether a text from the folder is not damaged; a damaged one is made again.
         most: How many files the file's own folder may have; the oldest are removed.
     """
     try:
@@ -26,7 +32,8 @@ def cached_text(name: str, make: Callable[[], str], most: int | None = None) -> 
     except RuntimeError:  # the user has no home
         return make()
     with contextlib.suppress(OSError, UnicodeDecodeError):
-        return file.read_text(encoding="utf-8")
+        if is_whole(text := file.read_text(encoding="utf-8")):
+            return text
     text = make()
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)

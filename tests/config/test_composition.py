@@ -3,6 +3,7 @@ composes."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import hydra
@@ -93,6 +94,7 @@ def test_a_damaged_file_of_the_cache_is_not_believed(cache: Path, damage: bytes)
     file.write_bytes(damage)
     composition._of_files.cache_clear()
     assert OmegaConf.to_container(composed(words, "config")) == before
+    assert json.loads(file.read_text())  # and it is made again
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(cache: Path) -> None:

@@ -116,12 +116,11 @@ def _one(args: argparse.Namespace) -> None:
         print("\n".join(handle.stop()))
     elif args.verb == "resume":
         handle.resume()
-        link_latest(handle)
     elif args.now:
         print(handle.results(now=True)["run"])
-        link_latest(handle)
     else:
         handle.results()
+    if args.verb in ("resume", "fetch"):
         link_latest(handle)
 
 

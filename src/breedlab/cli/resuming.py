@@ -84,7 +84,7 @@ def _given(recorded: list[str], words: list[str], images: int | None) -> dict[st
 
 
 def refuse_lost_images(config: Config, run: Path) -> None:
-    """Raise ResumeError if a run's images are no longer where they were, by this folder's view."""
+    """Raise ResumeError if a run's images are not where they were."""
     from breedlab.data.sources import source_of
 
     root = config.data.root

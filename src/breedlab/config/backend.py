@@ -13,6 +13,9 @@ from breedlab.registry import BACKENDS
 
 _MAX_5, _MAX_16 = Field(max_length=5), Field(max_length=16)
 
+S3_BUCKET = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]"
+"""How an address in S3 begins, as a regular expression."""
+
 S3_EXAMPLE = "s3://my-bucket/dog_breeds, the bucket's name of 3 to 63 small letters, digits and '-'"
 """An address of images in S3, as messages show it."""
 

@@ -91,8 +91,7 @@ def _of_files(choosing: tuple[str, ...], root: str, digest: str) -> str:
 
         return json.dumps(OmegaConf.to_container(_from_hydra(choosing, root)))
 
-    text = cached_text(f"configs/{key}.json", compose, most=_MOST_KEPT)
-    return text if _is_json(text) else compose()
+    return cached_text(f"configs/{key}.json", compose, _is_json, most=_MOST_KEPT)
 
 
 _MOST_KEPT = 200

@@ -7,7 +7,16 @@ from typing import Annotated, Literal, cast
 
 from pydantic import Field
 
-from breedlab.config.backend import ECR_IMAGE, Bucket, KmsKey, Prefix, Region, Role, Variable
+from breedlab.config.backend import (
+    ECR_IMAGE,
+    S3_BUCKET,
+    Bucket,
+    KmsKey,
+    Prefix,
+    Region,
+    Role,
+    Variable,
+)
 from breedlab.config.components import with_endpoint_sections
 from breedlab.config.problems import Problem
 from breedlab.config.section import Location, PositiveInt, Section, matching
@@ -29,7 +38,7 @@ EndpointName = Annotated[
 S3Folder = Annotated[
     str,
     matching(
-        r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?",
+        rf"{S3_BUCKET}(/.*)?",
         "an address such as s3://my-bucket/answers",
     ),
 ]

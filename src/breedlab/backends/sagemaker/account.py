@@ -23,11 +23,11 @@ from breedlab.backends.sagemaker.session import (
 )
 from breedlab.commands import command
 from breedlab.config import Config
-from breedlab.config.backend import Backend
+from breedlab.config.backend import S3_BUCKET, Backend
 from breedlab.errors import BackendError, UsageError
 
 _ROLE = re.compile(r"arn:(aws[\w-]*):iam::(\d{12}):role/.+")
-_ADDRESS = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?"
+_ADDRESS = rf"{S3_BUCKET}(/.*)?"
 
 
 class SageMakerAccount(AccountOperations):

@@ -22,7 +22,7 @@ from breedlab.backends.sagemaker.session import (
     split_uri,
 )
 from breedlab.commands import command
-from breedlab.config.backend import S3_EXAMPLE
+from breedlab.config.backend import S3_BUCKET, S3_EXAMPLE
 from breedlab.config.problems import error_from
 from breedlab.console import note, progress
 from breedlab.data.check import Report
@@ -51,7 +51,7 @@ class Bucket(Store):
     """
 
     def __init__(self, address: str, region: str | None, kms_key: str | None) -> None:
-        if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.*[^/]/?", address):
+        if not re.fullmatch(rf"{S3_BUCKET}/.*[^/]/?", address):
             raise DataError(f"{address}: expected an address such as {S3_EXAMPLE}")
         self._address, self._region, self._kms_key = address, region, kms_key
         self._bucket, self._key = split_uri(address)

@@ -32,6 +32,7 @@ from breedlab.backends.sagemaker.prices import Instance, price_per_hour, quoted
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.session import AwsTarget
 from breedlab.backends.sagemaker.upload import upload_archive
+from breedlab.config.backend import S3_BUCKET
 from breedlab.config.endpoint import Endpoint
 from breedlab.config.problems import Problem
 from breedlab.console import note, stage
@@ -40,7 +41,7 @@ from breedlab.errors import BackendError
 if TYPE_CHECKING:
     import boto3
 
-_ADDRESS = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/].*"
+_ADDRESS = rf"{S3_BUCKET}/[^/].*"
 _FLAGS = {
     "S3Uri": "IN",
     "S3OutputPath": "OUT",
