@@ -86,7 +86,6 @@ class _Reading:
 
     rows: dict[Path, Row] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
-    unlabeled: int = 0
     disputed: dict[Path, str] = field(default_factory=dict)  # images of several classes, where one
 
 
@@ -214,8 +213,6 @@ def _left_out(root: Path, images: Images, reading: _Reading, sheets: list[_Sheet
             f"left out: {counted(len(reading.missing), 'image')} listed in {names} but missing: "
             + listed(reading.missing, FEW)
         )
-    if reading.unlabeled:
-        yield f"left out: {counted(reading.unlabeled, 'row')} of {names} without a label"
     if reading.disputed:
         count = len(reading.disputed)
         several = "1 image that has" if count == 1 else f"{count:,} images that have"
@@ -265,7 +262,9 @@ def _read_rows(sheet: _Sheet, images: Images, reading: _Reading, multi_label: bo
     for number, record in enumerate(sheet.records, 2):
         labels = sheet.labels(record)
         if not labels and not multi_label:
-            reading.unlabeled += 1
+            # Its image, if there is one, is told as one that no row labels.
+            if not images.named(record[sheet.name], sheet.file.parent, own_split):
+                reading.missing.append(record[sheet.name])
             continue
         split = own_split
         if sheet.split and record[sheet.split]:
