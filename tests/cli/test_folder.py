@@ -178,3 +178,43 @@ def test_imbalanced_classes_are_not_judged_by_accuracy(image_folder: Path, tmp_p
 )
 def test_an_experiment_is_called_like_its_folder(tmp_path: Path, folder: str, name: str) -> None:
     assert _name_of(tmp_path / folder) == name
+
+
+@pytest.mark.parametrize(
+    ("words", "lines", "absent"),
+    [
+        ([], ("a search tunes the training of its head",), ("--",)),
+        (["tuner=none", "model.name=resnet18"], ("no GPU: the backbone stays frozen\n",), ("87",)),
+        (["model.freeze=none"], ("every layer is trained",), ("frozen",)),
+        (
+            ["experiment=resnet34", "model=resnet34", "model.weights=none"],
+            ("no GPU",),
+            ("search", "weights are", "experiment=resnet34_hpo"),
+        ),
+        (["experiment=auto", "model=efficientnet_lite0"], ("up to about 11 minutes",), ("87",)),
+    ],
+)
+def test_what_it_will_do_counts_the_users_settings_in(
+    words: list[str],
+    lines: tuple[str, ...],
+    absent: tuple[str, ...],
+    photos_to_search: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It announced a search under `tuner=none`, and a download under `model.weights=none`."""
+    monkeypatch.chdir(tmp_path)
+    text = said([str(photos_to_search), *words, "dry_run=true"], capsys, monkeypatch)
+    plan = text.partition("What it will do")[2].partition("dry run: nothing is started")[0]
+    assert all(line in plan for line in lines) and not any(word in plan for word in absent), plan
+
+
+@pytest.fixture
+def photos_to_search(image_folder: Path, tmp_path: Path) -> Path:
+    """A folder with enough validation images for a search."""
+    root = tmp_path / "dogs"
+    shutil.copytree(image_folder, root)
+    for path in sorted((root / "train").glob("*/*.jpg"))[::2]:
+        path.rename(root / "valid" / path.parent.name / f"more-{path.name}")
+    return root

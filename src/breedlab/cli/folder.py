@@ -7,6 +7,7 @@ import re
 import shlex
 from pathlib import Path
 
+from breedlab import extras
 from breedlab.commands import command
 from breedlab.errors import DataError, UsageError
 
@@ -67,7 +68,7 @@ def train_on(root: Path, words: list[str]) -> int:
     from breedlab.data.label_cells import SeveralLabels
     from breedlab.files import why_no_folder
     from breedlab.names import printable
-    from breedlab.pipeline.proposal import describe, estimate, in_words, propose
+    from breedlab.pipeline.proposal import describe, estimate, how_it_trains, in_words, propose
 
     if not root.is_dir():
         raise DataError(
@@ -76,7 +77,8 @@ def train_on(root: Path, words: list[str]) -> int:
         )
     # What is said of the data counts before anything is read: data.ignore, data.labels, seed.
     kind = "multi_label" if "data.multi_label=true" in words else "image_folder"
-    requested = validate(load([f"data={kind}", "name=images", "data.root=.", *words]))
+    base = ["experiment=resnet34", f"data={kind}", "name=images", "data.root=."]
+    requested = validate(load([*base, *words]))
     stage(f"Looking at {root}")
     how = splitting(requested)
     try:
@@ -94,16 +96,17 @@ def train_on(root: Path, words: list[str]) -> int:
         import torch
 
         gpu = requested.trainer.accelerator != "cpu" and torch.cuda.is_available()
-        proposal = propose(root, report, gpu=gpu)
+        proposal = propose(root, report, words, gpu=gpu)
         every = [*proposal.words, *words]
         config = validate(load(every))
         seconds = estimate(config, report, gpu=gpu)
     stage("What it will do")
-    for reason in proposal.reasons:
+    for reason in (*how_it_trains(config, report.images, gpu=gpu), *proposal.reasons):
         note(reason)
+    result = "report.html" if extras.has("report") else "model.tar.gz"
     note(
-        f"this takes {in_words(seconds)} here and writes"
-        f" {config.runs_dir}/{config.name}/<date_time>/report.html"
+        f"this takes {'up to ' if config.tuner.minutes else ''}{in_words(seconds)} here and writes"
+        f" {config.runs_dir}/{config.name}/<date_time>/{result}"
     )
     note("the full command, to run it again with changes:")
     console.print(

