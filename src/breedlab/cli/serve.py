@@ -8,12 +8,12 @@ import socket
 import sys
 from pathlib import Path
 
-from breedlab import hardware
+from breedlab import extras, hardware
 from breedlab.archives import opened
 from breedlab.cli.parser import Parser
 from breedlab.config.plugins import load_plugins_of
 from breedlab.console import progress
-from breedlab.errors import ServingError
+from breedlab.errors import MissingExtra, ServingError
 from breedlab.serving.access import Access, read_key, read_origins
 from breedlab.serving.fetch import Allowed, Fetcher, allowed_from
 from breedlab.serving.origins import allowed_hosts
@@ -150,9 +150,9 @@ def _serve(
             from breedlab.serving.protocol import Server, settings
             from breedlab.serving.server import make_app
         except ModuleNotFoundError as error:
-            raise ServingError(
-                f"serving needs the package {error.name}; install the extra: pip install"
-                " 'breedlab[serve]'"
+            raise MissingExtra(
+                f"the server needs the package {error.name}, of the serve extra:"
+                f" {extras.install('serve')}"
             ) from error
         import torch
 

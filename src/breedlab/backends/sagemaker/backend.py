@@ -7,11 +7,12 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from breedlab import extras
 from breedlab.backends.base import Backend, Handle, ListedJob, Send, Store
 from breedlab.commands import command
 from breedlab.config import Config
 from breedlab.console import note
-from breedlab.errors import BackendError, ResumeError, ServingError
+from breedlab.errors import BackendError, MissingExtra, ResumeError
 
 if TYPE_CHECKING:
     import boto3
@@ -75,9 +76,9 @@ class SageMakerBackend(Backend):
         try:
             from breedlab.backends.sagemaker.endpoints.invoke import sending
         except ModuleNotFoundError as error:
-            raise ServingError(
-                f"--endpoint {name}: a SageMaker endpoint needs the package {error.name};"
-                " install the extra: pip install 'breedlab[sagemaker]'"
+            raise MissingExtra(
+                f"--endpoint {name}: a SageMaker endpoint needs the package {error.name}, of the"
+                f" sagemaker extra: {extras.install('sagemaker')}"
             ) from error
         return sending(name, where)
 
