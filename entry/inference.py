@@ -46,7 +46,7 @@ else:
 @dataclass(frozen=True)
 class _Failure:
     status: int
-    message: str
+    answer: dict[str, str]
 
 
 def model_fn(model_dir: str) -> Model:
@@ -81,14 +81,14 @@ def output_fn(answer: Any, accept: str, context: Any = None) -> tuple[bytes, str
         return result  # type: ignore[no-any-return]
     if context is not None:
         context.set_response_status(code=result.status, phrase=HTTPStatus(result.status).phrase)
-    return json.dumps({"error": result.message}).encode(), JSON
+    return json.dumps(result.answer).encode(), JSON
 
 
 def _tried(function: Any, *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except BadRequest as error:
-        return _Failure(error.status, str(error))
+        return _Failure(error.status, error.answer())
     except Exception:  # told in the log, not to the client
         logging.getLogger().exception("the request failed")
-        return _Failure(500, "the server failed; its log says more")
+        return _Failure(500, {"error": "the server failed; its log says more"})

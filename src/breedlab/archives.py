@@ -25,6 +25,7 @@ _MAX_SMALL = 200_000_000
 """Unpacked bytes that any archive may have in addition."""
 _MAX_READ = 1 << 20
 _MAX_MEMBERS = 10_000
+_DAMAGED, _SUSPECT = "BL505", "BL506"
 
 
 def write_archive(path: Path, folder: Path) -> None:
@@ -93,7 +94,7 @@ def opened(model: Path) -> Iterator[Path]:
                 _unpack(archive, Path(folder))
         except _Refused as error:
             raise ServingError(
-                f"{archive}: {error}; expected a model.tar.gz that breedlab exported"
+                f"{archive}: {error}; expected a model.tar.gz that breedlab exported", code=_SUSPECT
             ) from error
         except OSError as error:
             if error.errno == errno.ENOSPC:
@@ -102,17 +103,18 @@ def opened(model: Path) -> Iterator[Path]:
                 ) from error
             reason = "not a gzip file" if isinstance(error, gzip.BadGzipFile) else str(error)
             raise ServingError(
-                f"{archive}: cannot be unpacked ({reason}); expected a model.tar.gz"
+                f"{archive}: cannot be unpacked ({reason}); expected a model.tar.gz", code=_DAMAGED
             ) from error
         except Exception as error:
             # On hostile or damaged bytes, tarfile and zlib raise a dozen kinds of errors.
             reason = str(error) or type(error).__name__
             raise ServingError(
-                f"{archive}: cannot be unpacked ({reason}); expected a model.tar.gz"
+                f"{archive}: cannot be unpacked ({reason}); expected a model.tar.gz", code=_DAMAGED
             ) from error
         if not Path(folder, "model.json").is_file():
             raise ServingError(
-                f"{archive}: holds no model.json; expected an archive that breedlab exported"
+                f"{archive}: holds no model.json; expected an archive that breedlab exported",
+                code="BL507",
             )
         yield Path(folder)
 
@@ -195,4 +197,4 @@ def _write_members(content: tarfile.TarFile, folder: Path, limit: int) -> None:
         with source, target.open("xb") as file:
             shutil.copyfileobj(source, file, _MAX_READ // 2)
         if target.stat().st_size != member.size:
-            raise _Refused(f"ends within {name}")
+            raise EOFError(f"ends within {name}")

@@ -11,7 +11,7 @@ CODES = {
     "BL102": "The config is missing a value.",
     "BL103": "A value has the wrong type, is out of range, or is not one of the choices.",
     "BL104": "Settings of the config contradict each other.",
-    "BL105": "A search may not vary this setting, or not over these values.",
+    "BL105": "A search cannot vary a setting over these values.",
     "BL106": "An override cannot be read.",
     "BL107": "A command's arguments are invalid, or contradict each other.",
     "BL108": "A plugin cannot be imported, or it registers something unusable.",
@@ -23,6 +23,7 @@ CODES = {
     "BL114": "Another process is working on the run.",
     "BL115": "This is not a run directory, or its files are damaged.",
     "BL116": "A secret would be stored or shown.",
+    "BL117": "A search cannot vary this setting.",
     "BL120": "The backbone or its weights cannot be used.",
     "BL121": "A setting does not suit the network, the images, or this machine.",
     "BL122": "The logger cannot be reached, or you are not logged in.",
@@ -31,6 +32,13 @@ CODES = {
     "BL202": "An image that was checked can no longer be read.",
     "BL203": "A run has no recorded tensors.",
     "BL204": "A label file is multi-label; expected one label per image.",
+    "BL205": "An image is empty, truncated, or corrupt.",
+    "BL206": "An image is too large, or takes too much work to decode.",
+    "BL207": "A file contains several images: it is animated, or has pages.",
+    "BL208": "A file is not an image, or its format is not supported here.",
+    "BL209": "An image is also a file of another kind, such as a ZIP or a web page.",
+    "BL210": "A label file cannot be read, or names no images or no classes.",
+    "BL211": "The folders are not classes of images, or not in splits that are understood.",
     "BL300": "Training or the search could not produce a model.",
     "BL301": "A disk is full.",
     "BL302": "A search has used up its minutes.",
@@ -55,15 +63,31 @@ CODES = {
     "BL500": "A model or its archive cannot be used.",
     "BL501": "A request cannot be answered.",
     "BL502": "An image of a request cannot be used.",
-    "BL503": "An image's URL may not or cannot be fetched.",
+    "BL503": "An image's URL may not be fetched.",
     "BL504": "Grad-CAM cannot explain this network.",
+    "BL505": "A model archive is damaged: it cannot be unpacked.",
+    "BL506": "A model archive contains what breedlab never writes; do not trust it.",
+    "BL507": "A model's model.json is missing or invalid.",
+    "BL508": "A model's weights are missing or damaged, or belong to another network.",
+    "BL509": "A model's inference engine cannot run here.",
+    "BL510": "A model's inference engine computes other scores than when it was exported.",
+    "BL511": "A request's body is too large.",
+    "BL512": "A request's content type is not supported, or is not the image's.",
+    "BL513": "None of the types that a request accepts can be produced.",
+    "BL514": "A request's body cannot be read as JSON, a form, or gzip, or holds no images.",
+    "BL515": "The host of an image's URL does not answer, or not with an image.",
     "BL600": "A file or folder cannot be read or written.",
 }
 """The code of each kind of error, independent of its wording. A code is never reused."""
 
 
 class BreedlabError(Exception):
-    """A problem that the user can fix. Its text is the whole message."""
+    """A problem that the user can fix.
+
+    Args:
+        message: The whole message.
+        code: Of `CODES`, where the class's own says too little.
+    """
 
     code = ""
     """A key of `CODES`; empty for what is not an error, such as SIGTERM."""
@@ -71,24 +95,19 @@ class BreedlabError(Exception):
     reported = False
     """Whether another process of the same run has already printed it."""
 
+    def __init__(self, message: str = "", code: str = "") -> None:
+        super().__init__(message)
+        self.code = code or self.code
+
     def shown(self) -> str:
         """Return the message as commands print it, after its code."""
         return f"[{self.code}] {self}" if self.code else str(self)
 
 
 class ConfigError(BreedlabError):
-    """The config cannot mean anything sensible; nothing was started.
-
-    Args:
-        message: The whole message.
-        code: Of `CODES`, where the class's own says too little.
-    """
+    """The config cannot mean anything sensible; nothing was started."""
 
     code = "BL100"
-
-    def __init__(self, message: str = "", code: str = "") -> None:
-        super().__init__(message)
-        self.code = code or self.code
 
 
 class UsageError(ConfigError):
@@ -161,6 +180,18 @@ class DataError(BreedlabError):
     """The images are missing, broken, or inconsistent."""
 
     code = "BL200"
+
+
+class LabelFileError(DataError):
+    """A label file cannot be read, or names no images or no classes."""
+
+    code = "BL210"
+
+
+class LayoutError(DataError):
+    """The folders are not classes of images, or not in splits that are understood."""
+
+    code = "BL211"
 
 
 class TrainingError(BreedlabError):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from breedlab import extras
 from breedlab.cli.parser import Parser
-from breedlab.errors import DataError
+from breedlab.errors import NotARun
 from breedlab.verdicts import TRIGGERED, Verdict
 
 if TYPE_CHECKING:
@@ -27,14 +27,15 @@ def main(argv: list[str]) -> int:
     """Judge a recorded run and print what each rule found.
 
     Raises:
-        DataError: If there is nothing to judge.
+        NotARun: If it is not a run directory.
+        NothingRecorded: If there is nothing to judge.
     """
     words = command_parser().parse_args(argv)
     run: str = words.run.rstrip("/")
     if not run.startswith("s3://") and not any(
         Path(run, name).exists() for name in ("config.yaml", "debug")
     ):
-        raise DataError(
+        raise NotARun(
             f"{run}: is not a run directory; expected one such as runs/latest, or an s3:// path"
         )
 

@@ -61,9 +61,12 @@ def launch_has_a_place(backend: Backend, dry_run: bool) -> Iterator[Problem]:
         yield Problem(
             "backend.role",
             "has no value; a launch needs the execution role of the jobs, by ARN or name",
+            "BL102",
         )
     if backend.bucket is None:
-        yield Problem("backend.bucket", "has no value; a launch needs a bucket in the jobs' region")
+        yield Problem(
+            "backend.bucket", "has no value; a launch needs a bucket in the jobs' region", "BL102"
+        )
 
 
 def trials_are_jobs(trials: str, strategy: str, freeze: str, warm_start: Sequence[str]) -> bool:

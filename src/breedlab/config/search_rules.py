@@ -36,7 +36,9 @@ def trials_are_counted(tuner: Tuner) -> Iterator[Problem]:
         )
     if tuner.strategy not in ("grid", "auto") and tuner.trials is None:
         yield Problem(
-            "tuner.trials", f"has no value; strategy {tuner.strategy!r} needs a number of trials"
+            "tuner.trials",
+            f"has no value; strategy {tuner.strategy!r} needs a number of trials",
+            "BL102",
         )
     if tuner.strategy == "hyperband" and tuner.max_epochs < 2:
         yield Problem(
@@ -81,7 +83,9 @@ def auto_has_what_it_needs(
             )
         return
     if tuner.minutes is None:
-        yield Problem("tuner.minutes", "has no value; strategy 'auto' needs a number of minutes")
+        yield Problem(
+            "tuner.minutes", "has no value; strategy 'auto' needs a number of minutes", "BL102"
+        )
     if tuner.parallel > 1:
         yield Problem(
             "tuner.parallel",

@@ -20,6 +20,7 @@ from breedlab.config.space import PAIRED, Space, SpaceError, grid_points, leaves
 
 Tree = dict[str, Any]
 
+_NOT_SEARCHED = "BL117"
 MISSING = "???"
 """What YAML holds where a user has to give the value."""
 
@@ -104,15 +105,11 @@ def examine(tree: Tree, recorded: bool = False) -> tuple[Config | None, list[Pro
         return None, [_without_value(problem, tree) for problem in lacking]
     absent = [] if recorded else _never_recorded(tree)
     config, own = _typed(tree)
-    problems = (
-        absent
-        + own
-        + [
-            dataclasses.replace(problem, code="BL105")
-            for problem in _space_problems(tree, config, own)
-        ]
-    )
-    return config, [_without_value(problem, tree) for problem in problems]
+    space = [
+        problem if problem.code == _NOT_SEARCHED else dataclasses.replace(problem, code="BL105")
+        for problem in _space_problems(tree, config, own)
+    ]
+    return config, [_without_value(problem, tree) for problem in [*absent, *own, *space]]
 
 
 def _never_recorded(tree: Tree) -> list[Problem]:
@@ -280,6 +277,7 @@ def _space_problems(tree: Tree, config: Config | None, own: list[Problem]) -> li
                 Problem(
                     where,
                     f"is not a config path that a search can vary{auto}" + nearest(path, allowed),
+                    _NOT_SEARCHED,
                 )
             )
         elif not isinstance(tree.get(path.split(".")[0]), dict):

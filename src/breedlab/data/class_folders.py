@@ -8,7 +8,7 @@ from pathlib import Path
 from breedlab.commands import command
 from breedlab.data.layout import listed
 from breedlab.data.listing import Leftovers, find_images, loose_images, subfolders
-from breedlab.errors import DataError
+from breedlab.errors import LayoutError
 from breedlab.names import composed, printable, unprintable
 
 
@@ -58,7 +58,7 @@ def refuse_unlabelled(root: Path, folders: dict[str, Path]) -> None:
         count = loose_images(folder)
         if split == "train" or not count or subfolders(folder):
             continue
-        raise DataError(
+        raise LayoutError(
             f"{folder}: holds {count:,} images and no class folders; without labels they cannot"
             f" {_PURPOSE[split]}. {_leaving_out(split, folder, root)}; the trained model labels"
             f" them: {command('predict', 'runs/latest', folder)}"

@@ -65,6 +65,36 @@ class ImageError(DataError):
     code = "BL201"
 
 
+class DamagedImage(ImageError):
+    """The image is empty, truncated, or corrupt."""
+
+    code = "BL205"
+
+
+class CostlyImage(ImageError):
+    """The image is too large, or takes too much work to decode."""
+
+    code = "BL206"
+
+
+class SeveralPictures(ImageError):
+    """The file contains several images: it is animated, or has pages."""
+
+    code = "BL207"
+
+
+class NotAnImage(ImageError):
+    """The file is not an image, or its format is not supported here."""
+
+    code = "BL208"
+
+
+class OtherContent(ImageError):
+    """The image is also a file of another kind, such as a ZIP or a web page."""
+
+    code = "BL209"
+
+
 def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray[Any, np.dtype[np.uint8]]:
     """Decode a JPEG, PNG, WebP, BMP, GIF or TIFF; AVIF and HEIC where `formats` says that they are
     read.
@@ -83,7 +113,7 @@ def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> np.ndarray[Any, np.dtyp
         ImageError: If the bytes are empty, no image, truncated, corrupt or too large.
     """
     if not data:
-        raise ImageError("is empty")
+        raise DamagedImage("is empty")
     if data.startswith(_JPEG):
         pixels = _decode_plain_jpeg(data, max_pixels)
         if pixels is not None:
@@ -107,7 +137,7 @@ def size(data: bytes) -> tuple[int, int]:
             )
             return (image.width, image.height) if turned else (image.height, image.width)
     except Exception as error:  # as in `decode`
-        raise ImageError(f"has no size that can be read ({reason_of(error)})") from error
+        raise DamagedImage(f"has no size that can be read ({reason_of(error)})") from error
 
 
 def read_image(path: Path) -> bytes:
@@ -122,7 +152,7 @@ def read_image(path: Path) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("is not a regular file")
     if status.st_size > MAX_BYTES:
-        raise ImageError(
+        raise CostlyImage(
             f"is too large ({status.st_size / 1e6:,.0f} MB; at most {MAX_BYTES / 1e6:.0f} MB are"
             " read)"
         )
@@ -161,7 +191,7 @@ def _decode_plain_jpeg(data: bytes, max_pixels: int) -> np.ndarray[Any, Any] | N
         pixels: np.ndarray[Any, Any] = simplejpeg.decode_jpeg(data, colorspace="RGB", strict=True)
     except ValueError as error:
         if _DAMAGE.search(str(error)):  # Pillow would fill up with gray and say nothing
-            raise ImageError(f"is truncated or corrupt ({error})") from error
+            raise DamagedImage(f"is truncated or corrupt ({error})") from error
         return None  # merely unusual
     return (
         np.ascontiguousarray(_UPRIGHT[orientation](pixels)) if orientation in _UPRIGHT else pixels
@@ -198,15 +228,17 @@ def _decode_with_pillow(data: bytes, max_pixels: int) -> np.ndarray[Any, Any]:
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError(f"is absurdly large ({error})") from error
+        raise CostlyImage(f"is absurdly large ({error})") from error
     except UnidentifiedImageError as error:
         if (kind := formats.kind_by_brand(data)) and formats.is_read(kind):
-            raise ImageError(f"is truncated or corrupt ({kind} that cannot be decoded)") from error
+            raise DamagedImage(
+                f"is truncated or corrupt ({kind} that cannot be decoded)"
+            ) from error
         kind = _other_kind(data)
-        raise ImageError(f"is not an image ({kind}expected {formats.in_words('or')})") from error
+        raise NotAnImage(f"is not an image ({kind}expected {formats.in_words('or')})") from error
     # Decoders of hostile bytes raise nearly anything; each means the same to the user.
     except Exception as error:
-        raise ImageError(f"is truncated or corrupt ({reason_of(error)})") from error
+        raise DamagedImage(f"is truncated or corrupt ({reason_of(error)})") from error
 
 
 def reason_of(error: Exception) -> str:
@@ -260,11 +292,11 @@ _OTHER_KINDS = {
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     if width * height > max_pixels:
-        raise ImageError(
+        raise CostlyImage(
             f"is absurdly large ({width}x{height}; at most {max_pixels:,} pixels are read)"
         )
     if max(width, height) > MAX_ASPECT * min(width, height):
-        raise ImageError(f"is absurdly narrow ({width}x{height}; at most 1:{MAX_ASPECT} is read)")
+        raise CostlyImage(f"is absurdly narrow ({width}x{height}; at most 1:{MAX_ASPECT} is read)")
 
 
 def _rgb_pixels(image: Image.Image) -> np.ndarray[Any, Any]:

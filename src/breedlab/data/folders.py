@@ -21,7 +21,7 @@ from breedlab.data.image_set import ImageSet, LabeledImage
 from breedlab.data.layout import SPLITS, describe_splits, listed, split_folders
 from breedlab.data.listing import Leftovers, find_images
 from breedlab.data.tables import AUTO, Table, find_table, unused_table
-from breedlab.errors import DataError
+from breedlab.errors import DataError, LabelFileError, LayoutError
 from breedlab.files import why_no_folder
 from breedlab.names import printable, unprintable
 
@@ -139,7 +139,7 @@ def survey(
     }
     names = sorted(by_split["train"])
     if len(names) < 2:
-        raise DataError(
+        raise LayoutError(
             f"{folders['train']}: found {_counted(names)} with images; expected at least"
             f" 2, as in {folders['train'] / '<class>' / 'photo.jpg'}, or a file such as labels.csv"
             " (filename,label) beside the images"
@@ -267,14 +267,14 @@ def _labelled_by(
         for name in row.labels:
             of_class.setdefault(name, []).append(row.path)
     if "train" not in by_split:
-        raise DataError(
+        raise LabelFileError(
             f"{label_file}: labels images of {listed(list(by_split))} and none to train on"
         )
     names = sorted(
         by_split["train"], key=lambda name: (int(name), "") if name.isdecimal() else (-1, name)
     )
     if len(names) < 2:
-        raise DataError(
+        raise LabelFileError(
             f"{label_file}: all images have the label {', '.join(map(repr, names)) or 'none'};"
             " expected at least 2 classes"
         )

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from breedlab.data.label_files import FILE_NAMES, column_called
 from breedlab.data.layout import listed, split_of
 from breedlab.data.listing import find_images
-from breedlab.errors import DataError
+from breedlab.errors import LabelFileError
 from breedlab.names import composed
 
 FEW = 3
@@ -81,9 +81,11 @@ def name_column(
     return name
 
 
-def ambiguous(file: Path, line: int, name: str, paths: Sequence[Path], root: Path) -> DataError:
+def ambiguous(
+    file: Path, line: int, name: str, paths: Sequence[Path], root: Path
+) -> LabelFileError:
     """Return the refusal of a name that several images have."""
-    return DataError(
+    return LabelFileError(
         f"{file}: line {line} names {name!r}, which may be"
         f" {listed([str(path.relative_to(root)) for path in paths], FEW)};"
         " expected the path from the file's folder"

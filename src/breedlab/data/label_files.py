@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from breedlab.errors import DataError
+from breedlab.errors import LabelFileError
 from breedlab.names import composed
 
 FORMATS = (".csv", ".tsv", ".jsonl")
@@ -68,7 +68,7 @@ def column_called(columns: Sequence[str], names: Sequence[str]) -> str | None:
 def read_records(file: Path) -> tuple[list[dict[str, str]], list[str]]:
     """Return the rows of a label file as texts, and its columns."""
     if file.stat().st_size > _MOST_BYTES:
-        raise DataError(
+        raise LabelFileError(
             f"{file}: has {file.stat().st_size / 1e6:,.0f} MB; label files of up to 500 MB are read"
         )
     raw = file.read_bytes()
@@ -76,7 +76,7 @@ def read_records(file: Path) -> tuple[list[dict[str, str]], list[str]]:
     try:
         text = raw.decode(encoding)
     except UnicodeDecodeError as error:
-        raise DataError(
+        raise LabelFileError(
             f"{file}: is not UTF-8 text (byte {error.start:,}); save it as CSV in UTF-8"
         ) from error
     if file.suffix.lower() == ".jsonl":
@@ -90,7 +90,7 @@ def read_records(file: Path) -> tuple[list[dict[str, str]], list[str]]:
             if any(map(str.strip, line))
         ]
     except csv.Error as error:
-        raise DataError(f"{file}: cannot be read as CSV ({error})") from error
+        raise LabelFileError(f"{file}: cannot be read as CSV ({error})") from error
     if not lines:
         return [], []
     header = [composed(cell.strip()) for cell in lines[0]]
@@ -104,7 +104,7 @@ def read_records(file: Path) -> tuple[list[dict[str, str]], list[str]]:
     header = [cell or f"column {number}" for number, cell in enumerate(header, 1)]
     wrong = next((number for number, line in enumerate(lines, 1) if len(line) > len(header)), None)
     if wrong is not None:
-        raise DataError(
+        raise LabelFileError(
             f"{file}: line {wrong} has {len(lines[wrong - 1])} cells and the first {len(header)};"
             " put cells that hold a comma in double quotes"
         )
@@ -121,9 +121,9 @@ def _json_records(file: Path, text: str) -> tuple[list[dict[str, str]], list[str
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise DataError(f"{file}: line {number} is not JSON ({error})") from error
+            raise LabelFileError(f"{file}: line {number} is not JSON ({error})") from error
         if not isinstance(record, dict):
-            raise DataError(
+            raise LabelFileError(
                 f'{file}: line {number} is not an object; expected {{"file_name": ..., "label":'
                 " ...}"
             )

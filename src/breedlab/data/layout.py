@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from breedlab.data.listing import Leftovers, find_images, loose_images, subfolders
-from breedlab.errors import DataError
+from breedlab.errors import DataError, LayoutError
 from breedlab.names import composed, printable
 
 SPLITS = ("train", "valid", "test")
@@ -87,7 +87,7 @@ def split_folders(root: Path, ignore: Sequence[str], leftovers: Leftovers) -> di
         several = [folder for folder in folders if roles.get(folder) == split]
         if len(several) > 1:
             names = " and ".join(printable(folder.name) for folder in several)
-            raise DataError(
+            raise LayoutError(
                 f"{root}: {names} both exist and both look like the {split} split; expected one of"
                 " them: rename the other, or leave it out:"
                 f" data.ignore=[{printable(several[-1].name)}]"
@@ -100,7 +100,7 @@ def split_folders(root: Path, ignore: Sequence[str], leftovers: Leftovers) -> di
         return {"train": root}
     if "train" not in folder_of:
         names = listed([p.relative_to(root).parts[0] for p in folder_of.values()])
-        raise DataError(
+        raise LayoutError(
             f"{root}: has {names} but no train folder; expected one next to it. If these are"
             f" classes, move all class folders into {root / 'train'}"
         )
@@ -220,7 +220,7 @@ def _refuse_unnamed_splits(root: Path, folders: Sequence[Path]) -> None:
     if len(folders) == 1 and (inner := _wrapped(folders[0])) is not None:
         inside = subfolders(inner)
         kind = "splits" if "train" in _roles(inside).values() else "folders"
-        raise DataError(
+        raise LayoutError(
             f"{root}: holds the one folder {printable(str(inner.relative_to(root)))}, which has"
             f" the {kind} {listed([folder.name for folder in inside])}; did you mean"
             f" data.root={printable(str(inner))}?"
@@ -228,7 +228,7 @@ def _refuse_unnamed_splits(root: Path, folders: Sequence[Path]) -> None:
     loose = {folder: split for folder in folders if (split := split_of(folder.name)) is not None}
     loose = {folder: split for folder, split in loose.items() if loose_images(folder)}
     if len(set(loose.values())) > 1 and "train" in loose.values():
-        raise DataError(
+        raise LayoutError(
             f"{root}: {listed([folder.name for folder in loose])} look like splits and hold images"
             f" but no class folders; expected {root / 'train' / '<class>' / 'photo.jpg'}, or a file"
             " such as labels.csv (filename,label) beside them. Boxes and masks are not read"
@@ -240,7 +240,7 @@ def _refuse_unnamed_splits(root: Path, folders: Sequence[Path]) -> None:
     if not mostly and all(split_of(name) is None for name in shared):
         return
     largest = max(folders, key=lambda folder: len(find_images(folder)))
-    raise DataError(
+    raise LayoutError(
         f"{root}: {listed([folder.name for folder in folders])} hold no images but the same folders"
         f" ({listed(sorted(shared))}), so they look like splits, not classes. Rename them to"
         " train, valid and test, or name the one to train on, such as"
@@ -256,7 +256,7 @@ def _refuse_boxes_and_masks(folder: Path, ignored: Collection[str]) -> None:
     images = [name for name in letters if _IMAGES.fullmatch(name)]
     marks = [name for name in letters if _BOXES_OR_MASKS.fullmatch(name)]
     if images and marks and len(images) + len(marks) == len(names):
-        raise DataError(
+        raise LayoutError(
             f"{folder}: {listed(names)} look like images and their boxes or masks, which are not"
             f" read, and not like classes; expected {folder / '<class>' / 'photo.jpg'}, or a file"
             " such as labels.csv (filename,label) beside the images"

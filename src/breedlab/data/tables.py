@@ -26,7 +26,7 @@ from breedlab.data.label_cells import (
 from breedlab.data.label_files import FORMATS, LABEL_NAMES, column_called, read_records
 from breedlab.data.layout import SPLITS, listed, split_of
 from breedlab.data.listing import find_images, is_litter, loose_images, subfolders
-from breedlab.errors import DataError
+from breedlab.errors import LabelFileError
 from breedlab.names import composed, counted, printable
 
 AUTO = "auto"
@@ -109,7 +109,7 @@ def find_table(
         file = root / name
         if not file.is_file() or file.suffix.lower() not in FORMATS:
             there = listed([str(one.relative_to(root)) for one in candidates(root)]) or "none"
-            raise DataError(
+            raise LabelFileError(
                 f"data.labels: {file} is not a label file (.csv, .tsv or .jsonl) in data.root; has"
                 f" {there}"
             )
@@ -159,7 +159,7 @@ def _has_class_folders(root: Path, ignore: Sequence[str]) -> bool:
 def _table(root: Path, files: list[Path], ignore: Sequence[str], multi_label: bool) -> Table:
     images = Images(root, ignore)
     if not images.all:
-        raise DataError(
+        raise LabelFileError(
             f"{root}: holds {listed([file.name for file in files])} and no images; expected images"
             " beside"
         )
@@ -167,7 +167,7 @@ def _table(root: Path, files: list[Path], ignore: Sequence[str], multi_label: bo
     sheets = [one for one in read if isinstance(one, _Sheet)]
     others = [one for one in read if isinstance(one, str)]
     if not sheets:
-        kind = SeveralLabels if any(SEVERAL in text for text in others) else DataError
+        kind = SeveralLabels if any(SEVERAL in text for text in others) else LabelFileError
         raise kind("\n".join(others))
     reading = _Reading()
     if multi_label:
@@ -179,7 +179,7 @@ def _table(root: Path, files: list[Path], ignore: Sequence[str], multi_label: bo
     for sheet in sheets:
         _read_rows(sheet, images, reading, multi_label)
     if not reading.rows:
-        raise DataError(
+        raise LabelFileError(
             f"{sheets[0].file}: no row names an image of {root} in"
             f" the column {sheets[0].name!r}: got {listed(reading.missing, FEW)}"
         )
@@ -270,7 +270,7 @@ def _read_rows(sheet: _Sheet, images: Images, reading: _Reading, multi_label: bo
         if sheet.split and record[sheet.split]:
             split = split_of(record[sheet.split])
             if split is None:
-                raise DataError(
+                raise LabelFileError(
                     f"{sheet.file}: line {number} has {record[sheet.split]!r} in the column"
                     f" {sheet.split!r}; expected one of {', '.join(SPLITS)}"
                 )
@@ -296,7 +296,7 @@ def _read_rows(sheet: _Sheet, images: Images, reading: _Reading, multi_label: bo
 
 def _refuse_another_split(file: Path, line: int, before: Row, row: Row) -> None:
     if before.split != row.split:
-        raise DataError(
+        raise LabelFileError(
             f"{file}: line {line} puts {row.path.name!r} into {row.split or 'no split'}, and a line"
             f" before it into {before.split or 'no split'}; expected one split for each image"
         )
@@ -320,7 +320,7 @@ def _refuse_several(sheets: list[_Sheet], reading: _Reading) -> None:
 def _refuse_identifiers(sheets: list[_Sheet], reading: _Reading) -> None:
     labels = Counter(label for row in reading.rows.values() for label in row.labels)
     if len(labels) >= len(reading.rows) > 2 and max(labels.values()) == 1:
-        raise DataError(
+        raise LabelFileError(
             f"{sheets[0].file}: the column {sheets[0].label!r} has another value in each row"
             f" ({listed(sorted(labels), FEW)}); expected classes, each with several images"
         )

@@ -30,7 +30,7 @@ _GRAPH = re.compile(r"engines/[a-z0-9_]+\.(xml|bin)")
 class _Wrong(Exception):
     """What is wrong with a field, as text, and the code that it is known by."""
 
-    code = ServingError.code
+    code = "BL507"
 
 
 class _Newer(_Wrong):
@@ -61,9 +61,7 @@ def read_description(folder: Path) -> dict[str, Any]:
         _check_version(tree)
         _check(tree)
     except _Wrong as error:
-        invalid = ServingError(f"model.json: {error}")
-        invalid.code = error.code
-        raise invalid from error
+        raise ServingError(f"model.json: {error}", code=error.code) from error
     except OSError as error:
         raise ServingError(f"model.json: cannot be read ({error.strerror})") from error
     return tree

@@ -23,6 +23,7 @@ from breedlab.serving.engines import (
     probe,
 )
 
+_OTHER = "BL510"
 _FAR = 0.2
 """Relative distance from the exported scores of the probe that no processor's arithmetic
 explains."""
@@ -74,7 +75,7 @@ def load_engine(
         maker = f"openvino=={recorded['openvino']}" if choice.engine == OPENVINO else choice.engine
         message = f"{recorded['file']} cannot be used here: {reason}; it was made by {maker}"
         if name == OPENVINO:
-            raise ServingError(message) from reason
+            raise ServingError(message, code=reason.code) from reason
         _log.warning("%s. PyTorch answers instead, slower.", message)
         return Eager(network, device, "fp32")
     return engine
@@ -104,6 +105,8 @@ def _refuse_other_scores(
             if expected > len(exported)
             else "classes"
         )
-        raise Unusable(f"it gives {len(scores)} scores; this model has {len(exported)} {what}")
+        raise Unusable(
+            f"it gives {len(scores)} scores; this model has {len(exported)} {what}", code=_OTHER
+        )
     if not (scores[: len(exported)] - exported).norm() <= _FAR * exported.norm():
-        raise Unusable("its scores are not those that it was exported with")
+        raise Unusable("its scores are not those that it was exported with", code=_OTHER)

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from breedlab.errors import MissingExtra, ServingError
 from breedlab.models import openvino_core
 
 Compute = Callable[[torch.Tensor], torch.Tensor]
@@ -96,8 +97,10 @@ class MirroredEngine:
         return [mirrored(compute) for compute in self._engine.split()]
 
 
-class Unusable(Exception):
-    """An engine that cannot run here. Its text says why."""
+class Unusable(ServingError):
+    """An engine cannot run here. Its text says why."""
+
+    code = "BL509"
 
 
 class Eager:
@@ -150,7 +153,7 @@ class OpenVino:
             _refuse_huge_layers(self._graph)
             (self._request,) = self._requests(1)
         except ImportError as error:
-            raise Unusable("openvino is not installed") from error
+            raise Unusable("openvino is not installed", code=MissingExtra.code) from error
         except Exception as error:  # OpenVINO raises bare RuntimeErrors for any fault
             raise Unusable(f"OpenVINO does not take it ({_first_line(error)})") from error
         self._lock = threading.Lock()

@@ -47,6 +47,7 @@ _PORTS = {"http": 80, "https": 443}
 # the last is S3's default
 _IMAGE_TYPES = ("image/", "application/octet-stream", "binary/octet-stream")
 _CHUNK = 65_536
+_BAD_ANSWER = "BL515"
 _LOOK_UPS = threading.BoundedSemaphore(32)
 """A look-up cannot be canceled: one that hangs continues in its thread, so their number is
 limited."""
@@ -58,8 +59,8 @@ class NotFetched(ServingError):
 
     code = "BL503"
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, status: int, message: str, code: str = "") -> None:
+        super().__init__(message, code)
         self.status = status
 
 
@@ -134,15 +135,15 @@ class Fetcher:
         except (OSError, http.client.HTTPException, ValueError) as error:
             if time.monotonic() >= deadline or isinstance(error, TimeoutError):
                 raise NotFetched(
-                    400, f"its host did not send it within {self._seconds:g} seconds"
+                    400, f"its host did not send it within {self._seconds:g} seconds", _BAD_ANSWER
                 ) from error
             reason = (
                 "has no valid certificate"
                 if isinstance(error, ssl.SSLCertVerificationError)
                 else "cannot be asked"
             )
-            raise NotFetched(400, f"its host {reason}") from error
-        raise NotFetched(400, f"its host redirects more than {REDIRECTS} times")
+            raise NotFetched(400, f"its host {reason}", _BAD_ANSWER) from error
+        raise NotFetched(400, f"its host redirects more than {REDIRECTS} times", _BAD_ANSWER)
 
     def _ask(self, url: str, deadline: float) -> bytes | str:
         """Return the image from one exchange, or the URL that it redirects to."""
@@ -268,13 +269,13 @@ class Fetcher:
 
     def _read(self, answer: http.client.HTTPResponse) -> bytes:
         if answer.status != 200:
-            raise NotFetched(400, f"its host answered {answer.status}")
+            raise NotFetched(400, f"its host answered {answer.status}", _BAD_ANSWER)
         kind = answer.getheader("Content-Type", "").split(";")[0].strip().lower()
         if not kind.startswith(_IMAGE_TYPES):
-            raise NotFetched(400, f"its host sends {kind[:60]!r}, not an image")
+            raise NotFetched(400, f"its host sends {kind[:60]!r}, not an image", _BAD_ANSWER)
         if answer.getheader("Content-Encoding", "identity").strip().lower() != "identity":
-            raise NotFetched(400, "its host sends it compressed, unasked")
-        too_large = NotFetched(413, f"it is larger than {self._max_bytes:,} bytes")
+            raise NotFetched(400, "its host sends it compressed, unasked", _BAD_ANSWER)
+        too_large = NotFetched(413, f"it is larger than {self._max_bytes:,} bytes", "BL206")
         if (answer.length or 0) > self._max_bytes:
             raise too_large
         parts, size = [], 0

@@ -8,7 +8,16 @@ import io
 from PIL import Image
 
 from breedlab.data import formats
-from breedlab.data.decode import ImageError, formats_of_pillow, reason_of
+from breedlab.data.decode import (
+    CostlyImage,
+    DamagedImage,
+    ImageError,
+    NotAnImage,
+    OtherContent,
+    SeveralPictures,
+    formats_of_pillow,
+    reason_of,
+)
 from breedlab.serving import structure
 
 MAX_PIXELS = 50_000_000
@@ -76,20 +85,20 @@ def inspect(image: bytes) -> int:
             Damage further in shows only when it is decoded.
     """
     if not image:
-        raise ImageError("is empty")
+        raise DamagedImage("is empty")
     kind = format_of(image)
     if not kind:
         if other := formats.kind_by_brand(image):
-            raise ImageError(
+            raise NotAnImage(
                 f"is not an image that is read here (it is {other}: {formats.how_to_read(other)})"
             )
-        raise ImageError(f"is not an image (expected {formats.in_words('or')})")
+        raise NotAnImage(f"is not an image (expected {formats.in_words('or')})")
     if check := _CHECKS.get(kind):
         check(image)
     _refuse_other_kinds(image, kind)
     width, height = _size(image, kind)
     if width * height > MAX_PIXELS:
-        raise ImageError(
+        raise CostlyImage(
             f"is absurdly large ({width}x{height}; at most {MAX_PIXELS:,} pixels are read)"
         )
     if kind == "JPEG" and (scans := structure.count_scans(image, width * height)) > _USUAL_SCANS:
@@ -109,7 +118,7 @@ def _refuse_other_kinds(image: bytes, name: str) -> None:
     after = image[end:].lower()
     kinds += [kind for mark, kind in _OTHERS_AT_THE_END.items() if mark in after]
     if kinds:
-        raise ImageError(f"is a {name} and a {kinds[0]} file at once")
+        raise OtherContent(f"is a {name} and a {kinds[0]} file at once")
 
 
 def _size(image: bytes, name: str) -> tuple[int, int]:
@@ -136,10 +145,10 @@ def _size(image: bytes, name: str) -> tuple[int, int]:
     except ImageError:
         raise
     except Image.DecompressionBombError as error:
-        raise ImageError("is absurdly large") from error
+        raise CostlyImage("is absurdly large") from error
     except Exception as error:  # for hostile bytes, Pillow raises nearly anything
         kind = f"{name}, " if name in _BY_BRAND else ""
-        raise ImageError(f"is truncated or corrupt ({kind}{reason_of(error)})") from error
+        raise DamagedImage(f"is truncated or corrupt ({kind}{reason_of(error)})") from error
     if frames > 1:
-        raise ImageError(f"is animated or has several pages ({frames} pictures; expected one)")
+        raise SeveralPictures(f"is animated or has several pages ({frames} pictures; expected one)")
     return width, height

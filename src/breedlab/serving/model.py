@@ -25,6 +25,7 @@ from breedlab.serving.novelty import WithFeatures, read_novelty
 _LAST_LAYER = 100_000_000
 """The most parameters of the layers that are cut off: ImageNet-22k's classes, with the widest
 features."""
+_WEIGHTS = "BL508"
 _PUBLIC = ("experiment", "run", "started", "git", "test", "test_intervals")
 """The public part of the lineage. A run is named by its time, not by its path."""
 
@@ -37,7 +38,8 @@ def _architecture(shape: dict[str, Any]) -> Architecture:
         names = {one.name for one in fields(Architecture)}
         more = ", ".join(sorted(set(shape) - names)) or str(error)
         raise ServingError(
-            f"model.json: architecture has what this breedlab does not know ({more}); upgrade"
+            f"model.json: architecture has what this breedlab does not know ({more}); upgrade",
+            code="BL507",
         ) from error
 
 
@@ -47,12 +49,15 @@ def _weights(file: Path, architecture: Architecture) -> dict[str, torch.Tensor]:
     try:
         weights = load_file(str(file))
     except FileNotFoundError as error:
-        raise ServingError(f"{file.name}: is missing; export the model again") from error
+        raise ServingError(
+            f"{file.name}: is missing; export the model again", code=_WEIGHTS
+        ) from error
     # For a damaged file safetensors raises its own errors, and OSError, ValueError, KeyError.
     except Exception as error:
         reason = " ".join(str(error).split())[:120]
         raise ServingError(
-            f"{file.name}: is damaged or no safetensors file ({reason}); export it again"
+            f"{file.name}: is damaged or no safetensors file ({reason}); export it again",
+            code=_WEIGHTS,
         ) from error
     heads = [
         value.shape[0]
@@ -64,7 +69,8 @@ def _weights(file: Path, architecture: Architecture) -> dict[str, torch.Tensor]:
     ):
         widths = [*architecture.head, architecture.classes]
         raise ServingError(
-            f"{file.name}: its head has layers of {heads[:9]}; model.json says {widths[:9]}"
+            f"{file.name}: its head has layers of {heads[:9]}; model.json says {widths[:9]}",
+            code=_WEIGHTS,
         )
     return weights
 
@@ -78,7 +84,8 @@ def _refuse_a_giant(architecture: Architecture, weights: dict[str, torch.Tensor]
     if expected is not None and expected > 2 * here + _LAST_LAYER:
         raise ServingError(
             f"model.safetensors: holds {here:,} numbers; {architecture.name} has some {expected:,};"
-            " export it again"
+            " export it again",
+            code=_WEIGHTS,
         )
 
 
@@ -98,7 +105,8 @@ def _load(network: Classifier, weights: dict[str, torch.Tensor]) -> None:
     if wrong:
         more = f" and {len(wrong) - 2} more" if len(wrong) > 2 else ""
         raise ServingError(
-            f"model.safetensors: {'; '.join(wrong[:2])}{more}; export the model again"
+            f"model.safetensors: {'; '.join(wrong[:2])}{more}; export the model again",
+            code=_WEIGHTS,
         )
     network.load_state_dict(weights)
 
@@ -155,7 +163,7 @@ class Model:
             )
             hint = plugin if error.code == "BL103" else ""
             raise ServingError(
-                f"model.json: its network cannot be built here ({error}){hint}"
+                f"model.json: its network cannot be built here ({error}){hint}", code="BL507"
             ) from error
         _load(network, weights)
         self.network = network.to(self.device).to(memory_format=torch.channels_last).eval()

@@ -63,7 +63,10 @@ REQUEST_BODY = {
 
 _ERROR = {
     "type": "object",
-    "properties": {"error": {"type": "string"}},
+    "properties": {
+        "error": {"type": "string"},
+        "code": {"type": "string", "description": "Of breedlab's error codes, such as BL512."},
+    },
     "required": ["error"],
 }
 _REFUSALS = {

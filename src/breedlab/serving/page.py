@@ -25,7 +25,7 @@ from breedlab.serving.fetch import Address, NotFetched
 from breedlab.serving.grad_cam import Explainer, NotExplainable
 from breedlab.serving.model import Model
 from breedlab.serving.request_body import BodyReader, Preprocessor
-from breedlab.serving.request_parser import FORM, JSON, BadImage, BadRequest
+from breedlab.serving.request_parser import FORM, JSON, MALFORMED, BadImage, BadRequest
 
 _FILES = Path(__file__).with_name("page")
 _TYPES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -201,7 +201,7 @@ def _inspect(image: bytes, name: str) -> None:
     try:
         file_checks.inspect(image)
     except ImageError as error:
-        raise BadRequest(400, f"{name} {error}") from error
+        raise BadRequest(400, f"{name} {error}", error.code) from error
 
 
 def _single(body: bytes, content_type: str, max_bytes: int) -> bytes:
@@ -231,14 +231,14 @@ def _address(body: bytes) -> Address:
     try:
         tree = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise BadRequest(400, "the body is not JSON") from error
+        raise BadRequest(400, "the body is not JSON", MALFORMED) from error
     if not (isinstance(tree, dict) and set(tree) == {"url"} and isinstance(tree["url"], str)):
-        raise BadRequest(400, 'expected {"url": "<address of an image>"}')
+        raise BadRequest(400, 'expected {"url": "<address of an image>"}', MALFORMED)
     return Address(tree["url"])
 
 
 def _refused(error: BadRequest) -> Response:
-    return _refusal(error.status, str(error))
+    return JSONResponse(error.answer(), status_code=error.status)
 
 
 def _refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:

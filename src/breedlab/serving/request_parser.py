@@ -59,14 +59,28 @@ _URL_ALPHABET = bytes.maketrans(b"-_", b"+/")
 _BOUNDARY = re.compile(r"""boundary=(?:"([^"]{1,70})"|([^\s";,]{1,70}))""", re.IGNORECASE)
 
 
+_OF_STATUS = {413: "BL511", 415: "BL512", 406: "BL513"}
+MALFORMED = "BL514"
+
+
 class BadRequest(ServingError):
-    """What the client sent cannot be answered. `status` is HTTP's."""
+    """What the client sent cannot be answered.
+
+    Args:
+        status: Of HTTP.
+        message: The whole message.
+        code: Of `errors.CODES`; by default what the status says.
+    """
 
     code = "BL501"
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, status: int, message: str, code: str = "") -> None:
+        super().__init__(message, code or _OF_STATUS.get(status, ""))
         self.status = status
+
+    def answer(self) -> dict[str, str]:
+        """Return what a client gets as JSON."""
+        return {"error": str(self), "code": self.code}
 
 
 class BadImage(BadRequest):
@@ -74,7 +88,8 @@ class BadImage(BadRequest):
 
     Args:
         index: Its place in the request, from 0.
-        reason: Why, as what follows its name in the message; an error that has a `status` keeps it.
+        reason: Why, as what follows its name in the message; an error keeps its code, and its
+            `status` if it has one.
         count: How many images the request has.
     """
 
@@ -84,7 +99,8 @@ class BadImage(BadRequest):
         name = "the image" if count == 1 else f"image {index + 1} of {count}"
         # "image 2 of 3 is not an image", but "image 2 of 3: https://... is not public"
         mark = " " if isinstance(reason, ImageError) else ": "
-        super().__init__(getattr(reason, "status", 400), f"{name}{mark}{reason}")
+        code = reason.code if isinstance(reason, BreedlabError) else type(self).code
+        super().__init__(getattr(reason, "status", 400), f"{name}{mark}{reason}", code)
         self.index, self.reason = index, str(reason)
 
 
@@ -111,7 +127,7 @@ def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> l
             body = _inflated(body, max_bytes)
     if kind in IMAGE_TYPES:
         if isinstance(body, str):  # a framework decoded it
-            raise BadRequest(400, "the image was sent as text; send its bytes")
+            raise BadRequest(400, "the image was sent as text; send its bytes", MALFORMED)
         if other := file_checks.contradiction(body, kind):
             raise BadRequest(415, f"the content type is {kind!r}, but the image is a {other}")
         return [body]
@@ -136,14 +152,16 @@ def _inflated(body: bytes, max_bytes: int) -> bytes:
         content = packer.decompress(body, max_bytes + 1)
     except zlib.error as error:
         raise BadRequest(
-            400, f"the body is not gzip, though it begins like it ({error})"
+            400,
+            f"the body is not gzip, though it begins like it ({error})",
+            MALFORMED,
         ) from error
     if len(content) > max_bytes:
         raise BadRequest(
             413, f"the body inflates to more than the {max_bytes:,} bytes that are read"
         )
     if not packer.eof:
-        raise BadRequest(400, "the gzipped body is cut short")
+        raise BadRequest(400, "the gzipped body is cut short", MALFORMED)
     return content
 
 
@@ -159,7 +177,9 @@ def _from_json(body: bytes | str) -> list[RequestImage]:
 
 def _counted(images: list[RequestImage], items: list[Any]) -> list[RequestImage]:
     if not 1 <= len(items) <= MAX_IMAGES:
-        raise BadRequest(400, f"the list holds {len(items)} images; expected 1 to {MAX_IMAGES}")
+        raise BadRequest(
+            400, f"the list holds {len(items)} images; expected 1 to {MAX_IMAGES}", MALFORMED
+        )
     if len(images) == 1 and isinstance(images[0], BadImage):
         raise images[0]
     return images
@@ -170,7 +190,9 @@ def _tree(body: bytes | str) -> Any:
         body = body.removeprefix("\ufeff")
     marks = "[{," if isinstance(body, str) else (b"[", b"{", b",")
     if sum(map(body.count, marks)) > _MAX_MARKS:  # type: ignore[arg-type]
-        raise BadRequest(400, f"the body is not JSON of a shape that is read: {_EXPECTED}")
+        raise BadRequest(
+            400, f"the body is not JSON of a shape that is read: {_EXPECTED}", MALFORMED
+        )
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -183,7 +205,7 @@ def _tree(body: bytes | str) -> Any:
                 reason = "it is nested too deeply"
             case _:
                 reason = "a number in it is too long"
-        raise BadRequest(400, f"the body is not JSON ({reason})") from error
+        raise BadRequest(400, f"the body is not JSON ({reason})", MALFORMED) from error
 
 
 def _image(item: Any, index: int, count: int) -> RequestImage:
@@ -246,7 +268,7 @@ def _from_fields(text: str) -> list[RequestImage]:
     try:
         fields = parse_qsl(text.strip(), keep_blank_values=True, max_num_fields=_MAX_PARTS)
     except ValueError as error:
-        raise BadRequest(400, f"the form has more than {_MAX_PARTS} fields") from error
+        raise BadRequest(400, f"the form has more than {_MAX_PARTS} fields", MALFORMED) from error
     # A plus sign that was not escaped has become a space.
     texts = [
         (name, value.replace(" ", "+") if name == "image" else value) for name, value in fields
@@ -260,13 +282,14 @@ def _from_form(body: bytes, content_type: str) -> list[RequestImage]:
         raise BadRequest(
             400,
             "the form's content type names no boundary; let the client write it: curl -F file=@...",
+            MALFORMED,
         )
     delimiter = b"\r\n--" + (match[1] or match[2]).encode("latin-1", "replace")
     parts = (b"\r\n" + body).split(delimiter, _MAX_PARTS + 2)[1:]
     if len(parts) > _MAX_PARTS + 1:
-        raise BadRequest(400, f"the form has more than {_MAX_PARTS} fields")
+        raise BadRequest(400, f"the form has more than {_MAX_PARTS} fields", MALFORMED)
     if not parts or not parts[-1].startswith(b"--"):
-        raise BadRequest(400, "the form is cut short: its last boundary is missing")
+        raise BadRequest(400, "the form is cut short: its last boundary is missing", MALFORMED)
     return _from_values([value for part in parts[:-1] if (value := _field(part)) is not None])
 
 
@@ -276,7 +299,9 @@ def _field(part: bytes) -> tuple[str, bytes | str] | None:
     head, _, content = part.partition(b"\r\n\r\n")
     if len(head) > _MAX_PART_HEAD:
         raise BadRequest(
-            400, f"a field of the form has a head of more than {_MAX_PART_HEAD:,} bytes"
+            400,
+            f"a field of the form has a head of more than {_MAX_PART_HEAD:,} bytes",
+            MALFORMED,
         )
     headers = email.message_from_bytes(head.lstrip())
     name = headers.get_param("name", header="content-disposition")
@@ -296,7 +321,9 @@ def _field(part: bytes) -> tuple[str, bytes | str] | None:
 def _from_values(values: list[tuple[str, bytes | str]]) -> list[RequestImage]:
     """Return the images of a form's fields."""
     if not values:
-        raise BadRequest(400, "the form holds no image; send it as a file: curl -F file=@photo.jpg")
+        raise BadRequest(
+            400, "the form holds no image; send it as a file: curl -F file=@photo.jpg", MALFORMED
+        )
     images: list[RequestImage] = []
     for index, (name, value) in enumerate(values[: MAX_IMAGES + 1]):
         if isinstance(value, bytes):

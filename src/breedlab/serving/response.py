@@ -55,11 +55,11 @@ class Answer:
         return unknown.scores(self.scores, self.distances)
 
     def rows(self) -> list[Any]:
-        """Return each image's scores, or `{"error": ...}` in their place: an argmax over that
+        """Return each image's scores, or the error's JSON in their place: an argmax over that
         fails, as it should."""
         rows: list[Any] = self.all_scores().tolist()
         for number, error in self.errors.items():
-            rows[number] = {"error": str(error)}
+            rows[number] = error.answer()
         return rows
 
     def verbose(self) -> dict[str, Any]:
@@ -70,7 +70,7 @@ class Answer:
         rows = zip(self.scores, answers.probabilities(self.scores), strict=True)
         for number, (scores, probabilities) in enumerate(rows):
             if number in self.errors:
-                predictions.append({"error": str(self.errors[number])})
+                predictions.append(self.errors[number].answer())
                 continue
             best = np.argsort(-scores, kind="stable")[:TOP].tolist()
             top = [

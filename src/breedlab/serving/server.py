@@ -229,7 +229,7 @@ def make_app(
 
         Accept: `application/json` (an array of rows), `application/json; verbose=1` (names,
         probabilities, lineage; `?verbose=1` is the same) or `application/x-npy`. In a list, an
-        image that cannot be read has `{"error": ...}` instead of its row; npy cannot express that
+        image that cannot be read has its error instead of its row; npy cannot express that
         and is refused.
         """
         nonlocal open_images
@@ -276,7 +276,7 @@ async def refuse(_request: Request, error: Exception) -> Response:
     """Return the error response for a client."""
     match error:
         case BadRequest():
-            return _refusal(error.status, str(error))
+            return JSONResponse(error.answer(), status_code=error.status)
         case HTTPException():
             return _refusal(error.status_code, str(error.detail), dict(error.headers or {}))
         case _:

@@ -12,7 +12,7 @@ import re
 import struct
 import zlib
 
-from breedlab.data.decode import ImageError
+from breedlab.data.decode import CostlyImage, DamagedImage, ImageError, SeveralPictures
 
 MAX_SCANS = 100
 """Of a progressive JPEG; cameras write about ten."""
@@ -71,7 +71,9 @@ def check_jpeg(image: bytes) -> None:
         if image[at] != 0xFF or image[at + 1] in (0x00, 0xFF):  # decoders skip these byte by byte
             at, padding = at + 1, padding + 1
             if padding > _PADDING:
-                raise ImageError("is truncated or corrupt (its segments do not follow one another)")
+                raise DamagedImage(
+                    "is truncated or corrupt (its segments do not follow one another)"
+                )
             continue
         kind = image[at + 1]
         if kind in (0xDA, 0xD9):
@@ -87,7 +89,7 @@ def check_jpeg(image: bytes) -> None:
             at += 2 + length
         count += 1
         if count > MAX_SEGMENTS:
-            raise ImageError(
+            raise CostlyImage(
                 f"is absurdly split up (more than {MAX_SEGMENTS} segments before its pixels)"
             )
     if exif:
@@ -107,7 +109,7 @@ def count_scans(image: bytes, pixels: int) -> int:
     scans = _scans_of_the_picture(image)
     if scans > MAX_SCANS or scans * pixels > MAX_SCANNED:
         most = min(MAX_SCANS, MAX_SCANNED // max(1, pixels))
-        raise ImageError(
+        raise CostlyImage(
             f"is absurdly drawn out ({scans} scans; at most {most} are read of {pixels:,} pixels)"
         )
     return scans
@@ -142,7 +144,7 @@ def check_png(image: bytes) -> None:
             _check_raw_profile(kind, content)
         count, ancillary = count + 1, ancillary + (kind != b"IDAT")
         if count > MAX_CHUNKS or ancillary > MAX_ANCILLARY:
-            raise ImageError(
+            raise CostlyImage(
                 f"is absurdly split up (more than {MAX_CHUNKS:,} chunks, or {MAX_ANCILLARY} without"
                 " pixels)"
             )
@@ -175,7 +177,7 @@ def check_gif(image: bytes) -> None:
         if image[at] == 0x2C:
             pictures += 1
             if pictures > 1:
-                raise ImageError("is animated or has several pages (expected one picture)")
+                raise SeveralPictures("is animated or has several pages (expected one picture)")
             flags = image[at + 9] if at + 9 < len(image) else 0
             at += 11 + (3 << (flags & 7) + 1 if flags & 0x80 else 0)
         elif image[at] == 0x21:
@@ -195,14 +197,14 @@ def check_gif(image: bytes) -> None:
 
 
 def _too_many_blocks() -> ImageError:
-    return ImageError("is absurdly split up (its blocks hold next to nothing)")
+    return CostlyImage("is absurdly split up (its blocks hold next to nothing)")
 
 
 def check_bmp(image: bytes) -> None:
     """Raise ImageError if a BMP is run-length coded and large: that is undone byte by byte, in
     Python."""
     if image[30:34] in (b"\1\0\0\0", b"\2\0\0\0") and len(image) > 1_000_000:
-        raise ImageError(
+        raise CostlyImage(
             "is a run-length coded BMP of more than a megabyte; send it as PNG or JPEG"
         )
 
@@ -211,21 +213,21 @@ def check_tiff(image: bytes) -> None:
     """Raise ImageError if a TIFF has several pages, or a directory that takes too many steps."""
     directory = check_directories(image, chained=False)
     if directory.following:
-        raise ImageError("is animated or has several pages (expected one picture)")
+        raise SeveralPictures("is animated or has several pages (expected one picture)")
     counts, values = directory.counts, directory.values
     strips = max(
         counts.get(tag, 0) for tag in (_STRIP_OFFSETS, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES)
     )
     if strips > MAX_STRIPS:
-        raise ImageError(
+        raise CostlyImage(
             f"is absurdly split up ({strips:,} strips; at most {MAX_STRIPS:,} are read)"
         )
     width, length = values.get(_TILE_WIDTH, 0), values.get(_TILE_LENGTH, 0)
     if width * length > MAX_TILE:
-        raise ImageError(f"is absurdly large (tiles of {width}x{length})")
+        raise CostlyImage(f"is absurdly large (tiles of {width}x{length})")
     sizes = max(sum(directory.numbers(image, tag)) for tag in (_STRIP_SIZES, _TILE_SIZES))
     if sizes > len(image) + 65_536:
-        raise ImageError("is truncated or corrupt (its strips claim more bytes than it has)")
+        raise DamagedImage("is truncated or corrupt (its strips claim more bytes than it has)")
     if values.get(_COMPRESSION) in _JPEG_COMPRESSIONS:
         _check_jpeg_strips(image, strips, values)
 
@@ -240,7 +242,7 @@ def _check_jpeg_strips(image: bytes, strips: int, values: dict[int, int]) -> Non
     largest = tile or values.get(_WIDTH, 0) * rows
     scans = len(_SCAN.findall(image))
     if (scans - strips) * largest > MAX_SCANNED:
-        raise ImageError(f"is absurdly drawn out ({scans} scans of strips of {largest:,} pixels)")
+        raise CostlyImage(f"is absurdly drawn out ({scans} scans of strips of {largest:,} pixels)")
 
 
 class _Directory:
@@ -288,11 +290,11 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
             continue
         offsets.add(at)
         if len(offsets) > 16:
-            raise ImageError("is absurdly split up (more than 16 directories)")
+            raise CostlyImage("is absurdly split up (more than 16 directories)")
         head, size = (8, 20) if big else (2, 12)
         count = int.from_bytes(data[at : at + head], "little" if order == "<" else "big")
         if count > MAX_ENTRIES:
-            raise ImageError(
+            raise CostlyImage(
                 f"is absurdly split up (a directory of {count:,} entries; at most {MAX_ENTRIES} are"
                 " read)"
             )
@@ -308,7 +310,7 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
                 offset = _number(data, start + (12 if big else 8), order, big)
                 claimed += min(values * width, max(0, len(data) - offset))
             if values > MAX_VALUES and kind not in _SINGLE_BYTES:
-                raise ImageError(f"is absurdly split up (a directory entry of {values:,} values)")
+                raise CostlyImage(f"is absurdly split up (a directory entry of {values:,} values)")
             inline = entry[12:] if big else entry[8:]
             value = (
                 int.from_bytes(inline[:width], "little" if order == "<" else "big") if width else 0
@@ -325,7 +327,7 @@ def check_directories(data: bytes, chained: bool = True) -> _Directory:
             if tag in _SUB_DIRECTORIES and values == 1:
                 waiting.append(value)
         if claimed > len(data) + 65_536:
-            raise ImageError(
+            raise DamagedImage(
                 "is truncated or corrupt (its directories claim more bytes than it has)"
             )
         following = _number(data, at + head + count * size, order, big)

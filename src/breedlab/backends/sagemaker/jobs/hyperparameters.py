@@ -42,7 +42,7 @@ def sagemaker_name(path: str) -> str:
         raise ConfigError(
             f"{path}: is not a valid name on SageMaker; expected letters, digits, and single '_'"
             " between dots, 255 at most",
-            "BL105",
+            "BL117",
         )
     return name
 
