@@ -84,8 +84,8 @@ def test_a_model_says_the_same_of_a_path_bytes_and_a_picture(golden: Path) -> No
     ("image", "code", "named"),
     [
         ("nowhere.jpg", "BL200", "nowhere.jpg"),
-        (b"no image", "BL201", "image 0"),
-        ("account.json", "BL201", "account.json"),
+        (b"no image", "BL208", "image 0"),
+        ("account.json", "BL208", "account.json"),
     ],
 )
 def test_what_is_not_an_image_is_named(image: Any, code: str, named: str, golden: Path) -> None:

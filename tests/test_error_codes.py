@@ -50,7 +50,7 @@ def test_every_kind_of_error_has_a_code_of_its_own() -> None:
         ("model.name=???", "BL102"),
         ("monitor.mode=min", "BL104"),
         ("tuner.space.optim.lr=[0.1,-1]", "BL105"),
-        ("tuner.space.seed=[1,2]", "BL105"),
+        ("tuner.space.seed=[1,2]", "BL117"),
         ("optim.lr=[", "BL106"),
         ("resume=runs/nowhere", "BL110"),
         ("data.root=/nowhere", "BL200"),

@@ -14,11 +14,11 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from codes import raises_code
 
 from breedlab.backends.sagemaker.endpoints import torchserve
 from breedlab.backends.sagemaker.jobs.job_packages import install_undeclared
 from breedlab.backends.sagemaker.jobs.source import UNDECLARED
-from breedlab.errors import BackendError
 
 ARN = "arn:aws:codeartifact:eu-west-1:123456789012:repository/lab/pypi"
 UNREACHABLE = "http://127.0.0.1:9/simple"
@@ -118,7 +118,7 @@ def test_a_job_installs_what_it_does_by_itself_from_there(
 ) -> None:
     write_wheel(repository.wheels, "smdebug-of-ours==1.0")
     (tmp_path / UNDECLARED).write_text("smdebug-of-ours==1.0\n")
-    with pytest.raises(BackendError, match="give the job access to a package index"):
+    with raises_code("BL400", names="smdebug-of-ours"):
         install_undeclared(tmp_path)
     monkeypatch.setenv("CA_REPOSITORY_ARN", ARN)
     install_undeclared(tmp_path)

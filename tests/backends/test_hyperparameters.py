@@ -69,7 +69,7 @@ def test_every_path_of_the_config_has_a_name_of_its_own() -> None:
     "path", ["optim._lr", "optim.l__r", "optim.lr'", "optim-lr", "", "a" * 256]
 )
 def test_a_path_that_would_not_come_back_is_refused(path: str) -> None:
-    with raises_code("BL105"):
+    with raises_code("BL117"):
         sagemaker_name(path)
 
 

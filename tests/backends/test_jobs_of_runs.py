@@ -27,11 +27,9 @@ def test_a_run_that_trained_here_is_no_reason_to_ask_for_a_region(
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "says"), [("./runs", "is not a run directory"), ("runs/latest", "does not exist")]
-)
+@pytest.mark.parametrize("name", ["./runs", "runs/latest"])
 def test_a_folder_that_is_no_run_is_told_from_a_job_of_another_machine(
-    name: str, says: str, here: Path, no_account: None
+    name: str, here: Path, no_account: None
 ) -> None:
     (here / "runs").mkdir()
     with raises_code("BL400", names=name):

@@ -152,10 +152,11 @@ def test_a_full_disk_before_the_request_costs_nothing_and_one_after_it_loses_not
 
     with (
         monkeypatch.context() as patch,
-        pytest.raises((BreedlabError, OSError), match="No space left"),
+        pytest.raises((BreedlabError, OSError)) as full_disk,
     ):
         patch.setattr(record, "atomic_write_text", full)
         main(cloud(*ONE))
+    assert getattr(full_disk.value, "code", "BL301") == "BL301"
     assert account.created() == []
     send = launch.send
     monkeypatch.setattr(
@@ -373,32 +374,20 @@ def _ended(*_: Any) -> Any:
 @pytest.mark.parametrize(
     ("status", "fields", "says"),
     [
-        (
-            "Stopped",
-            {"SecondaryStatus": "MaxRuntimeExceeded"},
-            "it reached the 4 hours of backend.max_run_hours",
-        ),
-        (
-            "Stopped",
-            {"SecondaryStatus": "MaxWaitTimeExceeded"},
-            "longer than backend.max_wait_hours allows",
-        ),
-        ("Stopped", {}, "someone stopped it in the AWS console or through the API"),
+        ("Stopped", {"SecondaryStatus": "MaxRuntimeExceeded"}, "4 hours of backend.max_run_hours"),
+        ("Stopped", {"SecondaryStatus": "MaxWaitTimeExceeded"}, "backend.max_wait_hours"),
+        ("Stopped", {}, "AWS console"),
         (
             "Failed",
             {"FailureReason": "CapacityError: Unable to provision requested ML compute capacity."},
-            "AWS had no capacity for ml.m5.xlarge in us-east-1: CapacityError",
+            "ml.m5.xlarge in us-east-1: CapacityError",
         ),
         (
             "Failed",
             {"FailureReason": "InternalServerError: We encountered"},
-            "an internal AWS error",
+            "internal AWS error",
         ),
-        (
-            "Failed",
-            {"FailureReason": "AlgorithmError: no photos"},
-            "dogs: failed: AlgorithmError: no photos",
-        ),
+        ("Failed", {"FailureReason": "AlgorithmError: no photos"}, "AlgorithmError: no photos"),
     ],
 )
 def test_an_ending_is_told_as_it_was(
@@ -412,9 +401,8 @@ def test_an_ending_is_told_as_it_was(
 ) -> None:
     main(cloud(*ONE))
     account.end_training("dogs", status, **fields)
-    with pytest.raises(BreedlabError) as raised:
+    with raises_code("BL404", names=("dogs", says)):
         jobs.main(["fetch", "dogs"])
-    assert says in str(raised.value)
     capsys.readouterr()
     assert jobs.main(["show", "dogs"]) == 0
     shown = " ".join(capsys.readouterr().out.split())

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from codes import Names, check_names
 
 from breedlab.cli.launch import main
 from breedlab.config import validate
@@ -51,7 +52,7 @@ def launch(
         try:
             code, message = main(list(words)), ""
         except BreedlabError as error:
-            code, message = error.exit_code, str(error)
+            code, message = error.exit_code, error.shown()
         printed = capsys.readouterr()
         assert "Traceback" not in printed.err + message
         return code, printed.out, printed.err + message
@@ -126,25 +127,23 @@ def test_cfg_job_shows_names_of_ones_own_and_a_space_as_it_was_changed(
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "names"),
     [
-        (
-            ["--lr", "0.1"],
-            "--lr: unknown flag; values are set as path=value without dashes: optim.lr=",
-        ),
-        (["--lr=0.1"], "without dashes: optim.lr=0.1"),
-        (["--optim.lr=0.1"], "without dashes: optim.lr=0.1"),
-        (["--batch-size=32"], "without dashes: data.batch_size=32"),
-        (["--whatever=3"], "--whatever: unknown flag; values are set as path=value without dashes"),
-        (["-lr=0.1"], "-lr: unknown flag"),
+        (["--lr", "0.1"], ("--lr: ", " optim.lr=")),
+        (["--lr=0.1"], ("--lr: ", " optim.lr=0.1")),
+        (["--optim.lr=0.1"], ("--optim.lr: ", " optim.lr=0.1")),
+        (["--batch-size=32"], ("--batch-size: ", " data.batch_size=32")),
+        (["--whatever=3"], ("--whatever: ", "path=value")),
+        (["-lr=0.1"], "-lr: "),
     ],
 )
 def test_a_flag_as_other_tools_have_it_is_answered_with_the_way_to_write_it(
-    words: list[str], says: str, launch: Launch, here: Path
+    words: list[str], names: Names, launch: Launch, here: Path
 ) -> None:
     code, out, err = launch("experiment=quickstart", *words)
     assert (code, out) == (2, "")
-    assert says in err
+    assert err.startswith("[BL107] ")
+    check_names(err, names)
     assert len(err.splitlines()) == 1
     assert list(here.iterdir()) == []
 
@@ -152,7 +151,8 @@ def test_a_flag_as_other_tools_have_it_is_answered_with_the_way_to_write_it(
 def test_several_values_need_the_flag_of_a_grid(launch: Launch, here: Path) -> None:
     code, _, err = launch("optim.lr=0.1,0.2")
     assert code == 2
-    assert "optim.lr: 0.1,0.2 is several values; add -m for a run each" in err
+    assert err.startswith("[BL106] ")
+    check_names(err, ("optim.lr: ", "0.1,0.2", "-m"))
     assert list(here.iterdir()) == []
 
 
@@ -174,22 +174,24 @@ def test_a_grid_plans_every_combination_under_its_words_and_leaves_nothing(
 
 
 @pytest.mark.parametrize(
-    ("word", "says"),
+    ("word", "code", "names"),
     [
-        ("optim.lrr=0.1,0.2", "optim.lrr: unknown name; did you mean optim.lr?"),
+        ("optim.lrr=0.1,0.2", "BL101", ("optim.lrr: ", "optim.lr?")),
         (
             "experiment=quickstart,resnet43",
-            "experiment: got 'resnet43'; expected one of auto, quickstart, resnet34",
+            "BL103",
+            ("experiment: ", "'resnet43'", "auto, quickstart, resnet34"),
         ),
-        ("optim.lr=[0.1", "optim.lr: '[0.1' cannot be read"),
+        ("optim.lr=[0.1", "BL106", ("optim.lr: ", "'[0.1'")),
     ],
 )
 def test_a_typo_in_a_grid_starts_none_of_it(
-    word: str, says: str, launch: Launch, here: Path
+    word: str, code: str, names: Names, launch: Launch, here: Path
 ) -> None:
-    code, out, err = launch("-m", word, "dry_run=true")
-    assert (code, out) == (2, "")
-    assert says in err
+    status, out, err = launch("-m", word, "dry_run=true")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"[{code}] ")
+    check_names(err, names)
     assert list(here.iterdir()) == []
 
 
@@ -233,7 +235,7 @@ def test_words_that_contradict_the_record_are_listed_with_both_values(
     )
     assert (code, out) == (2, "")
     title, *lines = err.splitlines()
-    assert title.startswith("resume: ")
+    assert title.startswith("[BL110] resume: ")
     assert str(recorded) in title
     assert [line.strip() for line in lines] == [
         "model.head: recorded [512, 256], given [64]",
@@ -255,33 +257,33 @@ def test_a_word_that_agrees_needs_no_others(recorded: Path, launch: Launch) -> N
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "code", "named"),
     [
-        (None, "has no config.yaml; expected a run directory such as runs/<experiment>/<stamp>"),
-        ("", "config.yaml"),
-        ("optim: {lr: [", "config.yaml"),
-        ("name: x\n", "is missing from the config"),
+        (None, "BL110", "config.yaml"),
+        ("", "BL110", "config.yaml"),
+        ("optim: {lr: [", "BL110", "config.yaml"),
+        ("name: x\n", "BL102", "config.yaml"),
     ],
     ids=["no record", "empty record", "broken record", "record of something else"],
 )
 def test_a_folder_that_is_no_run_is_one_message(
-    content: str | None, says: str, here: Path, launch: Launch
+    content: str | None, code: str, named: str, here: Path, launch: Launch
 ) -> None:
     folder = here / "folder"
     folder.mkdir()
     if content is not None:
         (folder / "config.yaml").write_text(content)
-    code, out, err = launch(f"resume={folder}")
-    assert (code, out) == (2, "")
-    assert says in err
-    assert str(folder) in err
+    status, out, err = launch(f"resume={folder}")
+    assert (status, out) == (2, "")
+    assert err.startswith(f"[{code}] ")
+    check_names(err, (named, folder))
 
 
 def test_a_run_that_is_not_there_is_one_message(here: Path, launch: Launch) -> None:
     code, _, err = launch("resume=runs/nowhere")
     assert code == 2
     assert (
-        err == "resume: runs/nowhere does not exist; expected a run directory such as"
+        err == "[BL110] resume: runs/nowhere does not exist; expected a run directory such as"
         " runs/<experiment>/<stamp>"
     )
     assert list(here.iterdir()) == []
@@ -301,16 +303,15 @@ def test_images_that_are_gone_are_asked_for_with_the_command(
 def test_a_checkpoint_in_place_of_a_run_is_one_message(here: Path, launch: Launch) -> None:
     (here / "last.ckpt").touch()
     code, _, err = launch("resume=last.ckpt")
-    assert code == 2
-    assert "last.ckpt" in err
-    assert "expected a run directory such as runs/<experiment>/<stamp>" in err
+    assert code == 2 and err.startswith("[BL110] ")
+    check_names(err, ("last.ckpt", "runs/<experiment>/<stamp>"))
 
 
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
         (["--help"], 0, "Groups and their choices"),
-        (["optim.lrr=0.1"], 2, "did you mean optim.lr?"),
+        (["optim.lrr=0.1"], 2, "[BL101] "),
         (["experiment=quickstart", "dry_run=true"], 0, "dry run: nothing is started"),
     ],
     ids=["help", "typo", "dry run"],
@@ -346,7 +347,7 @@ def test_a_missing_folder_is_one_message(launch: Launch, here: Path) -> None:
     code, out, err = launch("data=image_folder", "data.root=nowhere", "dry_run=true")
     assert (code, out) == (2, "")
     expected = "expected a folder such as ROOT/train/<class>/photo.jpg"
-    assert err == f"data.root: nowhere does not exist; {expected}"
+    assert err == f"[BL200] data.root: nowhere does not exist; {expected}"
     assert list(here.iterdir()) == []
 
 

@@ -27,13 +27,14 @@ def accept(quickstart: Tree) -> Callable[[dict[str, Any]], Config]:
 
 
 @pytest.fixture
-def refuse(quickstart: Tree) -> Callable[[dict[str, Any]], list[str]]:
+def refuse(quickstart: Tree) -> Callable[..., list[str]]:
     """The problems of quickstart with other values at some config paths, a line each, the count
-    checked."""
+    checked, and the code if one is expected."""
 
-    def lines(values: dict[str, Any]) -> list[str]:
+    def lines(values: dict[str, Any], code: str = "") -> list[str]:
         with pytest.raises(ConfigError) as refusal:
             validate(with_values(quickstart, values))
+        assert not code or refusal.value.code == code, str(refusal.value)
         title, *found = str(refusal.value).splitlines()
         assert title == (
             "config: 1 problem" if len(found) == 1 else f"config: {len(found)} problems"

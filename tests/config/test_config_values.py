@@ -7,88 +7,87 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from codes import raises_code
+from codes import Names, check_names, raises_code
 from pydantic import ValidationError
 
 from breedlab.config import Config, replace, validate
 from breedlab.config.validate import Tree
-from breedlab.errors import ConfigError
 
 Accept = Callable[[dict[str, Any]], Config]
-Refuse = Callable[[dict[str, Any]], list[str]]
+Refuse = Callable[..., list[str]]
 
-# path, value, what the message says of what was given and of what is allowed
+# path, value, what the message names: what was given, and what is allowed
 WRONG = [
-    ("optim.lr", "fast", "got 'fast'; expected a number"),
-    ("optim.lr", 0, "got 0; expected a number greater than 0"),
-    ("optim.lr", True, "got True; expected a number"),
-    ("optim.lr", None, "got None; expected a number"),
-    ("optim.lr", float("nan"), "got nan; expected a finite number"),
-    ("optim.lr", float("inf"), "got inf; expected a finite number"),
-    ("optim.lr", [0.1, 0.2], "got [0.1, 0.2]; expected a number"),
-    ("optim.name", "lion", "got 'lion'; expected one of adam, adamw, sgd"),
+    ("optim.lr", "fast", "'fast'"),
+    ("optim.lr", 0, "0"),
+    ("optim.lr", True, "True"),
+    ("optim.lr", None, "None"),
+    ("optim.lr", float("nan"), ("nan", "finite")),
+    ("optim.lr", float("inf"), ("inf", "finite")),
+    ("optim.lr", [0.1, 0.2], "[0.1, 0.2]"),
+    ("optim.name", "lion", ("'lion'", "adam, adamw, sgd")),
     (
         "optim.schedule",
         "cosin",
-        "expected one of constant, cosine, one_cycle; did you mean cosine?",
+        ("cosine?", "constant, cosine, one_cycle"),
     ),
-    ("optim.layer_decay", 1.1, "got 1.1; expected a number of at most 1"),
-    ("optim.label_smoothing", 1.0, "got 1.0; expected a number less than 1"),
-    ("seed", 1.5, "got 1.5; expected a whole number"),
-    ("seed", -1, "got -1; expected a number of at least 0"),
-    ("seed", 2**32, "got 4294967296; expected a number less than 4294967296"),
-    ("name", "a/b", "got 'a/b'; expected letters, digits"),
-    ("name", "", "got ''; expected letters, digits"),
-    ("monitor.metric", "valid/los", "did you mean valid/loss?"),
-    ("cache.mode", "on", "got 'on'; expected one of auto, off"),
-    ("cache.max_gb", 0, "got 0; expected a number greater than 0"),
-    ("model.head", 512, "got 512; expected a list"),
-    ("model.head", [512, 0], "got 0; expected a number of at least 1"),
-    ("model.dropout", 1, "got 1; expected a number less than 1"),
-    ("model.freeze", "", "got ''; expected"),
-    ("data.batch_size", 0, "got 0; expected a number of at least 1"),
-    ("data.batch_size", 10_000, "got 10000; expected a number of at most 8192"),
-    ("data.batch_size", 32.0, "got 32.0; expected a whole number"),
-    ("data.batch_size", "32", "got '32'; expected a whole number"),
-    ("data.image_size", 8, "got 8; expected auto or a number of at least 16"),
-    ("data.image_size", "big", "got 'big'; expected auto or a whole number"),
-    ("data.root", "", "got ''; expected"),
-    ("data.mean", [0.5, 0.5], "got [0.5, 0.5]; expected"),
-    ("data.std", [0.2, 0.2, 0.0], "got 0.0; expected a number greater than 0"),
-    ("data.augment", "random", "expected one of none, basic, trivial, randaug"),
-    ("data.valid_fraction", 0, "got 0; expected a number greater than 0"),
-    ("data.num_workers", -1, "got -1; expected auto or a number of at least 0"),
+    ("optim.layer_decay", 1.1, ("1.1", "1")),
+    ("optim.label_smoothing", 1.0, ("1.0", "1")),
+    ("seed", 1.5, ("1.5", "whole number")),
+    ("seed", -1, ("-1", "0")),
+    ("seed", 2**32, "4294967296"),
+    ("name", "a/b", ("'a/b'", "letters")),
+    ("name", "", ("''", "letters")),
+    ("monitor.metric", "valid/los", "valid/loss?"),
+    ("cache.mode", "on", ("'on'", "auto, off")),
+    ("cache.max_gb", 0, "0"),
+    ("model.head", 512, ("512", "list")),
+    ("model.head", [512, 0], ("0", "1")),
+    ("model.dropout", 1, "1"),
+    ("model.freeze", "", "''"),
+    ("data.batch_size", 0, ("0", "1")),
+    ("data.batch_size", 10_000, ("10000", "8192")),
+    ("data.batch_size", 32.0, ("32.0", "whole number")),
+    ("data.batch_size", "32", ("'32'", "whole number")),
+    ("data.image_size", 8, ("8", "16", "auto")),
+    ("data.image_size", "big", ("'big'", "auto", "whole number")),
+    ("data.root", "", "''"),
+    ("data.mean", [0.5, 0.5], "[0.5, 0.5]"),
+    ("data.std", [0.2, 0.2, 0.0], ("0.0", "0")),
+    ("data.augment", "random", "none, basic, trivial, randaug"),
+    ("data.valid_fraction", 0, "0"),
+    ("data.num_workers", -1, ("-1", "0", "auto")),
     (
         "data.sample",
         {"classes": 1, "train": 1, "valid": 1, "test": 1, "size": 64, "seed": 0},
-        "of at least 2",
+        "2",
     ),
-    ("trainer.compile", 1, "got 1; expected true or false"),
-    ("trainer.patience", 0, "got 0; expected a number of at least 1"),
-    ("trainer.gradient_clip", 0.0, "got 0.0; expected a number greater than 0"),
-    ("trainer.precision", "fp16", "expected one of auto, fp32, bf16"),
-    ("tuner.strategy", "bayesan", "did you mean bayesian?"),
-    ("tuner.parallel", 0, "got 0; expected a number of at least 1"),
-    ("tuner.space", None, "got None; expected a mapping"),
-    ("optim", None, "got None; expected a mapping"),
+    ("trainer.compile", 1, ("1", "true")),
+    ("trainer.patience", 0, ("0", "1")),
+    ("trainer.gradient_clip", 0.0, ("0.0", "0")),
+    ("trainer.precision", "fp16", "auto, fp32, bf16"),
+    ("tuner.strategy", "bayesan", "bayesian?"),
+    ("tuner.parallel", 0, ("0", "1")),
+    ("tuner.space", None, ("None", "mapping")),
+    ("optim", None, ("None", "mapping")),
     (
         "backend.name",
         "sagemakr",
-        "got 'sagemakr'; expected one of local, sagemaker; did you mean sagemaker?",
+        ("'sagemakr'", "sagemaker?", "local, sagemaker"),
     ),
-    ("backend.wait", "yes", "got 'yes'; expected true or false"),
-    ("serving.engine", "onnx", "got 'onnx'; expected one of auto, eager, openvino"),
-    ("resume", 3, "got 3; expected a string"),
+    ("backend.wait", "yes", ("'yes'", "true")),
+    ("serving.engine", "onnx", ("'onnx'", "auto, eager, openvino")),
+    ("resume", 3, ("3", "string")),
 ]
 
 
-@pytest.mark.parametrize(("path", "value", "says"), WRONG, ids=lambda part: str(part)[:30])
+@pytest.mark.parametrize(("path", "value", "names"), WRONG, ids=lambda part: str(part)[:30])
 def test_a_wrong_value_is_refused_with_its_path_what_was_given_and_what_is_allowed(
-    path: str, value: Any, says: str, refuse: Refuse
+    path: str, value: Any, names: Names, refuse: Refuse
 ) -> None:
-    (line,) = refuse({path: value})
+    (line,) = refuse({path: value}, "BL103")
     assert line.startswith(path)
-    assert says in line
+    check_names(line, names)
     # pydantic's own words are about its types, not about the person's config
     assert "should" not in line
     assert "validation" not in line
@@ -123,29 +122,28 @@ def test_a_bare_off_means_the_word(accept: Accept) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "says"),
+    ("path", "nearest"),
     [
-        ("optim.lrr", "did you mean optim.lr?"),
-        ("optim.learning_rate", "unknown name"),
-        ("data.batchsize", "did you mean data.batch_size?"),
-        ("trainer.epochs", "did you mean trainer.max_epochs?"),
-        ("sead", "did you mean seed?"),
+        ("optim.lrr", "optim.lr?"),
+        ("optim.learning_rate", "optim.lr?"),
+        ("data.batchsize", "data.batch_size?"),
+        ("trainer.epochs", "trainer.max_epochs?"),
+        ("sead", "seed?"),
     ],
 )
 def test_an_unknown_name_is_refused_with_the_nearest_valid_one(
-    path: str, says: str, refuse: Refuse
+    path: str, nearest: str, refuse: Refuse
 ) -> None:
-    (line,) = refuse({path: 1})
-    assert line.startswith(f"{path}: unknown name")
-    assert says in line
+    (line,) = refuse({path: 1}, "BL101")
+    assert line.startswith(f"{path}: ") and line.endswith(nearest)
 
 
 @pytest.mark.parametrize(
     "path", ["name", "data.root", "model.name", "cache.dir", "data.batch_size", "optim.lr"]
 )
 def test_a_value_left_open_is_asked_for(path: str, refuse: Refuse) -> None:
-    lines = refuse({path: "???"})
-    assert f"{path}: has no value; give it one: {path}=..." in lines
+    lines = refuse({path: "???"}, "BL102")
+    assert any(line.startswith(f"{path}: ") and f"{path}=..." in line for line in lines)
 
 
 def test_a_name_missing_from_the_files_is_told(quickstart: Tree) -> None:
@@ -204,17 +202,16 @@ def test_replace_gives_a_changed_config_and_leaves_the_old_alone(accept: Accept)
 
 
 @pytest.mark.parametrize(
-    ("values", "says"),
+    ("values", "code", "names"),
     [
-        ({"optim.lr": -1.0}, "optim.lr: got -1.0; expected a number greater than 0"),
-        ({"optim.lrr": 0.1}, "optim.lrr: unknown name; did you mean optim.lr?"),
-        ({"data.augment": "basic"}, "data.augment: got 'basic', never seen with cache.views=1"),
+        ({"optim.lr": -1.0}, "BL103", ("optim.lr: ", "-1.0")),
+        ({"optim.lrr": 0.1}, "BL101", ("optim.lrr: ", "optim.lr?")),
+        ({"data.augment": "basic"}, "BL104", ("data.augment: ", "'basic'", "cache.views=1")),
     ],
 )
 def test_replace_refuses_what_validate_would(
-    values: dict[str, Any], says: str, accept: Accept
+    values: dict[str, Any], code: str, names: Names, accept: Accept
 ) -> None:
     config = accept({})
-    with pytest.raises(ConfigError) as refusal:
+    with raises_code(code, names=names):
         replace(config, values)
-    assert says in str(refusal.value)

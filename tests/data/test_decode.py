@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from codes import Names, raises_code
 from PIL import ExifTags, Image, ImageOps
 
 from breedlab.data import decode as decoding
@@ -65,10 +66,12 @@ def assert_equal(got: Pixels, expected: Any, within: int = 0) -> None:
     assert np.abs(got.astype(int) - np.asarray(expected, int)).max() <= within
 
 
-def refusal(data: bytes, **limits: int) -> str:
-    with pytest.raises(ImageError) as caught:
+DAMAGED, COSTLY, UNREAD = "BL205", "BL206", "BL208"
+
+
+def refused(data: bytes, code: str, names: Names = (), **limits: int) -> None:
+    with raises_code(code, names=names):
         decode(data, **limits)
-    return str(caught.value)
 
 
 def with_segment(jpeg: bytes, marker: int, body: bytes) -> bytes:
@@ -493,18 +496,17 @@ NO_IMAGES = {
 
 @pytest.mark.parametrize("name", NO_IMAGES)
 def test_what_is_no_image_is_called_so(name: str, reader: str) -> None:
-    text = refusal(NO_IMAGES[name])
-    assert text.startswith("is not an image (") and "expected JPEG, PNG, WebP, BMP, GIF" in text
+    refused(NO_IMAGES[name], UNREAD, "JPEG, PNG, WebP, BMP, GIF")
 
 
 @pytest.mark.parametrize("form", ["ICO", "PPM", "TGA"])
 def test_formats_that_are_not_promised_are_refused(form: str) -> None:
     # Each further decoder is another way in for a hostile file.
-    assert "is not an image" in refusal(encode(scene(), form))
+    refused(encode(scene(), form), UNREAD)
 
 
 def test_an_empty_file_is_called_so() -> None:
-    assert refusal(b"") == "is empty"
+    refused(b"", DAMAGED)
 
 
 # ---------------------------------------------------------------- damage
@@ -514,18 +516,20 @@ def test_an_empty_file_is_called_so() -> None:
 @pytest.mark.parametrize("share", [0.25, 0.5, 0.75, 0.9, 0.98])
 def test_a_truncated_jpeg(share: float, progressive: bool, reader: str) -> None:
     data = encode(scene(400, 300), "JPEG", progressive=progressive)
-    assert "truncated or corrupt" in refusal(data[: int(len(data) * share)])
+    refused(data[: int(len(data) * share)], DAMAGED)
 
 
 @pytest.mark.parametrize("missing", [3, 10, 100])
 def test_a_jpeg_that_lacks_its_last_bytes(missing: int, reader: str) -> None:
-    assert "truncated or corrupt" in refusal(encode(scene(), "JPEG")[:-missing])
+    refused(encode(scene(), "JPEG")[:-missing], DAMAGED)
 
 
 @pytest.mark.parametrize("length", range(3, 640, 29))
 def test_a_jpeg_cut_within_its_header(length: int, reader: str) -> None:
     data = encode(scene(), "JPEG", exif=rotated(6))
-    assert refusal(data[:length]).startswith(("is not an image", "is truncated or corrupt"))
+    with pytest.raises(ImageError) as caught:
+        decode(data[:length])
+    assert caught.value.code in (DAMAGED, UNREAD), str(caught.value)
 
 
 @functools.cache
@@ -538,7 +542,7 @@ def large(form: str) -> Image.Image:
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
 def test_other_formats_truncated(form: str, share: float) -> None:
     data = encode(large(form), form)
-    assert "truncated or corrupt" in refusal(data[: int(len(data) * share)])
+    refused(data[: int(len(data) * share)], DAMAGED)
 
 
 @pytest.mark.parametrize("form", ["PNG", "WEBP", "GIF"])
@@ -546,7 +550,7 @@ def test_a_corrupt_body(form: str) -> None:
     data = bytearray(encode(large(form), form))
     middle = len(data) // 2
     data[middle : middle + 400] = b"\xff" * 400
-    assert "truncated or corrupt" in refusal(bytes(data))
+    refused(bytes(data), DAMAGED)
 
 
 @pytest.mark.parametrize("progressive", [False, True])
@@ -556,12 +560,12 @@ def test_a_jpeg_with_a_hole_in_its_body(progressive: bool) -> None:
     data = bytearray(encode(scene(400, 300), "JPEG", progressive=progressive))
     middle = len(data) // 2
     data[middle : middle + 512] = bytes(512)
-    assert "corrupt" in refusal(bytes(data))
+    refused(bytes(data), DAMAGED)
 
 
 def test_a_jpeg_that_ends_half_way_is_refused_though_it_ends_properly() -> None:
     data = encode(scene(400, 300), "JPEG")
-    assert "corrupt" in refusal(data[: len(data) // 2] + b"\xff\xd9")
+    refused(data[: len(data) // 2] + b"\xff\xd9", DAMAGED)
 
 
 def test_bytes_behind_a_jpeg_do_no_harm(reader: str) -> None:
@@ -573,7 +577,7 @@ def test_bytes_behind_a_jpeg_do_no_harm(reader: str) -> None:
 def test_a_jpeg_of_12_bits_is_refused_like_any_other(reader: str) -> None:
     for data in (encode(scene(), "JPEG"), encode(scene(), "JPEG", exif=rotated(6))):
         start = data.index(b"\xff\xc0")
-        assert refusal(data[: start + 4] + b"\x0c" + data[start + 5 :])
+        refused(data[: start + 4] + b"\x0c" + data[start + 5 :], UNREAD)
 
 
 # ---------------------------------------------------------------- size
@@ -582,7 +586,7 @@ def test_a_jpeg_of_12_bits_is_refused_like_any_other(reader: str) -> None:
 @pytest.mark.parametrize("side", [11_000, 60_000, 2_000_000_000])
 def test_a_png_that_claims_to_be_huge_is_refused_unread(side: int) -> None:
     bomb = png(struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0), bytes(3000))
-    assert "is absurdly large" in refusal(bomb)
+    refused(bomb, COSTLY)
 
 
 @pytest.mark.parametrize("side", [11_000, 65_500])
@@ -590,15 +594,14 @@ def test_a_jpeg_that_claims_to_be_huge_is_refused_unread(side: int, reader: str)
     data = bytearray(encode(scene(), "JPEG"))
     start = data.index(b"\xff\xc0")
     data[start + 5 : start + 9] = struct.pack(">HH", side, side)
-    assert "is absurdly large" in refusal(bytes(data))
+    refused(bytes(data), COSTLY)
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
 def test_the_size_limit_is_kept_and_told(form: str, reader: str) -> None:
     data = encode(scene(), form)
     assert decode(data, max_pixels=97 * 61).shape == (61, 97, 3)
-    text = refusal(data, max_pixels=97 * 61 - 1)
-    assert "absurdly large" in text and "97x61" in text and "5,916" in text
+    refused(data, COSTLY, ("97x61", "5,916"), max_pixels=97 * 61 - 1)
 
 
 # ---------------------------------------------------------------- fuzz
@@ -675,31 +678,25 @@ def test_a_damaged_image_leaves_its_file_untouched(tmp_path: Path) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(encode(scene(), "JPEG")[:-100])
     before = path.read_bytes()
-    refusal(path.read_bytes())
+    refused(path.read_bytes(), DAMAGED)
     assert path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
-    ("head", "said"),
+    ("head", "names"),
     [
-        (
-            b"\0\0\0\x18ftypheic" + bytes(500),
-            "it is HEIC: run pip install 'breedlab[heic]', or convert it",
-        ),
-        (
-            b"\0\0\0\x1cftypavif" + bytes(500),
-            "it is AVIF: install Pillow 11.3 or newer, or convert it",
-        ),
-        (b"\0\0\0\x20ftypisom" + bytes(500), "it is a video"),
+        (b"\0\0\0\x18ftypheic" + bytes(500), ("HEIC", "pip install 'breedlab[heic]'")),
+        (b"\0\0\0\x1cftypavif" + bytes(500), ("AVIF", "Pillow 11.3")),
+        (b"\0\0\0\x20ftypisom" + bytes(500), "video"),
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
     ],
 )
 def test_a_image_of_a_phone_by_the_name_of_jpg_is_told_for_what_it_is(
-    head: bytes, said: str, monkeypatch: pytest.MonkeyPatch
+    head: bytes, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("breedlab.data.formats.reads_heic", lambda: False)
     monkeypatch.setattr("breedlab.data.formats.reads_avif", lambda: False)
-    assert said in refusal(head)
+    refused(head, UNREAD, names)
 
 
 def test_only_regular_files_of_sensible_size_are_read(
@@ -710,15 +707,13 @@ def test_only_regular_files_of_sensible_size_are_read(
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     with (tmp_path / "film.tif").open("wb") as file:
         file.truncate(3_000_000_000)
-    for name, said in (
-        ("fifo", "not a regular file"),
-        ("zero", "not a regular file"),
-        ("film", "3,000 MB; at most 200"),
+    for name, code, names in (
+        ("fifo", "BL201", "regular file"),
+        ("zero", "BL201", "regular file"),
+        ("film", COSTLY, ("3,000 MB", "200 MB")),
     ):
-        path = next(tmp_path.glob(f"{name}.*"))
-        with pytest.raises(ImageError) as caught:
-            read_image(path)
-        assert said in str(caught.value)
+        with raises_code(code, names=names):
+            read_image(next(tmp_path.glob(f"{name}.*")))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

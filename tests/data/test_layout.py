@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from codes import Names, raises_code
 from PIL import Image
 
 from breedlab.data.check import check
@@ -367,18 +368,23 @@ def test_a_fifo_in_a_class_stops_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "wrong"),
-    [("caf\udce9", "not UTF-8"), ("ca\nt", "line break"), ("a\x1b[2Jb", "control")],
+    ("name", "names"),
+    [
+        ("caf\udce9", (r"'caf\xe9'", "UTF-8", "café")),
+        ("ca\nt", (r"'ca\nt'", "line break")),
+        ("a\x1b[2Jb", (r"'a\x1b[2Jb'", "control character")),
+    ],
 )
 @pytest.mark.parametrize("split", ["", "train"])
 def test_class_names_that_cannot_travel_are_refused_before_training(
-    tmp_path: Path, name: str, wrong: str, split: str
+    tmp_path: Path, name: str, names: Names, split: str
 ) -> None:
     """A model's archive, its answers and its report hold them: the first of those ended in a
     traceback."""
     fill(tmp_path / split, name, "dog")
-    text = refusal(tmp_path)
-    assert wrong in text and "rename it" in text
+    with raises_code("BL200", names=names) as caught:
+        read(tmp_path)
+    text = str(caught.value)
     text.encode("utf-8")
     assert all(character.isprintable() or character == "\n" for character in text)
 

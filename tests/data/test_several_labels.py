@@ -231,7 +231,7 @@ def test_one_hot_columns_may_be_written_as_words_or_signs(root: Path, yes: str, 
 def test_minus_one_beside_zero_may_mean_unknown_and_is_not_guessed(root: Path) -> None:
     rows = [[f"{i:03}.png", (0, 1, -1)[i % 3], i % 2, 0] for i in range(48)]
     rewrite(root, ["filename", *CLASSES], rows)
-    with raises_code("BL200", names="labels.csv"):
+    with raises_code("BL210", names="labels.csv"):
         read(root)
 
 

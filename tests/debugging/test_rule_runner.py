@@ -21,7 +21,6 @@ from breedlab.debugging.actions import on
 from breedlab.debugging.reader import TensorLog, losses, opened
 from breedlab.debugging.rules.plain import PlainRule
 from breedlab.debugging.tensors import read_tensors
-from breedlab.errors import ConfigError, DataError
 from breedlab.pipeline import run as runs
 from breedlab.verdicts import NOT_ENOUGH, Finding, NotEnough, Verdict
 
@@ -110,9 +109,7 @@ def test_two_processes_are_recorded_by_the_first_and_end_together(
 
 
 def test_a_function_for_a_rule_that_is_none_is_refused() -> None:
-    with pytest.raises(
-        ValueError, match="no rule is called Overfitted; expected some of LossNotDecreasing"
-    ):
+    with pytest.raises(ValueError, match=r"\bOverfitted\b.*\bLossNotDecreasing\b"):
         on("Overfitted")
 
 
@@ -192,16 +189,12 @@ def test_debug_of_a_run_without_a_fault_ends_with_0(stopped: Path, tmp_path: Pat
     assert debug.main([str(sound)]) == 0
 
 
-NO_RUN = "is not a run directory; expected one such as runs/latest"
-
-
 @pytest.mark.parametrize(
-    ("made", "message"),
-    [("gone", NO_RUN), ("run", NO_RUN), ("run/config.yaml", "holds no recording of the debugger")],
+    ("made", "code"), [("gone", "BL115"), ("run", "BL115"), ("run/config.yaml", "BL203")]
 )
-def test_debug_of_nothing_is_one_clear_message(tmp_path: Path, made: str, message: str) -> None:
+def test_debug_of_nothing_is_one_clear_message(tmp_path: Path, made: str, code: str) -> None:
     (tmp_path / made).mkdir(parents=True)
-    with pytest.raises(DataError, match=message) as raised:
+    with raises_code(code, names=tmp_path / "run") as raised:
         debug.main([str(tmp_path / "run")])
     assert raised.value.exit_code == 2
 
@@ -262,23 +255,22 @@ def test_a_recording_is_read_from_s3(stopped: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    ("word", "message"),
+    ("word", "names"),
     [
-        ("debugger.every=-1", "debugger.every: got -1; expected a number of at least 1"),
+        ("debugger.every=-1", ["debugger.every: ", "-1"]),
         (
             "debugger.rules.overfit.action=shout",
-            "debugger.rules.overfit.action: got 'shout'; expected one of warn, stop",
+            ["debugger.rules.overfit.action: ", "'shout'", "warn, stop"],
         ),
         (
             "debugger.collections.weights.train=often",
-            "debugger.collections.weights.train: got 'often'",
+            ["debugger.collections.weights.train: ", "'often'"],
         ),
     ],
 )
-def test_a_fault_of_the_config_is_told_once(words: Words, word: str, message: str) -> None:
-    with pytest.raises(ConfigError) as raised:
+def test_a_fault_of_the_config_is_told_once(words: Words, word: str, names: list[str]) -> None:
+    with raises_code("BL103", names=["1 problem", *names]):
         validate(load(words("debugger=full", word)))
-    assert message in str(raised.value) and "1 problem" in str(raised.value)
 
 
 class Falls(DebuggerRule):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from codes import raises_code
+from codes import Names, raises_code
 from PIL import Image
 
 from breedlab.cli.launch import main
@@ -249,15 +249,15 @@ def test_a_missing_folder_is_one_message_that_shows_what_is_expected(planned: Pl
 
 
 @pytest.mark.parametrize(
-    ("splits", "named"),
+    ("splits", "code", "named"),
     [
-        ({"test": 3}, ("test", "train")),
-        ({"train": 2}, ("2 images", "at least 3")),
-        ({"train": 3, "val": 1, "valid": 1}, "val and valid"),
+        ({"test": 3}, "BL211", ("test", "train")),
+        ({"train": 2}, "BL200", ("2 images", "at least 3")),
+        ({"train": 3, "val": 1, "valid": 1}, "BL211", "val and valid"),
     ],
 )
 def test_a_folder_that_cannot_be_used_is_refused(
-    splits: dict[str, int], named: str | tuple[str, ...], planned: Planned, here: Path
+    splits: dict[str, int], code: str, named: Names, planned: Planned, here: Path
 ) -> None:
-    with raises_code("BL200", names=named):
+    with raises_code(code, names=named):
         planned({"data.root": str(folder(here / "dogs", **splits))})

@@ -17,7 +17,11 @@ import numpy as np
 from hypothesis import strategies as st
 from PIL import Image
 
+from breedlab.data import formats
 from breedlab.serving.request_parser import IMAGE_TYPES, JSON
+
+COSTLY, DAMAGED, SEVERAL, OTHER, UNREAD = "BL206", "BL205", "BL207", "BL209", "BL208"
+BODY, TYPE, LARGE, IMAGE, FETCH = "BL514", "BL512", "BL511", "BL502", "BL503"
 
 
 def saved(image: Image.Image, kind: str, **words: Any) -> bytes:
@@ -151,9 +155,9 @@ def chunked(file: bytes, kind: bytes, content: bytes, count: int) -> bytes:
 
 
 @functools.cache
-def costly_images() -> dict[str, tuple[bytes, str]]:
+def costly_images() -> dict[str, tuple[bytes, str, str]]:
     """By what they are: a file within the limit of bytes that costs a decoder seconds or gigabytes,
-    and a word of what is said of it."""
+    the code of its refusal, and what that names."""
     image = Image.linear_gradient("L").convert("RGB").resize((96, 64))
     cmyk = saved(image.convert("CMYK"), "JPEG")
     progressive, gray = saved(image, "JPEG", progressive=True), png(9, 9)
@@ -167,34 +171,34 @@ def costly_images() -> dict[str, tuple[bytes, str]]:
     table = 13 + (3 << (gif[10] & 7) + 1)
     webp = saved(image, "WEBP", exif=b"Exif\0\0" + sharing(400, 1_000_000))
     return {
-        "a TIFF of 60,000 directories": (many_pages(60_000), "several pages"),
-        "a TIFF of a directory of 65,000 entries": (b"II*\0\x08\0\0\0" + directory([(256, 4, 1, 1)] * 65_000), "split"),
-        "a TIFF whose entries share a megabyte": (sharing(450, 1_000_000), "claim more"),
+        "a TIFF of 60,000 directories": (many_pages(60_000), SEVERAL, ""),
+        "a TIFF of a directory of 65,000 entries": (b"II*\0\x08\0\0\0" + directory([(256, 4, 1, 1)] * 65_000), COSTLY, "65,000"),
+        "a TIFF whose entries share a megabyte": (sharing(450, 1_000_000), DAMAGED, ""),
         "a TIFF of a million strips": (
-            b"II*\0\x08\0\0\0" + directory([(256, 4, 1, 1), (257, 4, 1, 1), (273, 4, 1_000_000, 8)]), "split up"),
+            b"II*\0\x08\0\0\0" + directory([(256, 4, 1, 1), (257, 4, 1, 1), (273, 4, 1_000_000, 8)]), COSTLY, "1,000,000"),
         "a TIFF of a tile without end": (
             b"II*\0\x08\0\0\0" + directory([(256, 4, 1, 9), (257, 4, 1, 9), (322, 4, 1, 60_000), (323, 4, 1, 60_000)]),
-            "large"),
+            COSTLY, "60000x60000"),
         "a TIFF of a JPEG of 2,000 scans": (
-            jpeg_in_tiff(claiming(in_gray[:-2] + gray_scan * 2000 + b"\xff\xd9", 8000, 6000), 8000, 6000), "scans"),
-        "a TIFF whose strips share a megabyte": (jpeg_in_tiff(bytes(1_000_000), 100, 10_000, 10_000), "claim more"),
-        "a JPEG of 900,000 segments": (segmented(cmyk, 900_000), "split up"),
-        "a JPEG of EXIF in 500,000 pieces": (segmented(cmyk, 500_000, b"Exif\0\0", 0xE1), "split up"),
-        "a JPEG that is filled up in front": (cmyk[:2] + b"\xff" * 5_000_000 + cmyk[2:], "corrupt"),
-        "a JPEG whose EXIF shares its bytes": (segmented(cmyk, 1, exif, 0xE1), "claim more"),
+            jpeg_in_tiff(claiming(in_gray[:-2] + gray_scan * 2000 + b"\xff\xd9", 8000, 6000), 8000, 6000), COSTLY, "scans"),
+        "a TIFF whose strips share a megabyte": (jpeg_in_tiff(bytes(1_000_000), 100, 10_000, 10_000), DAMAGED, ""),
+        "a JPEG of 900,000 segments": (segmented(cmyk, 900_000), COSTLY, ""),
+        "a JPEG of EXIF in 500,000 pieces": (segmented(cmyk, 500_000, b"Exif\0\0", 0xE1), COSTLY, ""),
+        "a JPEG that is filled up in front": (cmyk[:2] + b"\xff" * 5_000_000 + cmyk[2:], DAMAGED, ""),
+        "a JPEG whose EXIF shares its bytes": (segmented(cmyk, 1, exif, 0xE1), DAMAGED, ""),
         "a JPEG whose list of pictures shares its bytes": (
-            segmented(cmyk, 1, b"MPF\0" + sharing(400, 40_000), 0xE2), "claim more"),
-        "scans times pixels": (claiming(progressive[:-2] + scan * 20 + b"\xff\xd9", 8000, 6000), "scans"),
-        "a PNG of 400,000 empty chunks": (chunked(gray, b"IDAT", b"", 400_000), "split up"),
-        "a PNG of 200,000 notes": (chunked(gray, b"tEXt", b"a\0b", 200_000), "split up"),
-        "a PNG whose EXIF shares its bytes": (chunked(gray, b"eXIf", sharing(400, 1_000_000), 1), "claim more"),
+            segmented(cmyk, 1, b"MPF\0" + sharing(400, 40_000), 0xE2), DAMAGED, ""),
+        "scans times pixels": (claiming(progressive[:-2] + scan * 20 + b"\xff\xd9", 8000, 6000), COSTLY, "scans"),
+        "a PNG of 400,000 empty chunks": (chunked(gray, b"IDAT", b"", 400_000), COSTLY, ""),
+        "a PNG of 200,000 notes": (chunked(gray, b"tEXt", b"a\0b", 200_000), COSTLY, ""),
+        "a PNG whose EXIF shares its bytes": (chunked(gray, b"eXIf", sharing(400, 1_000_000), 1), DAMAGED, ""),
         "a PNG whose EXIF, deflated, shares its bytes": (
             chunked(gray, b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(
-                b"\nexif\n   99\n" + sharing(400, 100_000).hex().encode()), 1), "claim more"),
-        "a WebP whose EXIF shares its bytes": (webp, "claim more"),
-        "a GIF of blocks of a byte": (gif[:table] + b"!\xfe" + b"\1x" * 2_000_000 + b"\0" + gif[table:], "split up"),
-        "a GIF of nothing between its blocks": (gif[:table] + bytes(3_000_000) + gif[table:], "split up"),
-        "a BMP in runs": (bytes(rle) + bytes(1_000_000), "run-length"),
+                b"\nexif\n   99\n" + sharing(400, 100_000).hex().encode()), 1), DAMAGED, ""),
+        "a WebP whose EXIF shares its bytes": (webp, DAMAGED, ""),
+        "a GIF of blocks of a byte": (gif[:table] + b"!\xfe" + b"\1x" * 2_000_000 + b"\0" + gif[table:], COSTLY, ""),
+        "a GIF of nothing between its blocks": (gif[:table] + bytes(3_000_000) + gif[table:], COSTLY, ""),
+        "a BMP in runs": (bytes(rle) + bytes(1_000_000), COSTLY, "BMP"),
     }  # fmt: skip
 
 
@@ -210,101 +214,103 @@ def half(file: bytes) -> bytes:
 
 
 @functools.cache
-def refused_images() -> dict[str, tuple[bytes, str]]:
-    """By what they are: a file that no server should take, and a word of what is said of it."""
+def refused_images() -> dict[str, tuple[bytes, str, str]]:
+    """By what they are: a file that no server should take, the code of its refusal, and what
+    that names."""
     image = Image.linear_gradient("L").convert("RGB").resize((96, 64))
     jpeg, progressive = saved(image, "JPEG"), saved(image, "JPEG", progressive=True)
     frames = [image, image.rotate(180)]
     scan = progressive[progressive.rfind(b"\xff\xda") : -2]
     comment = b"<script>alert(1)</script>"
     return {
-        "a compression bomb": (png(30_000, 30_000, 1), "large"),
-        "a transparent compression bomb": (png(8_000, 8_000, 8, 6), "large"),
-        "huge dimensions without pixels": (png(2**31 - 1, 2**31 - 1, rows=b""), "large"),
-        "no dimensions": (png(0, 0, rows=b""), "corrupt"),
-        "a JPEG that says it is huge": (claiming(jpeg, 65_000, 65_000), "large"),
-        "a JPEG without height": (claiming(jpeg, 96, 0), ""),
-        "a long thin image": (saved(image.resize((6_000, 3)), "JPEG"), "narrow"),
-        "a thousand scans": (progressive[:-2] + scan * 1000 + b"\xff\xd9", "scans"),
-        "a truncated JPEG": (half(jpeg), "truncated"),
-        "a truncated PNG": (half(saved(image, "PNG")), "truncated"),
-        "a truncated WebP": (half(saved(image, "WEBP")), "truncated"),
-        "only a JPEG's first bytes": (jpeg[:4], "truncated"),
-        "an animated GIF": (saved(image, "GIF", save_all=True, append_images=frames[1:]), "animated"),
-        "an animated WebP": (saved(image, "WEBP", save_all=True, append_images=frames[1:]), "animated"),
-        "an animated PNG": (saved(image, "PNG", save_all=True, append_images=frames[1:]), "animated"),
-        "a TIFF of many pages": (saved(image, "TIFF", save_all=True, append_images=frames[1:]), "several pages"),
-        "a JPEG with a ZIP behind it": (jpeg + zipped(), "ZIP"),
-        "a GIF with a JAR behind it": (saved(image, "GIF") + zipped(), "ZIP"),
-        "a JPEG with a program behind it": (jpeg + b"\x7fELF" + bytes(99), "ELF"),
-        "a JPEG with a page behind it": (jpeg + b"<HTML>" + comment, "HTML"),
+        "a compression bomb": (png(30_000, 30_000, 1), COSTLY, ""),
+        "a transparent compression bomb": (png(8_000, 8_000, 8, 6), COSTLY, "8000x8000"),
+        "huge dimensions without pixels": (png(2**31 - 1, 2**31 - 1, rows=b""), COSTLY, ""),
+        "no dimensions": (png(0, 0, rows=b""), DAMAGED, ""),
+        "a JPEG that says it is huge": (claiming(jpeg, 65_000, 65_000), COSTLY, "65000x65000"),
+        "a JPEG without height": (claiming(jpeg, 96, 0), DAMAGED, ""),
+        "a long thin image": (saved(image.resize((6_000, 3)), "JPEG"), COSTLY, "6000x3"),
+        "a thousand scans": (progressive[:-2] + scan * 1000 + b"\xff\xd9", COSTLY, "scans"),
+        "a truncated JPEG": (half(jpeg), DAMAGED, ""),
+        "a truncated PNG": (half(saved(image, "PNG")), DAMAGED, ""),
+        "a truncated WebP": (half(saved(image, "WEBP")), DAMAGED, ""),
+        "only a JPEG's first bytes": (jpeg[:4], DAMAGED, ""),
+        "an animated GIF": (saved(image, "GIF", save_all=True, append_images=frames[1:]), SEVERAL, ""),
+        "an animated WebP": (saved(image, "WEBP", save_all=True, append_images=frames[1:]), SEVERAL, ""),
+        "an animated PNG": (saved(image, "PNG", save_all=True, append_images=frames[1:]), SEVERAL, ""),
+        "a TIFF of many pages": (saved(image, "TIFF", save_all=True, append_images=frames[1:]), SEVERAL, ""),
+        "a JPEG with a ZIP behind it": (jpeg + zipped(), OTHER, "ZIP"),
+        "a GIF with a JAR behind it": (saved(image, "GIF") + zipped(), OTHER, "ZIP"),
+        "a JPEG with a program behind it": (jpeg + b"\x7fELF" + bytes(99), OTHER, "ELF"),
+        "a JPEG with a page behind it": (jpeg + b"<HTML>" + comment, OTHER, "HTML"),
         "a JPEG with a script in its comment": (
-            jpeg[:2] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + jpeg[2:], "HTML"),
-        "a PDF that says it is a JPEG": (b"\xff\xd8\xff%PDF-1.7 1 0 obj", "PDF"),
-        "a GIF that is JavaScript": (b"GIF89a/*" + b"A" * 50 + b"*/=1;<script>", "HTML"),
-        "a program": (b"MZ" + bytes(200), "not an image"),
-        "a drawing in SVG": (real_files()[-1], "not an image"),
-        "Windows' icon": (saved(image, "ICO"), "not an image"),
-        "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n", "not an image"),
-        "words": (b"no photo", "not an image"),
-        "an iPhone's HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500), "HEIC"),
+            jpeg[:2] + b"\xff\xfe" + struct.pack(">H", len(comment) + 2) + comment + jpeg[2:], OTHER, "HTML"),
+        "a PDF that says it is a JPEG": (b"\xff\xd8\xff%PDF-1.7 1 0 obj", OTHER, "PDF"),
+        "a GIF that is JavaScript": (b"GIF89a/*" + b"A" * 50 + b"*/=1;<script>", OTHER, "HTML"),
+        "a program": (b"MZ" + bytes(200), UNREAD, ""),
+        "a drawing in SVG": (real_files()[-1], UNREAD, ""),
+        "Windows' icon": (saved(image, "ICO"), UNREAD, ""),
+        "PostScript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n", UNREAD, ""),
+        "words": (b"no photo", UNREAD, ""),
+        "an iPhone's HEIC": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(500), DAMAGED if formats.is_read("HEIC") else UNREAD, "HEIC"),
         **costly_images(),
     }  # fmt: skip
 
 
 @functools.cache
-def refused_bodies() -> dict[str, tuple[bytes, str | None, int, str]]:
-    """By what they are: a body, its content type, the status and a word of the answer."""
+def refused_bodies() -> dict[str, tuple[bytes, str | None, int, str, str]]:
+    """By what they are: a body, its content type, the status and code of the answer, and what it
+    names."""
     jpeg = saved(Image.linear_gradient("L"), "JPEG")
     one = base64.b64encode(jpeg).decode()
     return {
-        "nothing": (b"", "image/jpeg", 400, "empty"),
-        "nothing as JSON": (b"", JSON, 400, "not JSON"),
-        "no content type, and nothing that shows it": (b"words", None, 415, "neither a supported image"),
-        "an image in gzip that never ends": (gzip.compress(bytes(100_000_000), 9), "image/jpeg", 413, "inflates"),
-        "gzip cut short": (gzip.compress(jpeg)[:-20], "image/jpeg", 400, "cut short"),
-        "gzip that is none": (b"\x1f\x8b" + jpeg, "image/jpeg", 400, "not gzip"),
-        "gzip in gzip": (gzip.compress(gzip.compress(jpeg)), "image/jpeg", 400, "not an image"),
-        "an unread content type": (jpeg, "text/csv", 415, "text/csv"),
-        "a form without an image": (b"--x\r\n\r\n\r\n--x--\r\n", "multipart/form-data; boundary=x", 400, "no image"),
-        "a form of no bounds": (b"--x\r\n", "multipart/form-data", 400, "boundary"),
-        "a form cut short": (b"--x\r\n\r\n" + jpeg, "multipart/form-data; boundary=x", 400, "cut short"),
-        "a form of many fields": (b"--x\r\n\r\n\r\n" * 400_000, "multipart/form-data; boundary=x", 400, "fields"),
+        "nothing": (b"", "image/jpeg", 400, DAMAGED, ""),
+        "nothing as JSON": (b"", JSON, 400, BODY, "JSON"),
+        "no content type, and nothing that shows it": (b"words", None, 415, TYPE, ""),
+        "an image in gzip that never ends": (gzip.compress(bytes(100_000_000), 9), "image/jpeg", 413, LARGE, ""),
+        "gzip cut short": (gzip.compress(jpeg)[:-20], "image/jpeg", 400, BODY, "gzip"),
+        "gzip that is none": (b"\x1f\x8b" + jpeg, "image/jpeg", 400, BODY, "gzip"),
+        "gzip in gzip": (gzip.compress(gzip.compress(jpeg)), "image/jpeg", 400, UNREAD, ""),
+        "an unread content type": (jpeg, "text/csv", 415, TYPE, "text/csv"),
+        "a form without an image": (b"--x\r\n\r\n\r\n--x--\r\n", "multipart/form-data; boundary=x", 400, BODY, "form"),
+        "a form of no bounds": (b"--x\r\n", "multipart/form-data", 400, BODY, "boundary"),
+        "a form cut short": (b"--x\r\n\r\n" + jpeg, "multipart/form-data; boundary=x", 400, BODY, "form"),
+        "a form of many fields": (b"--x\r\n\r\n\r\n" * 400_000, "multipart/form-data; boundary=x", 400, BODY, "fields"),
         "a form with a long head": (
-            b"--x\r\n" + b"a:b\r\n" * 900_000 + b"\r\n\r\n--x--", "multipart/form-data; boundary=x", 400, "head"),
-        "a data URI that is not base64": (b'{"image": "data:image/png,%89PNG"}', JSON, 400, "data URI"),
-        "a very long content type": (jpeg, "image/" + "x" * 5000, 415, "not read"),
-        "a PNG that is a JPEG": (jpeg, "image/png", 415, "JPEG"),
-        "a JPEG that is a PNG": (png(9, 9), "image/jpeg", 415, "PNG"),
-        "a WebP that is a GIF": (saved(Image.new("L", (9, 9)), "GIF"), "image/webp", 415, "GIF"),
-        "JSON cut short": (b'{"image": "', JSON, 400, "not JSON"),
-        "JSON of other bytes": (b"\xff\xfe\xfd", JSON, 400, "not JSON"),
-        "deep JSON": (b"[" * 3_000_000, JSON, 400, "not JSON"),
-        "deep JSON within bounds": (b"[" * 5000 + b"]" * 5000, JSON, 400, "not JSON"),
-        "deep objects": (b'{"image":' * 2000 + b"1" + b"}" * 2000, JSON, 400, "JSON|expected"),
-        "many small objects": (b"[" + b"{}," * 1_500_000 + b"{}]", JSON, 400, "not JSON"),
-        "a number of many digits": (b"1" * 5_000_000, JSON, 400, "not JSON"),
-        "a fraction of many digits": (b"0." + b"1" * 5_000_000, JSON, 400, "expected"),
-        "a number beyond numbers": (b"1e999999999", JSON, 400, "expected"),
-        "NaN": (b"NaN", JSON, 400, "expected"),
-        "no images": (b"[]", JSON, 400, "expected 1 to"),
-        "too many images": (json.dumps([{"image": one}] * 33).encode(), JSON, 400, "33 images"),
-        "a list in a list": (json.dumps([[{"image": one}]]).encode(), JSON, 400, "expected"),
-        "a text": (json.dumps("a photo!").encode(), JSON, 400, "is not base64"),
-        "null": (b"null", JSON, 400, "expected"),
-        "another key": (json.dumps({"photo": one}).encode(), JSON, 400, "expected"),
-        "a key too many": (json.dumps({"image": one, "url": "http://a/"}).encode(), JSON, 400, "expected"),
-        "a number for an image": (b'{"image": 3}', JSON, 400, "expected"),
-        "bytes in a list": (json.dumps({"image": list(jpeg[:99])}).encode(), JSON, 400, "expected"),
-        "an empty image": (b'{"image": ""}', JSON, 400, "empty"),
-        "what is not base64": (b'{"image": "%%%"}', JSON, 400, "base64"),
-        "base64 of other letters": ('{"image": "é"}'.encode(), JSON, 400, "base64"),
-        "a lone surrogate": (b'{"image": "\\ud800"}', JSON, 400, "base64"),
-        "base64 cut short": (json.dumps({"image": one[:-3]}).encode(), JSON, 400, "base64|truncated"),
-        "huge base64 of nothing": (json.dumps({"image": "A" * 5_900_000}).encode(), JSON, 400, "not an image"),
-        "bad images only": (json.dumps([{"image": one[:200]}, {"image": "%"}]).encode(), JSON, 400, "image 1 of 2"),
-        "an address": (b'{"url": "http://169.254.169.254/latest/meta-data/"}', JSON, 400, "fetches no URLs"),
-        "a body over the limit": (bytes(6_000_001), "image/jpeg", 413, "larger"),
+            b"--x\r\n" + b"a:b\r\n" * 900_000 + b"\r\n\r\n--x--", "multipart/form-data; boundary=x", 400, BODY, "head"),
+        "a data URI that is not base64": (b'{"image": "data:image/png,%89PNG"}', JSON, 400, IMAGE, "data URI"),
+        "a very long content type": (jpeg, "image/" + "x" * 5000, 415, TYPE, "image/xxx"),
+        "a PNG that is a JPEG": (jpeg, "image/png", 415, TYPE, "JPEG"),
+        "a JPEG that is a PNG": (png(9, 9), "image/jpeg", 415, TYPE, "PNG"),
+        "a WebP that is a GIF": (saved(Image.new("L", (9, 9)), "GIF"), "image/webp", 415, TYPE, "GIF"),
+        "JSON cut short": (b'{"image": "', JSON, 400, BODY, "JSON"),
+        "JSON of other bytes": (b"\xff\xfe\xfd", JSON, 400, BODY, "JSON"),
+        "deep JSON": (b"[" * 3_000_000, JSON, 400, BODY, "JSON"),
+        "deep JSON within bounds": (b"[" * 5000 + b"]" * 5000, JSON, 400, BODY, "JSON"),
+        "deep objects": (b'{"image":' * 500 + b"1" + b"}" * 500, JSON, 400, IMAGE, "image"),
+        "many small objects": (b"[" + b"{}," * 1_500_000 + b"{}]", JSON, 400, BODY, "JSON"),
+        "a number of many digits": (b"1" * 5_000_000, JSON, 400, BODY, "JSON"),
+        "a fraction of many digits": (b"0." + b"1" * 5_000_000, JSON, 400, IMAGE, "image"),
+        "a number beyond numbers": (b"1e999999999", JSON, 400, IMAGE, "image"),
+        "NaN": (b"NaN", JSON, 400, IMAGE, "image"),
+        "no images": (b"[]", JSON, 400, BODY, "0 images"),
+        "too many images": (json.dumps([{"image": one}] * 33).encode(), JSON, 400, BODY, "33"),
+        "a list in a list": (json.dumps([[{"image": one}]]).encode(), JSON, 400, IMAGE, "image"),
+        "a text": (json.dumps("a photo!").encode(), JSON, 400, IMAGE, "base64"),
+        "null": (b"null", JSON, 400, IMAGE, "image"),
+        "another key": (json.dumps({"photo": one}).encode(), JSON, 400, IMAGE, "image"),
+        "a key too many": (json.dumps({"image": one, "url": "http://a/"}).encode(), JSON, 400, IMAGE, "image"),
+        "a number for an image": (b'{"image": 3}', JSON, 400, IMAGE, "image"),
+        "bytes in a list": (json.dumps({"image": list(jpeg[:99])}).encode(), JSON, 400, IMAGE, "image"),
+        "an empty image": (b'{"image": ""}', JSON, 400, DAMAGED, ""),
+        "what is not base64": (b'{"image": "%%%"}', JSON, 400, IMAGE, "base64"),
+        "base64 of other letters": ('{"image": "é"}'.encode(), JSON, 400, IMAGE, "base64"),
+        "a lone surrogate": (b'{"image": "\\ud800"}', JSON, 400, IMAGE, "base64"),
+        "base64 cut short": (json.dumps({"image": one[:-3]}).encode(), JSON, 400, IMAGE, "base64"),
+        "huge base64 of nothing": (json.dumps({"image": "A" * 5_900_000}).encode(), JSON, 400, UNREAD, ""),
+        "bad images only": (json.dumps([{"image": one[:200]}, {"image": "%"}]).encode(), JSON, 400, DAMAGED, "image 1 of 2"),
+        "an address": (b'{"url": "http://169.254.169.254/latest/meta-data/"}', JSON, 400, FETCH, "URL"),
+        "a body over the limit": (bytes(6_000_001), "image/jpeg", 413, LARGE, "6,000,000"),
     }  # fmt: skip
 
 

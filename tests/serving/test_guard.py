@@ -49,13 +49,14 @@ def test_every_hostile_file_and_body_is_told_what_is_wrong_with_it(
     server.ask(image)
     before = process.memory_info().rss
     cases = {
-        name: (body, "application/octet-stream", 400, says)
-        for name, (body, says) in refused_images().items()
+        name: (body, "application/octet-stream", 400, code, named)
+        for name, (body, code, named) in refused_images().items()
     }
-    for name, (body, kind, status, _) in [*cases.items(), *refused_bodies().items()]:
+    for name, (body, kind, status, code, named) in [*cases.items(), *refused_bodies().items()]:
         answer = server.ask(body, kind)
-        assert answer.status == status, (name, answer.data)
-        assert set(answer.json()) == {"error"} and "Traceback" not in answer.json()["error"], name
+        assert (answer.status, answer.json()["code"]) == (status, code), (name, answer.data)
+        assert set(answer.json()) == {"error", "code"} and named in answer.json()["error"], name
+        assert "Traceback" not in answer.json()["error"], name
         assert answer.headers["content-type"] == "application/json"
     alive(server, model, image)
     assert process.memory_info().rss - before < 200e6
@@ -83,7 +84,7 @@ def test_any_request_gets_an_answer_in_the_form_it_should_have(
     plain = [word if word.isascii() and word.isprintable() else "" for word in (kind, accept)]
     answer = server.ask(body, plain[0] or None, plain[1] or None)
     assert answer.status in (200, 400, 406, 413, 415)
-    assert answer.status == 200 or set(answer.json()) == {"error"}
+    assert answer.status == 200 or set(answer.json()) == {"error", "code"}
 
 
 def test_large_images_are_answered_and_hold_up_no_small_one(

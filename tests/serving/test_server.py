@@ -24,6 +24,7 @@ import preloaded
 import pytest
 import urllib3
 import uvicorn
+from codes import check_names
 from hostile import png
 
 from breedlab.serving import handler
@@ -152,20 +153,20 @@ def test_clients_one_after_another_or_side_by_side_each_get_their_own_images_sco
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "accept", "status", "says"),
+    ("body", "kind", "accept", "status", "code", "named"),
     [
-        (b"", "image/jpeg", None, 400, "empty"),
-        (b"no photo", "image/png", None, 400, "not an image"),
-        (b"a,b", "text/csv", None, 415, "text/csv"),
-        (b"a,b", None, None, 415, "image/jpeg"),
-        (b"a,b", "application/x-www-form-urlencoded", None, 415, "image/jpeg"),
-        (b"{", "application/json", None, 400, "not JSON"),
-        (b"[" * 100_000, "application/json", None, 400, "not JSON"),
-        (b"[]", "application/json", None, 400, "expected 1 to"),
-        (b'{"image": "%%%"}', "application/json", None, 400, "base64"),
-        (b'{"photo": "x"}', "application/json", None, 400, "expected"),
-        (b'{"url": "http://127.0.0.1/"}', "application/json", None, 400, "fetches no URLs"),
-        (b"\xff\xd8\xff" + bytes(MAX_BYTES), "image/jpeg", None, 413, "larger"),
+        (b"", "image/jpeg", None, 400, "BL205", "the image"),
+        (b"no photo", "image/png", None, 400, "BL208", "the image"),
+        (b"a,b", "text/csv", None, 415, "BL512", "text/csv"),
+        (b"a,b", None, None, 415, "BL512", "image/jpeg"),
+        (b"a,b", "application/x-www-form-urlencoded", None, 415, "BL512", "image/jpeg"),
+        (b"{", "application/json", None, 400, "BL514", "JSON"),
+        (b"[" * 100_000, "application/json", None, 400, "BL514", "JSON"),
+        (b"[]", "application/json", None, 400, "BL514", "0 images"),
+        (b'{"image": "%%%"}', "application/json", None, 400, "BL502", "base64"),
+        (b'{"photo": "x"}', "application/json", None, 400, "BL502", '{"image": '),
+        (b'{"url": "http://127.0.0.1/"}', "application/json", None, 400, "BL503", "URL"),
+        (b"\xff\xd8\xff" + bytes(MAX_BYTES), "image/jpeg", None, 413, "BL511", f"{MAX_BYTES:,}"),
     ],
 )
 def test_what_cannot_be_answered_is_told_in_words(
@@ -175,11 +176,12 @@ def test_what_cannot_be_answered_is_told_in_words(
     kind: str | None,
     accept: str | None,
     status: int,
-    says: str,
+    code: str,
+    named: str,
 ) -> None:
     answer = server.ask(body, kind, accept)
-    assert answer.status == status
-    assert says in answer.json()["error"]
+    assert (answer.status, answer.json()["code"]) == (status, code), answer.data
+    assert named in answer.json()["error"]
     assert server.ask(files[0]).status == 200
 
 
@@ -235,7 +237,7 @@ def test_one_bad_image_of_a_list_is_answered_as_such(
         np.testing.assert_allclose(
             [good["scores"], other["scores"]], expected, rtol=1e-3, atol=1e-4
         )
-        assert set(error) == {"error"} and error["error"].startswith("image 2 of 3")
+        assert set(error) == {"error", "code"} and error["error"].startswith("image 2 of 3")
         rows = server.ask(body, "application/json").json()
         np.testing.assert_allclose([rows[0], rows[2]], expected, rtol=1e-3, atol=1e-4)
         assert rows[1] == error
@@ -354,7 +356,7 @@ def test_broken_requests_get_an_answer_each_and_harm_no_good_one(
         answer = server.ask(body, kind)
         seen[answer.status] = seen.get(answer.status, 0) + 1
         assert answer.status in (200, 400, 413, 415), (answer.status, kind, body[:200])
-        assert answer.status == 200 or set(answer.json()) == {"error"}
+        assert answer.status == 200 or set(answer.json()) == {"error", "code"}
     assert seen[400] > 150
     np.testing.assert_allclose(
         server.ask(files[0]).json(), scores(model, files[0]), rtol=1e-4, atol=1e-5
@@ -502,28 +504,28 @@ def test_predict_asks_the_server_and_comes_to_what_the_model_here_says(
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "says"),
+    ("endpoint", "code", "names"),
     [
-        ("ftp://dogs", "expected an address"),
-        ("http://127.0.0.1:{port}/foo", "has no /invocations; give only the server's address"),
-        ("https://127.0.0.1:{port}", "does not use TLS"),
-        ("http://127.0.0.1:9", "no server answers (Connection refused); start it with: python "),
-        (
-            "dogs",
-            (
-                "--endpoint dogs: a SageMaker endpoint belongs to a region; use --region, set"
-                " AWS_DEFAULT_REGION"
-            ),
-        ),
+        ("ftp://dogs", "BL500", ["ftp://dogs"]),
+        ("http://127.0.0.1:{port}/foo", "BL500", ["/foo", "/invocations"]),
+        ("https://127.0.0.1:{port}", "BL500", ["https://127.0.0.1", "TLS"]),
+        ("http://127.0.0.1:9", "BL500", ["http://127.0.0.1:9", "Connection refused", "serve"]),
+        ("dogs", "BL500", ["--endpoint dogs: ", "--region", "AWS_DEFAULT_REGION"]),
     ],
 )
 def test_an_endpoint_that_is_none_is_one_message(
-    server: Server, image_folder: Path, endpoint: str, says: str, monkeypatch: pytest.MonkeyPatch
+    server: Server,
+    image_folder: Path,
+    endpoint: str,
+    code: str,
+    names: list[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     done = predict("--endpoint", endpoint.format(port=server.port), image_folder / "test")
-    assert done.returncode != 0
-    assert says in done.stderr and len(done.stderr.splitlines()) == 1
+    assert done.returncode != 0 and done.stderr.startswith(f"[{code}] "), done.stderr
+    check_names(done.stderr, names)
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_a_port_that_is_taken_is_one_message(folder: Path, server: Server) -> None:

@@ -23,7 +23,6 @@ from test_server import Server
 
 from breedlab.backends.sagemaker import vendoring
 from breedlab.backends.sagemaker.endpoints import torchserve
-from breedlab.errors import BackendError
 from breedlab.models.classifier import Classifier
 from breedlab.serving.archive import opened, record_engine, write_archive
 from breedlab.serving.engines import Choice
@@ -156,19 +155,19 @@ def test_openvinos_graphs_answer_there_as_they_do_here(
 
 
 @pytest.mark.parametrize(
-    ("body", "kind", "accept", "status", "says"),
+    ("body", "kind", "accept", "status", "code", "named"),
     [
-        (b"", "image/jpeg", "*/*", 400, "empty"),
-        (b"no photo", "image/png", "*/*", 400, "not an image"),
-        (b"a,b", "text/csv", "*/*", 415, "text/csv"),
-        (b"\xff", "text/csv", "*/*", 415, "text/csv"),
-        (b"{", "application/json", "*/*", 400, "not JSON"),
-        (b"\xff\xfe\xfd", "application/json", "*/*", 400, "not JSON"),
-        (b"[" * 100_000, "application/json", "*/*", 400, "not JSON"),
-        (b"[]", "application/json", "*/*", 400, "expected 1 to"),
-        (b'{"image": "%%%"}', "application/json", "*/*", 400, "base64"),
-        (_FORM, "multipart/form-data; boundary=x", "*/*", 415, "multipart"),
-        (None, "image/jpeg", "text/html", 406, "text/html"),
+        (b"", "image/jpeg", "*/*", 400, "BL205", "the image"),
+        (b"no photo", "image/png", "*/*", 400, "BL208", "the image"),
+        (b"a,b", "text/csv", "*/*", 415, "BL512", "text/csv"),
+        (b"\xff", "text/csv", "*/*", 415, "BL512", "text/csv"),
+        (b"{", "application/json", "*/*", 400, "BL514", "JSON"),
+        (b"\xff\xfe\xfd", "application/json", "*/*", 400, "BL514", "JSON"),
+        (b"[" * 100_000, "application/json", "*/*", 400, "BL514", "JSON"),
+        (b"[]", "application/json", "*/*", 400, "BL514", "0 images"),
+        (b'{"image": "%%%"}', "application/json", "*/*", 400, "BL502", "base64"),
+        (_FORM, "multipart/form-data; boundary=x", "*/*", 415, "BL512", "multipart"),
+        (None, "image/jpeg", "text/html", 406, "BL513", "text/html"),
     ],
 )
 def test_what_cannot_be_answered_is_a_4xx_in_json_and_no_traceback(
@@ -178,11 +177,12 @@ def test_what_cannot_be_answered_is_a_4xx_in_json_and_no_traceback(
     kind: str,
     accept: str,
     status: int,
-    says: str,
+    code: str,
+    named: str,
 ) -> None:
     answer = ask(served, image if body is None else body, kind, accept)
-    assert answer.status == status
-    assert set(answer.json()) == {"error"} and says in answer.json()["error"]
+    assert (answer.status, answer.json()["code"]) == (status, code), answer.json()
+    assert named in answer.json()["error"]
     assert answer.headers["content-type"] == "application/json"
     assert ask(served, image).status == 200
 
@@ -222,7 +222,7 @@ def test_an_archive_that_brings_its_wheels_needs_no_package_index(
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     for name, value in {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}.items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(BackendError, match="cannot load"), torchserve.running(content, python):
+    with raises_code("BL400", names="optuna"), torchserve.running(content, python):
         pass
     with torchserve.running(vendored, python) as served:
         assert ask(served, image).status == 200
