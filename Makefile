@@ -13,7 +13,7 @@ AWS_STACK := $(addprefix tests/backends/,test_jobs.py test_notebook_in_account.p
 	tests/serving/test_stack.py $(addprefix tests/backends/,test_deploy.py test_code_artifact.py)
 UNDER_AWS := -m aws_stack -o cache_dir=.pytest_cache/aws $(AWS_STACK)
 
-.PHONY: demo test test-aws again again-aws fast check lint types coverage docs lock inference clean help
+.PHONY: demo test test-aws again again-aws fast check lint types coverage docs lock notices inference clean help
 
 demo: .venv/demo  ## the main job on made-up images: search, train, test, export, predict
 	$(BIN)/python scripts/launch.py experiment=quickstart
@@ -41,6 +41,7 @@ lint: .venv/dev  ## what of `check` takes seconds
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports --no-cache --no-logo
 	git ls-files -z ':!requirements/*.txt' | xargs -0 $(BIN)/codespell
+	git ls-files -z '*.md' ':!THIRD_PARTY_NOTICES.md' | xargs -0 $(BIN)/proselint check --output-format compact
 	$(BIN)/zizmor --offline --no-progress --quiet .github
 	$(BIN)/pre-commit validate-config
 
@@ -66,6 +67,9 @@ lock: .venv/dev  ## pin the newest versions that pyproject.toml allows
 	$(COMPILE) requirements/inference.in .venv/archive.in --upgrade -o requirements/inference.txt
 	$(COMPILE) requirements/uv.in --constraint requirements/dev.txt -o requirements/uv.txt
 	$(COMPILE) requirements/training-toolkit.in --upgrade -o requirements/training-toolkit.txt
+
+notices: .venv/dev  ## THIRD_PARTY_NOTICES.md, from the lock
+	$(BIN)/python docs/make/notices.py
 
 inference: .venv-inference/ready  ## AWS's inference stack, which deploy.py tries an archive in; needs Java to run
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import subprocess
+import sys
 import tomllib
+from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
@@ -82,3 +85,36 @@ def test_no_file_of_a_run_or_a_build_is_tracked() -> None:
         check=True,
     )
     assert listing.stdout.split() == []
+
+
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11) or (sys.platform, platform.machine()) != ("linux", "x86_64"),
+    reason="the notices are of Python 3.11 on Linux",
+)
+def test_the_third_party_notices_are_those_of_the_lock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make notices` writes them again after `make lock`."""
+    monkeypatch.syspath_prepend(ROOT / "docs" / "make")
+    notices = import_module("notices")
+    try:
+        page = notices.page()
+    except metadata.PackageNotFoundError as error:
+        pytest.skip(f"{error.name} is not installed; make .venv/dev installs every extra")
+    assert notices.OUTPUT.read_text() == page
+    for name in ("torch", "smdebug", "altair", "openvino", "sagemaker", "mlflow", "onnx"):
+        assert f"| {name} | {notices.locked()[name]} | " in page
+
+
+def test_the_prose_linter_finds_nothing_in_the_pages_and_something_in_a_bad_one(
+    tmp_path: Path,
+) -> None:
+    proselint = Path(sys.executable).with_name("proselint")
+    if not proselint.exists():
+        pytest.skip("proselint is not installed")
+    bad = tmp_path / "bad.md"
+    bad.write_text("This is very unique, and we utilize it to to the full.\n")
+    pages = [*ROOT.glob("[!T]*.md"), *(ROOT / "docs").rglob("*.md")]  # no names of packages
+    for files, status in (([bad], 1), (pages, 0)):
+        ended = subprocess.run(
+            [proselint, "check", *files], cwd=ROOT, capture_output=True, text=True
+        )
+        assert ended.returncode == status, ended.stdout

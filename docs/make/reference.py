@@ -31,6 +31,7 @@ ROOT_PAGES = {
     "explanation/security.md": "SECURITY.md",
     "project/contributing.md": "CONTRIBUTING.md",
     "project/changelog.md": "CHANGELOG.md",
+    "project/third-party.md": "THIRD_PARTY_NOTICES.md",
 }
 SUBCOMMANDS = {
     "jobs": ["list", "show", "stop", "fetch", "resume"],
