@@ -37,6 +37,16 @@ def available() -> int:
     return int(cpu_count())
 
 
+def multiplies_bf16(device_type: str) -> bool:
+    """Return whether a device, `cuda` or `cpu`, multiplies bf16 natively; emulated it is slower
+    than fp32."""
+    import torch
+
+    if device_type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def free_memory() -> int:
     """Return how many bytes of memory this process can still have, by the machine and its
     container."""

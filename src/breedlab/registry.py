@@ -132,7 +132,7 @@ class Registry(Generic[T]):
         """
         names = self.names()
         if name not in names:
-            from breedlab.config.problems import nearest
+            from breedlab.suggestions import nearest
 
             where = f"{self.setting}: " if self.setting else ""
             hint = nearest(name, names)

@@ -14,11 +14,11 @@ from PIL import Image
 
 from breedlab.cli.launch import main
 from breedlab.config.compose import load
-from breedlab.config.problems import SYNONYMS
 from breedlab.config.validate import known_paths, validate
 from breedlab.config.yaml_folders import groups
 from breedlab.errors import BreedlabError, ConfigError
 from breedlab.registry import METRICS
+from breedlab.suggestions import SYNONYMS
 
 Refuse = Callable[[dict[str, Any]], list[str]]
 

@@ -10,9 +10,9 @@ from sklearn.metrics import average_precision_score, f1_score, log_loss
 from torchmetrics.classification import MultilabelAveragePrecision, MultilabelExactMatch
 
 from breedlab.evaluation import multi_label
+from breedlab.evaluation.class_metrics import make_metrics
 from breedlab.evaluation.label_intervals import LabelAnswers, label_intervals
 from breedlab.training.label_evaluation import evaluate_labels
-from breedlab.training.metrics import make_metrics
 
 IMAGES, CLASSES = 300, 6
 

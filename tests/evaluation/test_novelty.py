@@ -15,7 +15,7 @@ from breedlab.evaluation.novelty import (
     spread_indices,
     threshold_of,
 )
-from breedlab.serving.novelty import MAHALANOBIS, METHODS, NEAREST, NEIGHBORS
+from breedlab.models.novelty import MAHALANOBIS, METHODS, NEAREST, NEIGHBORS
 
 WIDTH = 24
 

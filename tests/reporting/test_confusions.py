@@ -12,6 +12,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score
 
+from breedlab.evaluation.class_metrics import MacroF1
 from breedlab.reporting.confusions import (
     among,
     drawn_classes,
@@ -21,7 +22,6 @@ from breedlab.reporting.confusions import (
 )
 from breedlab.reporting.tensorboard import confusion_picture
 from breedlab.training.evaluation import evaluate
-from breedlab.training.metrics import MacroF1
 
 
 def test_confusions_of_older_runs_and_of_new_ones_are_read_alike() -> None:

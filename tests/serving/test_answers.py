@@ -16,11 +16,11 @@ from PIL import Image
 
 from breedlab.evaluation.novelty import fit, threshold_of
 from breedlab.models.classifier import Classifier
+from breedlab.models.novelty import FILE, METHODS, Novelty
 from breedlab.serving import handler, openvino_export
 from breedlab.serving.archive import record_engine, write_folder
 from breedlab.serving.engines import Choice
 from breedlab.serving.model import Model
-from breedlab.serving.novelty import FILE, METHODS, Novelty
 from breedlab.serving.response import Answer
 from breedlab.serving.server import make_app
 from breedlab.training.context import TrainingContext

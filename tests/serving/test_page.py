@@ -28,10 +28,10 @@ from test_server import Server, scores
 
 from breedlab.evaluation.novelty import fit, threshold_of
 from breedlab.models.classifier import Classifier
+from breedlab.models.novelty import MAHALANOBIS
 from breedlab.serving.archive import write_folder
 from breedlab.serving.fetch import Fetcher
 from breedlab.serving.model import Model
-from breedlab.serving.novelty import MAHALANOBIS
 from breedlab.serving.protocol import settings
 from breedlab.serving.server import make_app
 from breedlab.training.context import TrainingContext

@@ -13,10 +13,10 @@ from torch import nn
 from breedlab.config import Config, validate
 from breedlab.config.migrations import upgrade
 from breedlab.config.sections import Optim
+from breedlab.evaluation.class_metrics import make_metrics
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.training.evaluation import evaluate
-from breedlab.training.metrics import make_metrics
 from breedlab.training.objective import best_epoch, objective_line, rank, read_objective
 from breedlab.training.optimization import make_optimizer, make_schedule, refuse_other_groups
 

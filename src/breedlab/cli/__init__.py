@@ -60,7 +60,7 @@ def main() -> None:
         sys.argv = ["breedlab", *words]
         run("folder")
     if words[0] not in COMMANDS:
-        from breedlab.config.problems import nearest
+        from breedlab.suggestions import nearest
 
         error = UsageError(
             f"breedlab: no command {words[0]!r}; expected a folder or one of"

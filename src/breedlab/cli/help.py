@@ -11,22 +11,22 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import breedlab
 from breedlab import registry
 from breedlab.cli.parser import Parser
 from breedlab.config.compose import named_plugins
 from breedlab.config.endpoint import deploy_schema
 from breedlab.config.plugins import load_plugins
-from breedlab.config.problems import error_from, nearest
+from breedlab.config.problems import error_from
 from breedlab.config.schema import schema
 from breedlab.config.setting import Setting, as_yaml, settings
 from breedlab.config.validate import tunable
 from breedlab.config.yaml_folders import parsed, with_search_path, yaml_files
 from breedlab.errors import ConfigError
+from breedlab.suggestions import nearest
+from breedlab.version import PACKAGE
 
 _WIDTH, _COLUMN = 110, 30
 _ROOMS = {"debugger": "debugging", "profiler": "profiling"}
-_PACKAGE = Path(breedlab.__file__).parent
 
 
 def main(argv: list[str]) -> int:
@@ -153,7 +153,7 @@ def used_in(setting: Setting) -> list[str]:
         ]
     own = Path(sys.modules[setting.owner.__module__].__file__ or "")
     return list(dict.fromkeys(readers)) or [
-        str(own.relative_to(_PACKAGE.parent) if _PACKAGE in own.parents else own)
+        str(own.relative_to(PACKAGE.parent) if PACKAGE in own.parents else own)
     ]
 
 
@@ -180,5 +180,5 @@ def _attributes(text: str) -> set[tuple[str, str]]:
 
 @cache
 def _sources() -> list[tuple[str, str]]:
-    files = sorted(_PACKAGE.rglob("*.py"))
-    return [(str(file.relative_to(_PACKAGE.parent)), file.read_text("utf-8")) for file in files]
+    files = sorted(PACKAGE.rglob("*.py"))
+    return [(str(file.relative_to(PACKAGE.parent)), file.read_text("utf-8")) for file in files]

@@ -17,11 +17,12 @@ from breedlab.config.compose import explained, load, named_plugins
 from breedlab.config.environment import tree_of, with_texts
 from breedlab.config.overrides import forced, quoted, rejoin, screen, split_space, with_space
 from breedlab.config.plugins import load_plugins
-from breedlab.config.problems import error_from, nearest
+from breedlab.config.problems import error_from
 from breedlab.config.validate import known_paths
 from breedlab.config.yaml_folders import config_folder, groups, with_search_path
 from breedlab.errors import BreedlabError, ConfigError, Terminated, UsageError
 from breedlab.garbage import no_collection
+from breedlab.suggestions import nearest
 
 _HELP = """\
 Search, train, evaluate, and export an image classifier from one config.

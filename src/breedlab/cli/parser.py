@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from breedlab.commands import command
-from breedlab.config.problems import nearest
 from breedlab.errors import UsageError
+from breedlab.suggestions import nearest
 
 
 class Parser(argparse.ArgumentParser):

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping
 
 from breedlab.config.components import component_sections
 from breedlab.config.environment import resolved
-from breedlab.config.problems import Problem, error_from, nearest
+from breedlab.config.problems import Problem, error_from
 from breedlab.config.validate import Tree, known_paths
 from breedlab.config.yaml_folders import groups, in_quotes, plain
 from breedlab.registry import SOURCES
+from breedlab.suggestions import nearest
 
 
 def forced(overrides: list[str]) -> list[str]:

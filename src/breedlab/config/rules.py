@@ -19,10 +19,11 @@ from breedlab.catalogue import catalogue
 from breedlab.config import cloud, data_rules, label_rules, search_rules
 from breedlab.config.backend import Backend
 from breedlab.config.debugger import Debugger
-from breedlab.config.problems import Problem, Rule, nearest
+from breedlab.config.problems import Problem, Rule
 from breedlab.config.sections import Cache, Data, FineTune, Model, Monitor, Optim, Serving, Trainer
 from breedlab.errors import ConfigError
 from breedlab.registry import ENGINES, HEADS, METRICS
+from breedlab.suggestions import nearest
 from breedlab.weight_files import file_of, names_file, problem
 
 

@@ -14,9 +14,10 @@ from breedlab.config.components import component_sections, section_of
 from breedlab.config.environment import SHORT, FromEnvironment
 from breedlab.config.passwords import password_problems
 from breedlab.config.plugins import load_plugins
-from breedlab.config.problems import Problem, error_from, nearest, paths_of, reword
+from breedlab.config.problems import Problem, error_from, paths_of, reword
 from breedlab.config.schema import Config, schema
 from breedlab.config.space import PAIRED, Space, SpaceError, grid_points, leaves, read_dimension
+from breedlab.suggestions import nearest
 
 Tree = dict[str, Any]
 

@@ -70,12 +70,12 @@ class Loss(Metric):
     title, lower_is_better, percent, multi_label = "cross-entropy", True, False, True
 
     def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
-        from breedlab.training.metrics import CrossEntropy
+        from breedlab.evaluation.class_metrics import CrossEntropy
 
         return CrossEntropy(**how)
 
     def build_multi_label(self, thresholds: Sequence[float], **how: Any) -> torchmetrics.Metric:
-        from breedlab.training.label_metrics import BinaryCrossEntropy
+        from breedlab.evaluation.label_metrics import BinaryCrossEntropy
 
         return BinaryCrossEntropy(**how)
 
@@ -113,7 +113,7 @@ class Map(_OfLabels):
     title = "mAP"
 
     def build_multi_label(self, thresholds: Sequence[float], **how: Any) -> torchmetrics.Metric:
-        from breedlab.training.label_metrics import MeanAveragePrecision
+        from breedlab.evaluation.label_metrics import MeanAveragePrecision
 
         return MeanAveragePrecision(**how)
 
@@ -126,12 +126,12 @@ class F1(Metric):
     title, multi_label = "macro F1", True
 
     def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
-        from breedlab.training.metrics import MacroF1
+        from breedlab.evaluation.class_metrics import MacroF1
 
         return MacroF1(classes, **how)
 
     def build_multi_label(self, thresholds: Sequence[float], **how: Any) -> torchmetrics.Metric:
-        from breedlab.training.label_metrics import LabelF1
+        from breedlab.evaluation.label_metrics import LabelF1
 
         return LabelF1(thresholds, average="macro", **how)
 
@@ -143,7 +143,7 @@ class MicroF1(_OfLabels):
     title = "micro F1"
 
     def build_multi_label(self, thresholds: Sequence[float], **how: Any) -> torchmetrics.Metric:
-        from breedlab.training.label_metrics import LabelF1
+        from breedlab.evaluation.label_metrics import LabelF1
 
         return LabelF1(thresholds, average="micro", **how)
 
@@ -156,7 +156,7 @@ class Exact(_OfLabels):
     title, rate = "all labels right", True
 
     def build_multi_label(self, thresholds: Sequence[float], **how: Any) -> torchmetrics.Metric:
-        from breedlab.training.label_metrics import ExactMatch
+        from breedlab.evaluation.label_metrics import ExactMatch
 
         return ExactMatch(thresholds, **how)
 
@@ -168,7 +168,7 @@ class Ece(Metric):
     title, lower_is_better, percent = "calibration error", True, False
 
     def build(self, classes: int, **how: Any) -> torchmetrics.Metric:
-        from breedlab.training.metrics import CalibrationError
+        from breedlab.evaluation.class_metrics import CalibrationError
 
         return CalibrationError(classes, n_bins=15, validate_args=False, **how)
 

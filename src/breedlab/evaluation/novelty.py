@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from breedlab.serving.novelty import MAHALANOBIS, METHODS, NEAREST, Novelty
+from breedlab.models.novelty import MAHALANOBIS, METHODS, NEAREST, Novelty
 
 FALSE_ALARMS = 0.05
 """The share of images of the classes that may be called unknown."""

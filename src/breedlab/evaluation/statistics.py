@@ -93,7 +93,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
 
 
 def macro_f1(labels: Array, predicted: Array, weights: Array) -> Array:
-    """Return the mean over the classes of F1, of weighted images; as `training.metrics.MacroF1`.
+    """Return the mean over the classes of F1, of weighted images; as `class_metrics.MacroF1`.
 
     Arrays of rows give one value a row.
     """

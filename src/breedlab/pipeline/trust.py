@@ -15,9 +15,9 @@ from breedlab.data.module import ImageData
 from breedlab.evaluation import conformal, novelty
 from breedlab.evaluation.figures import rate_interval
 from breedlab.models.classifier import Classifier
+from breedlab.models.novelty import Novelty
 from breedlab.pipeline.final_test import HeldOut
 from breedlab.serving.model import Model
-from breedlab.serving.novelty import Novelty
 from breedlab.training.context import TrainingContext
 from breedlab.training.inference import features as features_of
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from breedlab.models.novelty import Novelty
 from breedlab.serving.engines import Compute, Engine
-from breedlab.serving.novelty import Novelty
 
 Array = np.ndarray[Any, Any]
 

@@ -32,6 +32,7 @@ OLDEST_FORMAT = 1
 _CODE = (
     "__init__.py",
     "errors.py",
+    "hardware.py",
     "hosts.py",
     "data/__init__.py",
     "data/decode.py",
@@ -56,7 +57,7 @@ _CODE = (
     "serving/file_checks.py",
     "serving/handler.py",
     "serving/model.py",
-    "serving/novelty.py",
+    "models/novelty.py",
     "serving/public_addresses.py",
     "serving/request_parser.py",
     "serving/response.py",

@@ -13,6 +13,7 @@ import torch
 
 from breedlab.config.sections import Serving
 from breedlab.console import note, progress, warn
+from breedlab.hardware import multiplies_bf16
 from breedlab.registry import ENGINES
 from breedlab.serving import accuracy_control, openvino_export
 from breedlab.serving.answers import Answers
@@ -28,7 +29,6 @@ from breedlab.serving.engines import (
     Eager,
     Engine,
     OpenVino,
-    multiplies_bf16,
 )
 from breedlab.serving.model import Model
 
@@ -88,7 +88,7 @@ def possible(serving: Serving, device: torch.device) -> list[Choice]:
         computes_on = device if engine == EAGER else torch.device("cpu")
         for precision in ENGINES.get(engine).precisions:
             if serving.precision == "auto":
-                allowed = precision != "bf16" or multiplies_bf16(computes_on)
+                allowed = precision != "bf16" or multiplies_bf16(computes_on.type)
             else:
                 allowed = precision == serving.precision
             if allowed:

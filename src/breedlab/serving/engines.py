@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from breedlab.errors import MissingExtra, ServingError
+from breedlab.hardware import multiplies_bf16
 from breedlab.models import openvino_core
 
 Compute = Callable[[torch.Tensor], torch.Tensor]
@@ -108,7 +109,7 @@ class Eager:
     batches."""
 
     def __init__(self, network: nn.Module, device: torch.device, precision: str) -> None:
-        if precision == "bf16" and not multiplies_bf16(device):
+        if precision == "bf16" and not multiplies_bf16(device.type):
             _log.warning(
                 "this machine has no native bf16, which would only be slower; PyTorch computes in"
                 " fp32"
@@ -203,13 +204,6 @@ def probe(side: int) -> torch.Tensor:
     rows, columns = place[:, None], place[None, :]
     waves = torch.stack([2 * rows + columns, rows + 3 * columns, 5 * rows - 2 * columns]) % 510
     return (waves - 255).abs().to(torch.uint8)[None]
-
-
-def multiplies_bf16(device: torch.device) -> bool:
-    """Return whether the device multiplies bf16 natively; emulated it is slower than fp32."""
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def _first_line(error: Exception) -> str:

@@ -15,12 +15,12 @@ from breedlab.data.transforms import EvalTransform
 from breedlab.errors import BreedlabError, ServingError
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import MLP, Architecture, Classifier
+from breedlab.models.novelty import WithFeatures, read_novelty
 from breedlab.serving.answers import AnsweringEngine, read_answers
 from breedlab.serving.description import read_description
 from breedlab.serving.engine_loading import load_engine
 from breedlab.serving.engines import Engine, MirroredEngine
 from breedlab.serving.fetch import Fetcher, allowed_from
-from breedlab.serving.novelty import WithFeatures, read_novelty
 
 _LAST_LAYER = 100_000_000
 """The most parameters of the layers that are cut off: ImageNet-22k's classes, with the widest

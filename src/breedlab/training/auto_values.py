@@ -10,8 +10,8 @@ from breedlab.config import Config
 from breedlab.config.sections import Data
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import Unsuitable
+from breedlab.hardware import multiplies_bf16
 from breedlab.models.backbone import Pretraining
-from breedlab.serving.engines import multiplies_bf16
 
 
 def evaluation_transform(data: Data, pretraining: Pretraining) -> EvalTransform:
@@ -75,7 +75,7 @@ def choose_precision(precision: str, accelerator: str) -> str:
 
 def has_native_bf16(accelerator: str) -> bool:
     """Return whether an accelerator multiplies bf16 in hardware."""
-    return multiplies_bf16(torch.device("cuda" if accelerator == "gpu" else "cpu"))
+    return multiplies_bf16("cuda" if accelerator == "gpu" else "cpu")
 
 
 def training_precision(config: Config, accelerator: str, precision: str, *, cached: bool) -> str:

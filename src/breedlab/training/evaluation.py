@@ -12,8 +12,8 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from breedlab.config.sections import Monitor
+from breedlab.evaluation.class_metrics import make_metrics
 from breedlab.evaluation.intervals import Answers, concatenated, intervals
-from breedlab.training.metrics import make_metrics
 
 Progress = Callable[[int, int], None]
 

@@ -12,11 +12,11 @@ from torch import nn
 
 from breedlab.config.sections import Monitor
 from breedlab.evaluation import multi_label
+from breedlab.evaluation.class_metrics import make_metrics
 from breedlab.evaluation.label_intervals import LabelAnswers, Span, label_intervals
+from breedlab.evaluation.label_metrics import decided
 from breedlab.evaluation.statistics import Array
 from breedlab.training.evaluation import Progress
-from breedlab.training.label_metrics import decided
-from breedlab.training.metrics import make_metrics
 
 
 @dataclass(frozen=True)

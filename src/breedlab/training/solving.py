@@ -19,10 +19,10 @@ import torch
 from torch import nn
 
 from breedlab.config.sections import Monitor
+from breedlab.evaluation.class_metrics import make_metrics
 from breedlab.evaluation.figures import metric as shown_metric
 from breedlab.training import loop
 from breedlab.training.activations import Activations
-from breedlab.training.metrics import make_metrics
 from breedlab.training.objective import rank
 from breedlab.training.solved_losses import Loss
 

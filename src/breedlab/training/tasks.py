@@ -15,11 +15,11 @@ from torch import nn
 from torchmetrics import MetricCollection
 
 from breedlab.config.sections import Data, Monitor, Optim
+from breedlab.evaluation.class_metrics import make_metrics
+from breedlab.evaluation.label_metrics import decided
 from breedlab.evaluation.multi_label import UNDECIDED
 from breedlab.registry import LOSSES
 from breedlab.training import losses
-from breedlab.training.label_metrics import decided
-from breedlab.training.metrics import make_metrics
 from breedlab.training.solved_losses import BinaryLoss, CrossEntropy, Loss
 
 

@@ -19,11 +19,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError, create_model
 
 from breedlab.config.components import section_of
-from breedlab.config.problems import Problem, error_from, nearest, reword
+from breedlab.config.problems import Problem, error_from, reword
 from breedlab.config.schema import Config, schema
 from breedlab.config.section import Section
 from breedlab.config.validate import known_paths
 from breedlab.errors import ConfigError
+from breedlab.suggestions import nearest
 
 _FOREIGN = ("sagemaker_", "_tuning_")
 """How the names begin that SageMaker and its SDK add for themselves."""

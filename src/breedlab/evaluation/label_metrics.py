@@ -10,7 +10,7 @@ from torch import nn
 from torchmetrics import Metric
 
 from breedlab.evaluation import multi_label
-from breedlab.training.metrics import MeanLoss
+from breedlab.evaluation.class_metrics import MeanLoss
 
 
 class BinaryCrossEntropy(MeanLoss):
