@@ -118,3 +118,25 @@ def test_the_prose_linter_finds_nothing_in_the_pages_and_something_in_a_bad_one(
             [proselint, "check", *files], cwd=ROOT, capture_output=True, text=True
         )
         assert ended.returncode == status, ended.stdout
+
+
+@pytest.mark.parametrize("repository", ["", "someone/breedlab"])
+def test_a_package_names_the_repository_that_builds_it(
+    repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hatchling")
+    from hatchling.metadata.core import ProjectMetadata
+    from hatchling.plugin.manager import PluginManager
+
+    monkeypatch.setenv("GITHUB_REPOSITORY", repository)
+    monkeypatch.setenv("GITHUB_SERVER_URL", "https://github.com")
+    core = ProjectMetadata(str(ROOT), PluginManager()).core
+    assert core.readme_content_type == "text/markdown" and core.readme.startswith("# breedlab")
+    if not repository:
+        assert not core.urls and "](docs/start.md)" in core.readme
+        return
+    home = f"https://github.com/{repository}"
+    assert core.urls["Homepage"] == home and {"Documentation", "Changelog", "Issues"} < {*core.urls}
+    assert f"({home}/raw/main/docs/images/demo.svg)" in core.readme
+    assert f"[Start in five minutes]({home}/blob/main/docs/start.md)" in core.readme
+    assert not re.findall(r"\]\((?!https:|#)[^)]*\)", core.readme)
