@@ -13,7 +13,7 @@ AWS_STACK := $(addprefix tests/backends/,test_jobs.py test_notebook_in_account.p
 	tests/serving/test_stack.py $(addprefix tests/backends/,test_deploy.py test_code_artifact.py)
 UNDER_AWS := -m aws_stack -o cache_dir=.pytest_cache/aws $(AWS_STACK)
 
-.PHONY: demo test test-aws again again-aws fast check lint types coverage docs lock notices inference clean help
+.PHONY: demo test test-aws again again-aws fast check lint types coverage docs build lock notices inference clean help
 
 demo: .venv/demo  ## the main job on made-up images: search, train, test, export, predict
 	$(BIN)/python scripts/launch.py experiment=quickstart
@@ -58,6 +58,10 @@ coverage: .venv/dev  ## how much of the code the fast tests run, against the flo
 	$(BIN)/python -m coverage run -m pytest $(SIDE_BY_SIDE) -m "not slow and not aws_stack"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
+
+build: .venv/dev  ## wheel and sdist, in dist/
+	rm -rf dist && $(BIN)/uv build --quiet --out-dir dist
+	$(BIN)/twine check --strict dist/*.whl dist/*.tar.gz
 
 lock: .venv/dev  ## pin the newest versions that pyproject.toml allows
 	$(LOCK) --extra all --extra dev --upgrade -o requirements/dev.txt

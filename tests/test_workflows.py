@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,17 @@ def test_what_they_call_is_there(file: Path) -> None:
             assert target in targets, target
         for name in re.findall(r"\brequirements/[\w.-]+", step.get("run", "")):
             assert (ROOT / name).is_file(), name
+
+
+def test_ci_has_every_python_that_the_package_names_and_measures_coverage() -> None:
+    """With 3.11 alone, the tests of the wheel on 3.12 and 3.13 were skipped there."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    classifiers = re.findall(r":: (3\.\d+)", "\n".join(project["classifiers"]))
+    jobs = read(ROOT / ".github" / "workflows" / "ci.yml")["jobs"]
+    (setup,) = [step["with"] for step in jobs["full"]["steps"] if "setup-python" in str(step)]
+    assert sorted(setup["python-version"].split()) == classifiers
+    assert setup["python-version"].split()[-1] == "3.11"  # which setup-python makes the default
+    assert any(step.get("run") == "make coverage" for step in jobs["coverage"]["steps"])
 
 
 def test_a_release_takes_no_password_and_its_tag_is_the_version() -> None:
