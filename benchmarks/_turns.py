@@ -74,17 +74,17 @@ def in_turns(
 
         learners = []
         for config in configs:
-            prepared = prepare(config, checked_images(config))
-            learner, _ = prepared.learner(prepared.classifier(config), config, epochs=1)
-            learners.append((learner, prepared))
+            context = prepare(config, checked_images(config))
+            learner, _ = context.learner(context.classifier(config), config, epochs=1)
+            learners.append((learner, context))
         watch.write_to(_made(folder / "1"))
         failures: list[BaseException] = []
 
         def train(who: int) -> None:
-            learner, prepared = learners[who]
+            learner, context = learners[who]
             try:
                 run = _made(folder / str(who))
-                given = {"accelerator": prepared.accelerator, "precision": prepared.precision}
+                given = {"accelerator": context.accelerator, "precision": context.precision}
                 fit(learner, Data(who), configs[who], run, **given)
             except BaseException as error:
                 failures.append(error)

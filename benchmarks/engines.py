@@ -31,15 +31,15 @@ def main() -> None:
     native = here["native_bf16"]
     from breedlab.serving.engine_selection import LEAST_AGREEMENT, MOST_LOST
 
-    config, prepared = _prepared()
-    trained = _trained(config, prepared, epochs=0 if args.small else _EPOCHS)
+    config, context = _context()
+    trained = _trained(config, context, epochs=0 if args.small else _EPOCHS)
     excuse = "targets are for the full size" if args.small else ""
     ratios: list[Ratio] = []
     figures: dict[str, Any] = {} if native else {"bf16": NO_BF16}
     with tempfile.TemporaryDirectory() as scratch:
         models = {}
         for precision in ("bf16", "int8") if native else ("int8",):
-            models[precision], found = _exported(trained, precision, prepared, Path(scratch))
+            models[precision], found = _exported(trained, precision, context, Path(scratch))
             module, mine = found.candidates
             agreement, lost = (
                 f"{precision}, images in the module's class, share",
@@ -69,7 +69,7 @@ def main() -> None:
     report(args, "engines", here, ratios, figures)
 
 
-def _prepared() -> tuple[Any, Any]:
+def _context() -> tuple[Any, Any]:
     from breedlab.config import validate
     from breedlab.config.compose import load
     from breedlab.pipeline.checked_images import checked_images
@@ -90,15 +90,15 @@ def _prepared() -> tuple[Any, Any]:
     return config, prepare(config, checked_images(config))
 
 
-def _trained(config: Any, prepared: Any, epochs: int) -> Path:
+def _trained(config: Any, context: Any, epochs: int) -> Path:
     """The content of an archive that answers with the module, made once and kept."""
     from breedlab.serving.archive import write_folder
 
     home = CACHE / f"resnet34-{_CLASSES}x{_TRAIN}x{epochs}"
     if not home.exists():
-        classifier = prepared.classifier(config)
+        classifier = context.classifier(config)
         with step("training a ResNet34, once"):
-            for epoch in prepared.epochs(classifier, config, epochs) if epochs else ():
+            for epoch in context.epochs(classifier, config, epochs) if epochs else ():
                 say(
                     f"epoch {epoch.number + 1} of {epochs}: validation top-1"
                     f" {epoch.valid['valid/top1']:.1%}"
@@ -106,12 +106,12 @@ def _trained(config: Any, prepared: Any, epochs: int) -> Path:
         scratch = home.with_suffix(".part")
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        write_folder(scratch, classifier, prepared.evaluation, prepared.classes, {})
+        write_folder(scratch, classifier, context.evaluation, context.classes, {})
         scratch.rename(home)
     return home
 
 
-def _exported(trained: Path, precision: str, prepared: Any, scratch: Path) -> tuple[Any, Any]:
+def _exported(trained: Path, precision: str, context: Any, scratch: Path) -> tuple[Any, Any]:
     """The model as the product exports it in one precision, and what the export found out about
     it."""
     import torch
@@ -127,7 +127,7 @@ def _exported(trained: Path, precision: str, prepared: Any, scratch: Path) -> tu
         {"engine": "openvino", "precision": precision, "allow_urls": "none"}
     )
     cpu = torch.device("cpu")
-    found = select(folder, wanted, prepared.data(prepared.config), device=cpu, seed=0)
+    found = select(folder, wanted, context.data(context.config), device=cpu, seed=0)
     record_engine(folder, found.choice, found.as_dict())
     return Model(folder, cpu), found
 

@@ -37,11 +37,11 @@ def main() -> None:
         CACHE.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="features-", dir=CACHE))
         try:
-            prepared = prepare(root, folder, words)
+            context = prepare(root, folder, words)
             with step(f"{name}: choosing an engine") as choosing:
-                choice = choose(prepared)
+                choice = choose(context)
             pairs = interleave(
-                f"{name}, eager and ours", eager(prepared), ours(prepared, folder), args.rounds
+                f"{name}, eager and ours", eager(context), ours(context, folder), args.rounds
             )
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -55,7 +55,7 @@ def main() -> None:
         )
         images = train + valid
         figures |= {
-            f"{name}: engine": f"{choice.versioned} {prepared.precision}",
+            f"{name}: engine": f"{choice.versioned} {context.precision}",
             f"{name}: cosine similarity at least": choice.cosine,
             f"{name}: linear readouts alike": choice.readout,
             f"{name}: choosing, once, s": choosing[0],
@@ -69,7 +69,7 @@ def prepare(root: Path, folder: Path, words: list[str], experiment: str = "resne
     from breedlab.config import validate
     from breedlab.config.compose import load
     from breedlab.pipeline.checked_images import checked_images
-    from breedlab.training import context
+    from breedlab.training.preparation import prepare as prepare_training
 
     overrides = [
         f"experiment={experiment}",
@@ -79,37 +79,37 @@ def prepare(root: Path, folder: Path, words: list[str], experiment: str = "resne
         f"cache.dir={folder / 'cache'}",
     ]
     config = validate(load(overrides))
-    prepared = context.prepare(config, checked_images(config))
+    context = prepare_training(config, checked_images(config))
     run = folder / "run"
     run.mkdir()
-    prepared.engines.begin(run)
-    return prepared
+    context.engines.begin(run)
+    return context
 
 
-def choose(prepared: Any) -> Any:
+def choose(context: Any) -> Any:
     """One pass of ours, which leaves its choice in the record; it is timed with the pass."""
     from breedlab.training.engine_choice import Choice
 
-    prepared._cached(prepared.classifier(prepared.config), prepared.config)
-    return prepared.engines.recorded("backbone") or Choice()
+    context._cached(context.classifier(context.config), context.config)
+    return context.engines.recorded("backbone") or Choice()
 
 
-def ours(prepared: Any, folder: Path) -> Callable[[], None]:
-    classifier = prepared.classifier(prepared.config)
+def ours(context: Any, folder: Path) -> Callable[[], None]:
+    classifier = context.classifier(context.config)
 
     def feature_pass() -> None:
         for file in folder.glob("cache/*.npy"):
             file.unlink()
-        assert prepared._cached(classifier, prepared.config) is not None
+        assert context._cached(classifier, context.config) is not None
 
     return feature_pass
 
 
-def eager(prepared: Any) -> Callable[[], None]:
+def eager(context: Any) -> Callable[[], None]:
     from breedlab.training.feature_engines import BATCH, Eager
 
-    engine = Eager(prepared.classifier(prepared.config), prepared.device, "bf16")
-    data = prepared.data(prepared.config)
+    engine = Eager(context.classifier(context.config), context.device, "bf16")
+    data = context.data(context.config)
 
     def feature_pass() -> None:
         for batch, _ in data.stream([("train", 0, 0), ("valid", 0, 0)], BATCH):

@@ -72,23 +72,23 @@ def main() -> None:
 
 
 def _steps(folder: Path, size: _Size, rounds: int, excuse: str) -> Measured:
-    prepared = step.prepare_resnet34(folder / "steps", size.batch)
+    context = step.prepare_resnet34(folder / "steps", size.batch)
     images, labels = batch = step.batch_of(size.batch)
     peers = {
-        "plain fp32 step": step.usual_step(images, labels, prepared.device),
-        "step as timm's script": _timm_step(images, labels, prepared.device),
+        "plain fp32 step": step.usual_step(images, labels, context.device),
+        "step as timm's script": _timm_step(images, labels, context.device),
     }
     ratios, figures = [], {"batch size": size.batch}
     loops = {step.LEAN: step.train_lean, step.LIGHTNING: step.train_by_lightning}
     for (name, train), (peer, usual) in itertools.product(loops.items(), peers.items()):
         alternating = step.Alternating(f"{name}, {peer}", batch, usual, rounds)
-        train(prepared, alternating, folder / f"{name} {peer}")
+        train(context, alternating, folder / f"{name} {peer}")
         pairs = alternating.pairs
         ratios.append(Ratio(f"{peer} / {name}, time", [theirs / ours for theirs, ours in pairs]))
         figures[f"{name}, images/s"] = size.batch / median(ours for _, ours in pairs)
         figures[f"{peer}, images/s"] = size.batch / median(theirs for theirs, _ in pairs)
-    work = _flops(images[:2], prepared) / 2
-    peak = _peak(size.matrix, prepared.device)
+    work = _flops(images[:2], context) / 2
+    peak = _peak(size.matrix, context.device)
     figures["largest bf16 product measured, TFLOP/s"] = peak / 1e12
     for name in loops:
         figures[f"{name}, share of that"] = figures[f"{name}, images/s"] * work / peak
@@ -120,14 +120,14 @@ def _timm_step(images: Any, labels: Any, device: Any) -> Callable[[], None]:
     return one_step
 
 
-def _flops(images: Any, prepared: Any) -> float:
+def _flops(images: Any, context: Any) -> float:
     """Return the floating-point operations of a step on images, forward and backward."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    classifier = prepared.classifier(prepared.config).to(prepared.device)
+    classifier = context.classifier(context.config).to(context.device)
     counter = FlopCounterMode(display=False)
     with counter:
-        classifier(images.to(prepared.device)).sum().backward()
+        classifier(images.to(context.device)).sum().backward()
     return float(counter.get_total_flops())
 
 
@@ -145,12 +145,12 @@ def _loader(folder: Path, size: _Size, rounds: int, excuse: str) -> Measured:
     from breedlab.training import loop
 
     root = drawn_images(16, size.images, size.valid)
-    prepared = step.prepare_resnet34(folder / "loader", size.batch, root)
-    config = prepared.config
+    context = step.prepare_resnet34(folder / "loader", size.batch, root)
+    config = context.config
     batch = tuple(
-        part.to(prepared.device) for part in step.batch_of(size.batch, len(prepared.classes))
+        part.to(context.device) for part in step.batch_of(size.batch, len(context.classes))
     )
-    learner, loader = prepared.learner(prepared.classifier(config), config, epochs=1)
+    learner, loader = context.learner(context.classifier(config), config, epochs=1)
     steps = len(loader.train(0))
 
     class Fed:
@@ -166,7 +166,7 @@ def _loader(folder: Path, size: _Size, rounds: int, excuse: str) -> Measured:
             return [tuple(part[:2] for part in batch)]
 
     def epoch(feed: Fed) -> None:
-        ours = {"accelerator": prepared.accelerator, "precision": prepared.precision}
+        ours = {"accelerator": context.accelerator, "precision": context.precision}
         for _ in loop.epochs(learner, feed, config, count=1, **ours):
             pass
 
@@ -184,14 +184,14 @@ def _pass(folder: Path, size: _Size, rounds: int, excuse: str) -> Measured:
     home = folder / "pass"
     home.mkdir()
     words = ["model=resnet34", "model.weights=none"]
-    prepared = features.prepare(drawn_images(16, size.images, size.valid), home, words)
-    choice = features.choose(prepared)
+    context = features.prepare(drawn_images(16, size.images, size.valid), home, words)
+    choice = features.choose(context)
     pairs = interleave(
-        "feature pass, eager and ours", features.eager(prepared), features.ours(prepared, home), 3
+        "feature pass, eager and ours", features.eager(context), features.ours(context, home), 3
     )
     images = size.images + size.valid
     figures = {
-        "feature pass: engine": f"{choice.versioned} {prepared.precision}",
+        "feature pass: engine": f"{choice.versioned} {context.precision}",
         "feature pass: ours, images/s": images / median(ours for _, ours in pairs),
     }
     return [
@@ -206,17 +206,17 @@ def _heads(folder: Path, size: _Size, rounds: int, excuse: str) -> Measured:
     home.mkdir()
     words = ["model=resnet34", "model.weights=none", f"tuner.max_epochs={_EPOCHS}"]
     root = drawn_images(16, size.images, size.valid)
-    prepared = features.prepare(root, home, words, "resnet34_hpo")
-    activations = prepared.activations(prepared.classifier(prepared.config), prepared.config)
-    classes = len(prepared.classes)
+    context = features.prepare(root, home, words, "resnet34_hpo")
+    activations = context.activations(context.classifier(context.config), context.config)
+    classes = len(context.classes)
     ratios = []
     for batch in (32, 256):
-        peers = {"bare loop": bare_trial(activations, classes, batch, _EPOCHS, prepared.device)}
-        if prepared.device.type == "cuda":
-            peers["CUDA graphs"] = _graphed_trial(activations, classes, batch, prepared.device)
+        peers = {"bare loop": bare_trial(activations, classes, batch, _EPOCHS, context.device)}
+        if context.device.type == "cuda":
+            peers["CUDA graphs"] = _graphed_trial(activations, classes, batch, context.device)
         for peer, theirs in peers.items():
             name = f"cached trial / {peer}, batch size {batch}, time"
-            pairs = interleave(name, search.our_trial(prepared, batch), theirs, 3)
+            pairs = interleave(name, search.our_trial(context, batch), theirs, 3)
             ratios.append(Ratio(name, [ours / other for ours, other in pairs]))
     return ratios, {}
 

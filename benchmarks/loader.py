@@ -95,11 +95,11 @@ def _our_loaders(root: Path, cache: Path) -> dict[str, Any]:
         "cache.pixels=true",
     ]
     config = validate(load(words))
-    prepared = prepare(config, checked_images(config))
-    data = prepared.data(config)
+    context = prepare(config, checked_images(config))
+    data = context.data(config)
     return {
         "train crop": data.train_dataloader(),
-        "train crop from the pixel cache": prepared.live_data(config).train_dataloader(),
+        "train crop from the pixel cache": context.live_data(config).train_dataloader(),
         "evaluation": data.view_dataloader("train", 0, _BATCH),
     }
 

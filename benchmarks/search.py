@@ -54,7 +54,7 @@ def main() -> None:
             with step(f"{title}one feature pass") as one_pass:
                 _feature_pass(config, image_report)
             with step(f"{title}our whole search, {size.trials} trials x {_EPOCHS} epochs") as ours:
-                prepared = _search(config, image_report, folder, size.trials)
+                context = _search(config, image_report, folder, size.trials)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         for times, taken in (
@@ -64,7 +64,7 @@ def main() -> None:
             (checks, [check]),
         ):
             times.append(taken[0])
-    heads = _heads(prepared)
+    heads = _heads(context)
     small = "targets are for the full size" if args.small else ""
     scale = size.trials * _EPOCHS
     both = list(zip(epochs, searches, strict=True))
@@ -94,7 +94,7 @@ def main() -> None:
     figures = {
         "images": f"{size.train:,} + {size.valid:,}",
         "trials x epochs": f"{size.trials} x {_EPOCHS}",
-        "our precision": prepared.precision,
+        "our precision": context.precision,
         "one epoch the usual way, s": median(epochs),
         f"the usual way, {scale} such epochs, s": scale * median(epochs),
         "one feature pass, s": median(passes),
@@ -143,16 +143,16 @@ def _feature_pass(config: Any, image_report: Any) -> None:
     from breedlab.console import progress
     from breedlab.training.preparation import prepare
 
-    prepared = prepare(config, image_report)
-    classifier = prepared.classifier(config).to(prepared.device).eval()
-    data = prepared.data(config)
-    bf16 = prepared.precision == "bf16"
-    autocast = torch.autocast(prepared.device.type, torch.bfloat16, enabled=bf16)
+    context = prepare(config, image_report)
+    classifier = context.classifier(config).to(context.device).eval()
+    data = context.data(config)
+    bf16 = context.precision == "bf16"
+    autocast = torch.autocast(context.device.type, torch.bfloat16, enabled=bf16)
     done, total = 0, sum(len(data.labels(split)) for split in ("train", "valid"))
     with torch.no_grad(), autocast, progress("feature pass") as tell:
         for split in ("train", "valid"):
             for batch, _labels in data.view_dataloader(split, 0, batch_size=32):
-                classifier.to_boundary(batch.to(prepared.device))
+                classifier.to_boundary(batch.to(context.device))
                 done += len(batch)
                 tell(done, total)
 
@@ -163,8 +163,8 @@ def _search(config: Any, image_report: Any, folder: Path, trials: int) -> Any:
     from breedlab.training.preparation import prepare
     from breedlab.tuning.study import search
 
-    prepared = prepare(config, image_report)
-    search(config, prepared, folder)
+    context = prepare(config, image_report)
+    search(config, context, folder)
     records = [json.loads(path.read_text()) for path in folder.glob("trials/*/trial.json")]
     done = [record for record in records if len(record["epochs"]) == _EPOCHS]
     # A trial that diverges ends early and would make our time look better than it is.
@@ -173,29 +173,29 @@ def _search(config: Any, image_report: Any, folder: Path, trials: int) -> Any:
             f"only {len(done)} of {trials} trials ran all their epochs: the search's time is too"
             " short by theirs"
         )
-    return prepared
+    return context
 
 
-def our_trial(prepared: Any, batch_size: int) -> Callable[[], None]:
+def our_trial(context: Any, batch_size: int) -> Callable[[], None]:
     """A trial as the search runs it, on activations that are cached."""
     from breedlab.tuning.trial import run_trial
 
     def trial() -> None:
         values = {"optim.lr": 0.001, "data.batch_size": batch_size}
-        outcome = run_trial(prepared, values, lambda *_: False)
+        outcome = run_trial(context, values, lambda *_: False)
         assert outcome.state == "complete", outcome.reason
 
     return trial
 
 
-def _heads(prepared: Any) -> dict[int, list[tuple[float, float]]]:
-    config = prepared.config
-    activations = prepared.activations(prepared.classifier(config), config)
+def _heads(context: Any) -> dict[int, list[tuple[float, float]]]:
+    config = context.config
+    activations = context.activations(context.classifier(config), config)
     return {
         batch_size: interleave(
             f"trial of batch size {batch_size}, ours and a bare loop",
-            our_trial(prepared, batch_size),
-            bare_trial(activations, len(prepared.classes), batch_size, _EPOCHS, prepared.device),
+            our_trial(context, batch_size),
+            bare_trial(activations, len(context.classes), batch_size, _EPOCHS, context.device),
             _HEAD_ROUNDS,
         )
         for batch_size in _BATCH_SIZES

@@ -31,13 +31,13 @@ def main() -> None:
     )
     ratios, figures = [], {"batch size": size}
     with tempfile.TemporaryDirectory() as folder:
-        prepared = prepare_resnet34(Path(folder), size)
-        figures["our precision"] = prepared.precision
+        context = prepare_resnet34(Path(folder), size)
+        figures["our precision"] = context.precision
         for name, train in {LEAN: train_lean, LIGHTNING: train_by_lightning}.items():
             batch = batch_of(size)
-            usual = usual_step(*batch, prepared.device)
+            usual = usual_step(*batch, context.device)
             alternating = Alternating(name, batch, usual, args.rounds)
-            train(prepared, alternating, Path(folder))
+            train(context, alternating, Path(folder))
             pairs = alternating.pairs
             ratios.append(
                 Ratio(
@@ -123,17 +123,17 @@ def prepare_resnet34(folder: Path, size: int, root: Path | None = None) -> Any:
     return prepare(config, checked_images(config))
 
 
-def train_lean(prepared: Any, alternating: Alternating, folder: Path) -> None:
+def train_lean(context: Any, alternating: Alternating, folder: Path) -> None:
     from breedlab.training import loop
 
-    config = prepared.config
-    learner, _ = prepared.learner(prepared.classifier(config), config, epochs=1)
-    ours = {"accelerator": prepared.accelerator, "precision": prepared.precision}
+    config = context.config
+    learner, _ = context.learner(context.classifier(config), config, epochs=1)
+    ours = {"accelerator": context.accelerator, "precision": context.precision}
     for _ in loop.epochs(learner, alternating, config, count=1, **ours):
         pass
 
 
-def train_by_lightning(prepared: Any, alternating: Alternating, folder: Path) -> None:
+def train_by_lightning(context: Any, alternating: Alternating, folder: Path) -> None:
     import lightning
     from torch.utils.data import DataLoader
 
@@ -146,10 +146,10 @@ def train_by_lightning(prepared: Any, alternating: Alternating, folder: Path) ->
         def val_dataloader(self) -> Any:
             return DataLoader(alternating.valid(), batch_size=None)
 
-    config, run = prepared.config, folder / "run"
+    config, run = context.config, folder / "run"
     run.mkdir(parents=True)
-    learner, _ = prepared.learner(prepared.classifier(config), config, epochs=1)
-    ours = {"accelerator": prepared.accelerator, "precision": prepared.precision}
+    learner, _ = context.learner(context.classifier(config), config, epochs=1)
+    ours = {"accelerator": context.accelerator, "precision": context.precision}
     fit(learner, Data(), config, run, **ours)
 
 

@@ -13,13 +13,13 @@ from breedlab.training.fit import ActivationData, Fitted, fit
 
 
 def train(
-    prepared: TrainingContext, config: Config, run: Path, *callbacks: lightning.Callback
+    context: TrainingContext, config: Config, run: Path, *callbacks: lightning.Callback
 ) -> tuple[Classifier, Fitted]:
     """Train as a config says, into a run directory, and return what came of it."""
-    classifier = prepared.classifier(config)
-    activations = prepared.activations(classifier, config)
-    learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
-    images = prepared.data(config)
+    classifier = context.classifier(config)
+    activations = context.activations(classifier, config)
+    learner, _ = context.learner(classifier, config, config.trainer.max_epochs)
+    images = context.data(config)
     data = images if activations is None else ActivationData(activations, images)
     run.mkdir(exist_ok=True)
     fitted = fit(
@@ -28,7 +28,7 @@ def train(
         config,
         run,
         accelerator="cpu",
-        precision=prepared.precision,
+        precision=context.precision,
         callbacks=callbacks,
     )
     return classifier, fitted

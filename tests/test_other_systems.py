@@ -88,8 +88,8 @@ def test_a_spawned_process_loads_the_same_images(configure: Callable[..., Config
     try:
         for workers in (0, 1):
             config = configure(f"data.num_workers={workers}")
-            prepared = prepare(config, checked_images(config))
-            batches.append(next(iter(prepared.data(config).test_dataloader())))
+            context = prepare(config, checked_images(config))
+            batches.append(next(iter(context.data(config).test_dataloader())))
     finally:
         multiprocessing.set_start_method(method, force=True)
     (here, labels), (there, same) = batches

@@ -44,19 +44,19 @@ RECORDED = (RESNET, "debugger=default", "debugger.every=3")
 LIVE = ("model.freeze=none", "trainer.ema=0.9", "data.mixup=0.2")
 
 
-def prepared_for(config: Config) -> TrainingContext:
+def context_for(config: Config) -> TrainingContext:
     return prepare(config, checked_images(config))
 
 
 def train(
-    prepared: TrainingContext, config: Config, run: Path, *callbacks: lightning.Callback
+    context: TrainingContext, config: Config, run: Path, *callbacks: lightning.Callback
 ) -> tuple[Classifier, Fitted]:
-    return final_training.train(prepared, config, run, *observers(config, run), *callbacks)
+    return final_training.train(context, config, run, *observers(config, run), *callbacks)
 
 
 def trained(configure: Configure, run: Path, *more: str) -> Path:
     config = configure(*RECORDED, *more)
-    train(prepared_for(config), config, run)
+    train(context_for(config), config, run)
     return run
 
 
@@ -239,7 +239,7 @@ def test_a_recorded_training_ends_at_the_same_weights(
 ) -> None:
     run = request.getfixturevalue(which)
     config = configure(RESNET, "debugger=none", *(LIVE if which == "live_run" else ()))
-    train(prepared_for(config), config, tmp_path / "plain")
+    train(context_for(config), config, tmp_path / "plain")
     assert not (tmp_path / "plain" / "debug").exists()
     assert same(run, tmp_path / "plain")
 
@@ -257,7 +257,7 @@ def test_a_training_in_bf16_is_recorded_and_ends_at_the_same_weights(
     )
     run = trained(configure, tmp_path / "recorded", *words)
     config = configure(RESNET, "debugger=none", *words)
-    train(prepared_for(config), config, tmp_path / "plain")
+    train(context_for(config), config, tmp_path / "plain")
     assert same(run, tmp_path / "plain")
     trial = create_trial(str(run / "debug" / "0"))
     assert all(
@@ -270,7 +270,7 @@ def test_a_training_in_bf16_is_recorded_and_ends_at_the_same_weights(
 
 def test_the_network_is_left_as_it_was(configure: Configure, tmp_path: Path) -> None:
     config = configure(*RECORDED, "model.freeze=layer3", "trainer.max_epochs=1")
-    classifier, _ = train(prepared_for(config), config, tmp_path / "run")
+    classifier, _ = train(context_for(config), config, tmp_path / "run")
     assert not [m for m in classifier.modules() if m._forward_hooks or m._forward_pre_hooks]
     assert not [p for p in classifier.parameters() if p._backward_hooks]
     assert not [m for m in classifier.modules() if "_module_name" in m.__dict__]
@@ -291,11 +291,11 @@ def test_a_resumed_run_opens_another_registration_and_readers_merge_them(
     configure: Configure, tmp_path: Path, head_run: Path
 ) -> None:
     config, run = configure(*RECORDED), tmp_path / "run"
-    prepared = prepared_for(config)
+    context = context_for(config)
     with pytest.raises(RuntimeError, match="cut"):
-        train(prepared, config, run, Cut())
+        train(context, config, run, Cut())
     assert len(losses(run)["TRAIN"]) == 10
-    train(prepared, config, run)
+    train(context, config, run)
     assert [Path(folder).name for folder in registrations(run)] == ["0", "1"]
     assert create_trial(str(run / "debug" / "1")).steps(mode=modes.TRAIN) == list(range(7, 14))
     assert losses(run) == losses(head_run)
@@ -311,7 +311,7 @@ def test_layers_unfrozen_on_the_way_are_registered_again(
     configure: Configure, tmp_path: Path
 ) -> None:
     config, run = configure(*RECORDED, "model.freeze=none"), tmp_path / "run"
-    train(prepared_for(config), config, run, Unfreezing())
+    train(context_for(config), config, run, Unfreezing())
     gradients = [
         {name for name in create_trial(folder).tensor_names() if name.startswith("gradient/")}
         for folder in registrations(run)
@@ -372,7 +372,7 @@ def test_sagemaker_s_file_is_honoured(
     (tmp_path / "hook.json").write_text(json.dumps(settings))
     monkeypatch.setenv("SMDEBUG_CONFIG_FILE_PATH", str(tmp_path / "hook.json"))
     config = configure("debugger=none")
-    train(prepared_for(config), config, tmp_path / "run")
+    train(context_for(config), config, tmp_path / "run")
     trial = create_trial(str(tensors))
     assert trial.tensor(LOSS).steps(mode=modes.TRAIN) == [0, 4, 8, 12]
     assert trial.tensor(LOSS).steps(mode=modes.EVAL) == [0]
@@ -434,12 +434,12 @@ def test_a_full_disk_under_its_writer_neither_stops_the_training_nor_changes_its
     config = configure(
         "debugger=full", "debugger.every=1", "model.freeze=none", "trainer.max_epochs=1"
     )
-    prepared = prepared_for(config)
+    context = context_for(config)
     with monkeypatch.context() as patched:
         patched.setattr(TSAccessFile, "open", open_on_a_disk_that_fills_up)
-        train(prepared, config, tmp_path / "full")
+        train(context, config, tmp_path / "full")
     plain = configure("debugger=none", "model.freeze=none", "trainer.max_epochs=1")
-    train(prepared_for(plain), plain, tmp_path / "plain")
+    train(context_for(plain), plain, tmp_path / "plain")
 
     assert same(tmp_path / "full", tmp_path / "plain")
     printed = "".join(capfd.readouterr())
@@ -465,7 +465,7 @@ def test_it_gives_up_while_checkpoints_still_have_room(
         recorder.shutil, "disk_usage", lambda path: SimpleNamespace(free=next(free, 1_000_000))
     )
 
-    train(prepared_for(config), config, tmp_path / "run")
+    train(context_for(config), config, tmp_path / "run")
 
     printed = capsys.readouterr().out
     assert printed.count("the debugger stopped, and training continues") == 1
@@ -478,7 +478,7 @@ def test_losses_alone_save_no_other_tensor_than_the_batch_sizes(
     configure: Configure, tmp_path: Path
 ) -> None:
     config = configure("debugger=losses")
-    train(prepared_for(config), config, tmp_path / "run")
+    train(context_for(config), config, tmp_path / "run")
     trial = create_trial(str(tmp_path / "run" / "debug" / "0"))
     assert sorted(trial.tensor_names()) == [LOSS, "batch_size"]
     # which is where smdebug's own rules look for losses
@@ -506,7 +506,7 @@ def test_without_labels_the_loss_of_an_epoch_is_lightning_s_too(
         ImageData, "val_dataloader", lambda data: data.view_dataloader("valid", 0, batch_size=16)
     )
     config = configure("debugger=losses", "model.freeze=none")
-    train(prepared_for(config), config, tmp_path / "run")
+    train(context_for(config), config, tmp_path / "run")
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -521,8 +521,8 @@ def test_prediction_is_recorded_in_its_own_mode(configure: Configure, tmp_path: 
     config = configure(
         *RECORDED, "model.freeze=none", "debugger.collections.relu_activations.eval=1"
     )
-    prepared = prepared_for(config)
-    learner, _ = prepared.learner(prepared.classifier(config), config, 1)
+    context = context_for(config)
+    learner, _ = context.learner(context.classifier(config), config, 1)
     learner.predict_step = lambda batch: learner(batch[0])  # type: ignore[assignment]
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -530,7 +530,7 @@ def test_prediction_is_recorded_in_its_own_mode(configure: Configure, tmp_path: 
         enable_progress_bar=False,
         callbacks=[Recorder(config.debugger, tmp_path)],
     )
-    trainer.predict(learner, prepared.data(config).val_dataloader())
+    trainer.predict(learner, context.data(config).val_dataloader())
     assert create_trial(str(tmp_path / "debug" / "0")).steps(mode=modes.PREDICT) == [0]
 
 
@@ -543,8 +543,8 @@ def test_a_copy_of_a_recorded_network_runs_and_writes_no_step(
 
     # the copy shares the hook, as an averaged model's does; it must only not break
     config = configure(*RECORDED, "model.freeze=none", "trainer.max_epochs=1")
-    prepared = prepared_for(config)
-    learner, _ = prepared.learner(prepared.classifier(config), config, 1)
+    context = context_for(config)
+    learner, _ = context.learner(context.classifier(config), config, 1)
     copying = Copying()
     trainer = lightning.Trainer(
         accelerator="cpu",
@@ -555,7 +555,7 @@ def test_a_copy_of_a_recorded_network_runs_and_writes_no_step(
         max_epochs=1,
         callbacks=[Recorder(config.debugger, tmp_path), copying],
     )
-    trainer.fit(learner, prepared.data(config))
+    trainer.fit(learner, context.data(config))
     copying.copy(torch.zeros(2, 3, 32, 32))
     assert len(losses(tmp_path)["TRAIN"]) == BATCHES
 

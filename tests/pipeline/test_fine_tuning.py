@@ -107,8 +107,8 @@ def test_what_a_search_left_of_its_minutes_decides_the_epochs(
     configure: Configure, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = configure("fine_tune.epochs=3")
-    prepared = prepare(config, checked_images(config))
-    tuned = fine_tune(prepared, config, here, Fitted(1, "its one epoch", 1, 0.5), 0.001)
+    context = prepare(config, checked_images(config))
+    tuned = fine_tune(context, config, here, Fitted(1, "its one epoch", 1, 0.5), 0.001)
     assert tuned.config is None and tuned.metrics == {"epochs": 0, "kept": False}
     assert "raise tuner.minutes" in " ".join(capsys.readouterr().out.split())
 
@@ -117,9 +117,9 @@ def test_a_single_epoch_of_several_is_not_worth_its_time(
     configure: Configure, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure(*EAGER, "fine_tune.epochs=3", "model.head_type=linear")
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     monkeypatch.setattr("breedlab.pipeline.fine_tuning._seconds_an_epoch", lambda *_: 10.0)
-    tuned = fine_tune(prepared, config, here, Fitted(1, "its one epoch", 1, 0.0), 19.0)
+    tuned = fine_tune(context, config, here, Fitted(1, "its one epoch", 1, 0.0), 19.0)
     assert tuned.metrics == {"epochs": 0, "kept": False}
 
 
@@ -128,7 +128,7 @@ def test_timing_a_step_counts_and_a_tenth_is_left_for_the_test(
 ) -> None:
     fixed = ("fine_tune.epochs=6", "fine_tune.freeze=none", "trainer.precision=fp32")
     config = configure(*EAGER, *fixed, "model.head_type=linear")
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     clock = [0.0]
 
     def ten_seconds(*_: Any) -> float:
@@ -137,8 +137,8 @@ def test_timing_a_step_counts_and_a_tenth_is_left_for_the_test(
 
     monkeypatch.setattr(fine_tuning, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     monkeypatch.setattr(fine_tuning, "_seconds_an_epoch", ten_seconds)
-    head_to(here, prepared.classifier(config))
-    tuned = fine_tune(prepared, config, here, Fitted(1, "its one epoch", 1, 0.0), 52.0)
+    head_to(here, context.classifier(config))
+    tuned = fine_tune(context, config, here, Fitted(1, "its one epoch", 1, 0.0), 52.0)
     assert tuned.metrics["epochs"] == 2  # of 52 s, 32 are left, and 28.8 for training
 
 
@@ -162,17 +162,17 @@ def test_the_last_layers_train_where_there_is_no_time_for_all(
     configure: Configure, here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure(*EAGER, "fine_tune.epochs=2", "model.head_type=linear")
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
 
     def seconds(_context: Any, tuned: Config, _precision: str) -> float:
         return 10.0 if tuned.model.freeze == "none" else 1.0
 
     monkeypatch.setattr("breedlab.pipeline.fine_tuning._seconds_an_epoch", seconds)
-    head_to(here, prepared.classifier(config))
-    tuned = fine_tune(prepared, config, here, Fitted(1, "its one epoch", 1, 0.0), 11.0)
+    head_to(here, context.classifier(config))
+    tuned = fine_tune(context, config, here, Fitted(1, "its one epoch", 1, 0.0), 11.0)
     assert tuned.metrics["freeze"] == "layer2" and tuned.metrics["epochs"] == 2
     trained = torch.load(here / "fine_tune" / "checkpoints" / "last.ckpt", weights_only=True)
-    for name, pretrained in prepared.backbone.network.named_parameters():
+    for name, pretrained in context.backbone.network.named_parameters():
         moved = not torch.equal(pretrained, trained["state_dict"][f"classifier.backbone.{name}"])
         assert moved == name.startswith(("layer3", "layer4")), name
 
@@ -186,10 +186,10 @@ def test_training_crops_are_smaller_where_the_network_takes_any_size(
 ) -> None:
     size = (f"data.image_size={side}", f"data.resize={side}", "data.batch_size=8")
     config = configure(f"model.name={name}", *size, "fine_tune.epochs=1")
-    prepared = prepare(config, checked_images(config))
-    tuned = settings(prepared, config, "none")
+    context = prepare(config, checked_images(config))
+    tuned = settings(context, config, "none")
     assert tuned.data.train_size == expected
-    data = prepared.data(tuned)
+    data = context.data(tuned)
     images, _ = next(iter(data.train_dataloader()))
     assert images.shape[2:] == (expected or side, expected or side)
     images, _ = next(iter(data.val_dataloader()))
@@ -199,9 +199,9 @@ def test_training_crops_are_smaller_where_the_network_takes_any_size(
 def test_training_begins_where_the_head_left_the_network(configure: Configure) -> None:
     """A frozen BatchNorm gives in training what it gives in evaluation."""
     config = configure("fine_tune.epochs=1", "model.head_type=linear", "model.dropout=0")
-    prepared = prepare(config, checked_images(config))
-    tuned = settings(prepared, config, "none")
-    learner, _ = prepared.learner(prepared.classifier(tuned), tuned, 1)
+    context = prepare(config, checked_images(config))
+    tuned = settings(context, config, "none")
+    learner, _ = context.learner(context.classifier(tuned), tuned, 1)
     images = torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)
     learner.eval()
     before = learner(images)
@@ -213,8 +213,8 @@ def test_training_begins_where_the_head_left_the_network(configure: Configure) -
 def test_batch_norm_stays_frozen_behind_a_frozen_stage(configure: Configure) -> None:
     words = ("model.freeze=layer3", "model.batch_norm=frozen", "model.dropout=0")
     config = configure(*words, "model.head_type=linear")
-    prepared = prepare(config, checked_images(config))
-    learner, feed = prepared.learner(prepared.classifier(config), config, 1)
+    context = prepare(config, checked_images(config))
+    learner, feed = context.learner(context.classifier(config), config, 1)
     activations, _ = next(iter(feed.train(0)))
     learner.eval()
     before = learner(activations)
@@ -231,11 +231,11 @@ def test_all_layers_train_of_a_backbone_that_another_input_size_has_frozen(
 ) -> None:
     """A search over image sizes shares one backbone among them, and frozen heads train first."""
     config = configure(*EAGER, "fine_tune.epochs=1")
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     larger = configure(*EAGER, "fine_tune.epochs=1", "data.image_size=40", "data.resize=44")
-    suited = prepared.suited(larger)
+    suited = context.suited(larger)
     head_to(here, suited.classifier(larger))
     fine_tune(suited, larger, here, Fitted(1, "its one epoch", 1, 0.0), None)
     trained = torch.load(here / "fine_tune" / "checkpoints" / "last.ckpt", weights_only=True)
-    for name, pretrained in prepared.backbone.network.named_parameters():
+    for name, pretrained in context.backbone.network.named_parameters():
         assert not torch.equal(pretrained, trained["state_dict"][f"classifier.backbone.{name}"])

@@ -55,9 +55,9 @@ def test_the_final_is_trained_on_both_splits_for_the_epochs_that_validation_foun
         "refit on the 124 images of train and validation" in (stopped / "report.html").read_text()
     )
 
-    prepared = prepare(config, checked_images(config))
-    classifier = prepared.classifier(config)
-    cached = prepared.activations(classifier, config)
+    context = prepare(config, checked_images(config))
+    classifier = context.classifier(config)
+    cached = context.activations(classifier, config)
     assert cached is not None
     both = on_all(cached)
     assert len(both.labels) == len(both.train[0]) == 124
@@ -79,8 +79,8 @@ def test_logistic_regression_is_refit_as_scikit_learn_does(
 
     config = configure("model.head_type=logistic", "model.logistic.c=0.01", "trainer.refit=true")
     result = run(config, [])
-    prepared = prepare(config, checked_images(config))
-    cached = prepared.activations(prepared.classifier(config), config)
+    context = prepare(config, checked_images(config))
+    cached = context.activations(context.classifier(config), config)
     assert cached is not None
     features = torch.cat([cached.train[0], cached.valid]).double().numpy()
     labels = torch.cat([cached.labels, cached.valid_labels]).numpy()

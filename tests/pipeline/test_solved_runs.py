@@ -34,9 +34,9 @@ def test_a_run_with_logistic_regression_serves_the_solved_head(
         and result.metrics["training"]["logistic"]["c"] == 0.1
     )
     assert "logistic regression: valid/top1" in capsys.readouterr().out
-    prepared = prepare(config, checked_images(config))
-    classifier = prepared.classifier(config)
-    prepared.solve(classifier, config)
+    context = prepare(config, checked_images(config))
+    classifier = context.classifier(config)
+    context.solve(classifier, config)
     saved = torch.load(result.run / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     layer = classifier.head[-1]
     assert isinstance(layer, nn.Linear)

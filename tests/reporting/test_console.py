@@ -164,7 +164,7 @@ def test_a_launch_says_what_it_does_before_it_imports_pytorch(
     monkeypatch.setattr("breedlab.training.starting_weights.describe", lambda _: [])
     monkeypatch.setattr("breedlab.training.start_checks.concerns", lambda _: [])
     monkeypatch.setitem(sys.modules, "breedlab.training.preparation", Prepare("prepare"))
-    runs._prepared(validate(load([])), None, SimpleNamespace(stage=lambda name: None))  # type: ignore[arg-type]
+    runs._make_context(validate(load([])), None, SimpleNamespace(stage=lambda name: None))  # type: ignore[arg-type]
     assert said == ["Network", "loading PyTorch", "imported", "done"]
 
 

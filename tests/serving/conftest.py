@@ -23,22 +23,22 @@ Configure = Callable[..., Config]
 
 
 @pytest.fixture(scope="module")
-def prepared(configure: Configure) -> TrainingContext:
+def context(configure: Configure) -> TrainingContext:
     config = configure("model.name=resnet18")
     return prepare(config, checked_images(config))
 
 
 @pytest.fixture(scope="module")
-def classifier(prepared: TrainingContext) -> Classifier:
-    return prepared.classifier(prepared.config).eval()
+def classifier(context: TrainingContext) -> Classifier:
+    return context.classifier(context.config).eval()
 
 
 @pytest.fixture(scope="module")
 def folder(
-    tmp_path_factory: pytest.TempPathFactory, prepared: TrainingContext, classifier: Classifier
+    tmp_path_factory: pytest.TempPathFactory, context: TrainingContext, classifier: Classifier
 ) -> Path:
     made = tmp_path_factory.mktemp("content")
-    write_folder(made, classifier, prepared.evaluation, prepared.classes, {"run": "test"})
+    write_folder(made, classifier, context.evaluation, context.classes, {"run": "test"})
     return made
 
 

@@ -30,11 +30,11 @@ Export = Callable[..., Path]
 
 
 @pytest.fixture
-def export(tmp_path: Path, prepared: TrainingContext, classifier: Classifier) -> Export:
+def export(tmp_path: Path, context: TrainingContext, classifier: Classifier) -> Export:
     def make(novelty: Novelty | None = None, **answers: object) -> Path:
         folder = tmp_path / "content"
         folder.mkdir()
-        write_folder(folder, classifier, prepared.evaluation, prepared.classes, {}, answers=answers)
+        write_folder(folder, classifier, context.evaluation, context.classes, {}, answers=answers)
         if novelty is not None:
             novelty.write(folder)
         return folder
@@ -43,12 +43,12 @@ def export(tmp_path: Path, prepared: TrainingContext, classifier: Classifier) ->
 
 
 @pytest.fixture(scope="module")
-def features(prepared: TrainingContext, classifier: Classifier) -> dict[str, torch.Tensor]:
+def features(context: TrainingContext, classifier: Classifier) -> dict[str, torch.Tensor]:
     """Of the training and validation images, by split."""
-    counts = {split: len(prepared.report.images.splits[split]) for split in ("train", "valid")}
-    config = prepared.config
+    counts = {split: len(context.report.images.splits[split]) for split in ("train", "valid")}
+    config = context.config
     return {
-        name: features_of(prepared, classifier, config, name, torch.arange(n))
+        name: features_of(context, classifier, config, name, torch.arange(n))
         for name, n in counts.items()
     }
 
@@ -57,11 +57,11 @@ def features(prepared: TrainingContext, classifier: Classifier) -> dict[str, tor
 def telling(
     request: pytest.FixtureRequest,
     export: Export,
-    prepared: TrainingContext,
+    context: TrainingContext,
     features: dict[str, torch.Tensor],
 ) -> Callable[..., Path]:
     """An archive that tells the unknown by one of the methods."""
-    labels = prepared.data(prepared.config).labels("train")
+    labels = context.data(context.config).labels("train")
     novelty = fit(request.param, features["train"], labels)
 
     def make(row: bool = False, **answers: object) -> Path:
@@ -83,7 +83,7 @@ def stranger() -> bytes:
 
 
 def test_the_temperature_divides_the_scores_and_keeps_their_order(
-    export: Export, model: Model, image: bytes, prepared: TrainingContext
+    export: Export, model: Model, image: bytes, context: TrainingContext
 ) -> None:
     calibrated = Model(export(temperature=2.5))
     batch = torch.stack([model.prepare(image), model.prepare(image).flip(2)])

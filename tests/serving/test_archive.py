@@ -25,21 +25,21 @@ from breedlab.training.context import TrainingContext
 
 
 def test_the_archive_answers_what_the_module_answers(
-    tmp_path: Path, folder: Path, prepared: TrainingContext, classifier: Classifier
+    tmp_path: Path, folder: Path, context: TrainingContext, classifier: Classifier
 ) -> None:
     """Module, data module, archive and handler: one set of logits."""
     write_archive(tmp_path / "model.tar.gz", folder)
-    data = prepared.data(prepared.config)
+    data = context.data(context.config)
     batch, _ = next(iter(data.test_dataloader()))
     with torch.no_grad():
         own = classifier(batch).numpy()
-    files = [image.path.read_bytes() for image in prepared.report.images.splits["test"]][: len(own)]
+    files = [image.path.read_bytes() for image in context.report.images.splits["test"]][: len(own)]
     with opened(tmp_path / "model.tar.gz") as unpacked:
         model = handler.model_fn(str(unpacked))
     request = json.dumps([{"image": base64.b64encode(file).decode()} for file in files])
     scores = handler.predict_fn(handler.input_fn(request, "application/json"), model).scores
     np.testing.assert_allclose(scores, own, rtol=1e-4, atol=1e-5)
-    assert model.classes == prepared.classes
+    assert model.classes == context.classes
     assert model.lineage == {"run": "test"}
 
 

@@ -53,28 +53,28 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def learned(prepared: TrainingContext) -> Classifier:
+def learned(context: TrainingContext) -> Classifier:
     """Trained for a little, so that its scores are apart by more than rounding."""
-    classifier = prepared.classifier(prepared.config)
-    for _ in prepared.epochs(classifier, prepared.config, 6):
+    classifier = context.classifier(context.config)
+    for _ in context.epochs(classifier, context.config, 6):
         pass
     return classifier.eval()
 
 
 @pytest.fixture
-def content(tmp_path: Path, prepared: TrainingContext, learned: Classifier) -> Path:
+def content(tmp_path: Path, context: TrainingContext, learned: Classifier) -> Path:
     folder = tmp_path / "content"
     folder.mkdir()
-    write_folder(folder, learned, prepared.evaluation, prepared.classes, {})
+    write_folder(folder, learned, context.evaluation, context.classes, {})
     return folder
 
 
 @pytest.fixture
-def choose(content: Path, prepared: TrainingContext, quick: None) -> Select:
+def choose(content: Path, context: TrainingContext, quick: None) -> Select:
     """Selects for the content and records it, as an export does."""
 
     def run(*wanted: str) -> Selection:
-        data = prepared.data(prepared.config)
+        data = context.data(context.config)
         # as several processes leave it after training; one of them exports
         data.shard = Shard(0, 2)
         found = select(content, serving(*wanted), data, device=CPU, seed=0)
@@ -179,7 +179,7 @@ needs_openvino = pytest.mark.skipif(
 def test_the_fastest_that_agrees_is_taken_and_only_its_file_is_kept(
     choose: Select,
     content: Path,
-    prepared: TrainingContext,
+    context: TrainingContext,
     ruined: None,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -200,8 +200,8 @@ def test_the_fastest_that_agrees_is_taken_and_only_its_file_is_kept(
     description = json.loads((content / "model.json").read_text())
     assert description["export"] == json.loads(json.dumps(found.as_dict()))
     assert description["export"]["photos"] == {"validation": 24, "calibration": 8}
-    labels = prepared.data(prepared.config).labels("test")
-    batch = torch.cat([images for images, _ in prepared.data(prepared.config).test_dataloader()])
+    labels = context.data(context.config).labels("test")
+    batch = torch.cat([images for images, _ in context.data(context.config).test_dataloader()])
     answered = Model(content, CPU).scores(batch).argmax(1)
     assert found.test_right == pytest.approx(float((answered == labels).float().mean()))
 

@@ -40,8 +40,8 @@ def content(with_openvino: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def batch(prepared: TrainingContext) -> torch.Tensor:
-    return torch.cat([images for images, _ in prepared.data(prepared.config).test_dataloader()])
+def batch(context: TrainingContext) -> torch.Tensor:
+    return torch.cat([images for images, _ in context.data(context.config).test_dataloader()])
 
 
 def test_openvino_answers_what_the_module_answers_for_any_number_of_images(
@@ -257,7 +257,7 @@ print(inference.output_fn(inference.predict_fn(images, model), "application/json
 
 
 def test_an_archive_of_before_there_were_engines_answers_with_the_module(
-    folder: Path, tmp_path: Path, prepared: TrainingContext, classifier: Classifier
+    folder: Path, tmp_path: Path, context: TrainingContext, classifier: Classifier
 ) -> None:
-    write_folder(tmp_path, classifier, prepared.evaluation, prepared.classes, {})
+    write_folder(tmp_path, classifier, context.evaluation, context.classes, {})
     assert Model(tmp_path, CPU).engine.choice == engines.MODULE

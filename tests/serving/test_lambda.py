@@ -314,14 +314,12 @@ def test_without_its_endpoint_it_says_so(
 
 @pytest.fixture(scope="module")
 def fetching(
-    tmp_path_factory: pytest.TempPathFactory, classifier: Classifier, prepared: TrainingContext
+    tmp_path_factory: pytest.TempPathFactory, classifier: Classifier, context: TrainingContext
 ) -> Path:
     """The same model, exported with `serving.allow_urls=[photos.example]`."""
     made = tmp_path_factory.mktemp("fetching")
     words = {"run": "test"}
-    write_folder(
-        made, classifier, prepared.evaluation, prepared.classes, words, ("photos.example",)
-    )
+    write_folder(made, classifier, context.evaluation, context.classes, words, ("photos.example",))
     return made
 
 

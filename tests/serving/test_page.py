@@ -374,25 +374,25 @@ def test_a_screen_reader_is_told_everything(page: Callable[..., Page], image_fil
 
 def test_the_page_says_when_a_image_is_unknown_and_else_which_classes_it_may_be(
     browser: Any,
-    prepared: TrainingContext,
+    context: TrainingContext,
     classifier: Classifier,
     image_file: Path,
     tmp_path: Path,
 ) -> None:
-    data, config = prepared.data(prepared.config), prepared.config
+    data, config = context.data(context.config), context.config
     labels, valid = data.labels("train"), torch.arange(len(data.labels("valid")))
     novelty = fit(
         MAHALANOBIS,
-        features_of(prepared, classifier, config, "train", torch.arange(len(labels))),
+        features_of(context, classifier, config, "train", torch.arange(len(labels))),
         labels,
     )
-    valid_features = features_of(prepared, classifier, config, "valid", valid)
+    valid_features = features_of(context, classifier, config, "valid", valid)
     alarms = threshold_of(novelty.distance(valid_features))
     unknown = {"method": MAHALANOBIS, "width": novelty.width, **alarms}
     answers = {"sets": {"coverage": 0.9, "least": 0.0}, "unknown": unknown}
     content = tmp_path / "content"
     content.mkdir()
-    write_folder(content, classifier, prepared.evaluation, prepared.classes, {}, answers=answers)
+    write_folder(content, classifier, context.evaluation, context.classes, {}, answers=answers)
     novelty.write(content)
     stripes = tmp_path / "stripes.png"
     Image.fromarray(np.where(np.indices((96, 96))[1] % 24 < 12, 255, 0).astype(np.uint8)).convert(

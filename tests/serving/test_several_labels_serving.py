@@ -26,14 +26,14 @@ Several = Callable[..., Path]
 
 
 @pytest.fixture
-def several(tmp_path: Path, prepared: TrainingContext, classifier: Classifier) -> Several:
+def several(tmp_path: Path, context: TrainingContext, classifier: Classifier) -> Several:
     """Makes an archive with these thresholds."""
 
     def make(*thresholds: float) -> Path:
         folder = tmp_path / "several"
         folder.mkdir()
         answers = {"temperature": 1.0, "thresholds": list(thresholds)}
-        write_folder(folder, classifier, prepared.evaluation, prepared.classes, {}, answers=answers)
+        write_folder(folder, classifier, context.evaluation, context.classes, {}, answers=answers)
         return folder
 
     return make

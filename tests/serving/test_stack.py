@@ -90,7 +90,7 @@ def test_module_archive_local_server_and_the_stack_give_the_same_scores(
     folder: Path,
     model: Model,
     classifier: Classifier,
-    prepared: TrainingContext,
+    context: TrainingContext,
     files: list[bytes],
 ) -> None:
     batch = torch.stack([model.prepare(file) for file in files])
@@ -111,16 +111,16 @@ def test_module_archive_local_server_and_the_stack_give_the_same_scores(
     assert several.headers["content-type"] == "application/x-npy"
     np.testing.assert_allclose(np.load(io.BytesIO(several.data)), own, rtol=1e-4, atol=1e-4)
     verbose = ask(served, files[0], accept="application/json; verbose=1").json()
-    assert verbose["classes"] == list(prepared.classes)
+    assert verbose["classes"] == list(context.classes)
     assert verbose["lineage"] == {"run": "test", "architecture": "resnet18"}
-    assert verbose["predictions"][0]["top"][0]["class"] == prepared.classes[int(own[0].argmax())]
+    assert verbose["predictions"][0]["top"][0]["class"] == context.classes[int(own[0].argmax())]
 
 
 @pytest.mark.parametrize("precision", ["int8", "bf16"])
 def test_openvinos_graphs_answer_there_as_they_do_here(
     folder: Path,
     python: Path,
-    prepared: TrainingContext,
+    context: TrainingContext,
     classifier: Classifier,
     files: list[bytes],
     tmp_path: Path,
@@ -132,9 +132,7 @@ def test_openvinos_graphs_answer_there_as_they_do_here(
     graph = conversion.convert(classifier, classifier.side)
     if precision == "int8":
         images = [
-            image
-            for batch, _ in prepared.data(prepared.config).test_dataloader()
-            for image in batch
+            image for batch, _ in context.data(context.config).test_dataloader() for image in batch
         ]
         graph = conversion.quantise(graph, images, lambda done, total: None)
     conversion.write_graph(

@@ -21,9 +21,9 @@ from breedlab.training.preparation import prepare
 Configure = Callable[..., Config]
 
 
-def final_loss(prepared: TrainingContext, config: Config) -> list[float]:
-    classifier = prepared.classifier(config)
-    return [epoch.valid["valid/loss"] for epoch in prepared.epochs(classifier, config, 3)]
+def final_loss(context: TrainingContext, config: Config) -> list[float]:
+    classifier = context.classifier(config)
+    return [epoch.valid["valid/loss"] for epoch in context.epochs(classifier, config, 3)]
 
 
 @pytest.mark.slow
@@ -71,10 +71,10 @@ def test_activations_are_computed_once_for_all_trials_and_runs(
 
     monkeypatch.setattr(Classifier, "to_boundary", counting)
     for lr in (0.001, 0.01):
-        prepared = prepare(config, report)
+        context = prepare(config, report)
         passes.clear()
-        final_loss(prepared, replace(config, {"optim.lr": lr}))
-        final_loss(prepared, replace(config, {"optim.lr": lr, "data.batch_size": 8}))
+        final_loss(context, replace(config, {"optim.lr": lr}))
+        final_loss(context, replace(config, {"optim.lr": lr, "data.batch_size": 8}))
         seen = [count for count in passes if count > 1]  # a single black image asks for the shape
         assert sum(seen) == (124 if lr == 0.001 else 0)
 
@@ -85,8 +85,8 @@ def test_another_transform_network_or_boundary_has_activations_of_its_own(
 ) -> None:
     for words in ([], [change]):
         config = configure(f"cache.dir={tmp_path}", *words)
-        prepared = prepare(config, checked_images(config))
-        assert prepared.activations(prepared.classifier(config), config) is not None
+        context = prepare(config, checked_images(config))
+        assert context.activations(context.classifier(config), config) is not None
     assert len(list(tmp_path.glob("*.npy"))) == 4
 
 
@@ -94,19 +94,19 @@ def test_over_its_limit_it_computes_live_and_says_so(
     tmp_path: Path, configure: Configure, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = configure(f"cache.dir={tmp_path}", "cache.max_gb=0.0001")
-    prepared = prepare(config, checked_images(config))
-    assert prepared.activations(prepared.classifier(config), config) is None
+    context = prepare(config, checked_images(config))
+    assert context.activations(context.classifier(config), config) is None
     assert "activations are computed live every epoch" in capsys.readouterr().out
     assert not list(tmp_path.glob("*.npy"))
-    assert len(final_loss(prepared, config)) == 3
+    assert len(final_loss(context, config)) == 3
 
 
 def test_the_least_recently_used_goes_first(tmp_path: Path, configure: Configure) -> None:
     old = configure(f"cache.dir={tmp_path}", "cache.max_gb=0.0008", "seed=1")
     new = configure(f"cache.dir={tmp_path}", "cache.max_gb=0.0008", "seed=2")
     for config in (old, new):
-        prepared = prepare(config, checked_images(config))
-        assert prepared.activations(prepared.classifier(config), config) is not None
+        context = prepare(config, checked_images(config))
+        assert context.activations(context.classifier(config), config) is not None
     assert sum(path.stat().st_size for path in tmp_path.glob("*.npy")) <= 800_000
 
 
@@ -114,11 +114,11 @@ def test_a_set_that_fits_is_kept_whole(tmp_path: Path, configure: Configure) -> 
     """Room was once made for all views at each of them, which threw out the ones before."""
     # it takes 1.3 MB
     words = [f"cache.dir={tmp_path}", "cache.views=3", "data.augment=basic", "cache.max_gb=0.002"]
-    prepared = prepare(configure(*words), checked_images(configure(*words)))
-    assert prepared.activations(prepared.classifier(prepared.config), prepared.config) is not None
+    context = prepare(configure(*words), checked_images(configure(*words)))
+    assert context.activations(context.classifier(context.config), context.config) is not None
     computed = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*.npy")}
     assert len(computed) == 4
-    again = prepare(prepared.config, prepared.report)
+    again = prepare(context.config, context.report)
     original = Classifier.to_boundary
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
@@ -150,8 +150,8 @@ def test_an_interrupted_pass_goes_on_where_it_stood(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure(f"cache.dir={tmp_path / 'broken'}", "cache.views=2", "data.augment=basic")
-    prepared = prepare(config, checked_images(config))
-    classifier = prepared.classifier(config)
+    context = prepare(config, checked_images(config))
+    classifier = context.classifier(config)
     original = classifier.to_boundary
     batches: list[int] = []
 
@@ -164,14 +164,14 @@ def test_an_interrupted_pass_goes_on_where_it_stood(
 
     monkeypatch.setattr(classifier, "to_boundary", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        prepared.activations(classifier, config)
+        context.activations(classifier, config)
     assert len(list((tmp_path / "broken").glob("*.npy"))) == 1, "only the first view is whole"
     batches.append(0 - sum(batches))
-    goes_on = prepared.activations(classifier, config)
+    goes_on = context.activations(classifier, config)
     assert sum(batches) == 68 + 24, "the images that were done are not computed again"
     whole = replace(config, {"cache.dir": str(tmp_path / "whole")})
     monkeypatch.undo()
-    unbroken = prepared._cached(classifier, whole)
+    unbroken = context._cached(classifier, whole)
     assert goes_on is not None and unbroken is not None
     assert all(
         torch.equal(one, other) for one, other in zip(goes_on.train, unbroken.train, strict=True)
@@ -183,10 +183,10 @@ def test_an_interrupted_pass_goes_on_where_it_stood(
 
 def test_bf16_activations_survive_the_disk(tmp_path: Path, configure: Configure) -> None:
     config = configure(f"cache.dir={tmp_path}", "trainer.precision=bf16")
-    prepared = prepare(config, checked_images(config))
-    activations = prepared.activations(prepared.classifier(config), config)
+    context = prepare(config, checked_images(config))
+    activations = context.activations(context.classifier(config), config)
     assert activations is not None and activations.valid.dtype == torch.bfloat16
-    exact = prepare(configure(f"cache.dir={tmp_path}"), prepared.report)
+    exact = prepare(configure(f"cache.dir={tmp_path}"), context.report)
     reference = exact.activations(exact.classifier(config), exact.config)
     assert reference is not None
     error = (activations.valid.float() - reference.valid).norm() / reference.valid.norm()
@@ -201,12 +201,12 @@ def test_a_set_too_large_for_memory_is_read_from_its_files(
 ) -> None:
     """The limit once held for each view by itself: four views took four times as much."""
     config = configure(f"cache.dir={tmp_path}", "cache.views=2", "data.augment=basic")
-    prepared = prepare(config, checked_images(config))
-    in_memory = prepared._cached(prepared.classifier(config), config)
+    context = prepare(config, checked_images(config))
+    in_memory = context._cached(context.classifier(config), config)
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()
     one_view = max(path.stat().st_size for path in tmp_path.glob("*.npy"))
     monkeypatch.setattr(activations, "_IN_MEMORY", one_view)
-    mapped = prepared._cached(prepared.classifier(config), config)
+    mapped = context._cached(context.classifier(config), config)
     maps = Path("/proc/self/maps").read_text()
     assert all(str(path) in maps for path in tmp_path.glob("*.npy"))
     assert in_memory is not None and mapped is not None

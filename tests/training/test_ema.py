@@ -22,9 +22,9 @@ Configure = Callable[..., Config]
 def test_it_is_the_average_that_timm_computes(configure: Configure) -> None:
     timm_ema = pytest.importorskip("timm.utils.model_ema")
     config = configure("model.freeze=none")
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     for decay in (0.5, 0.99, 0.9999):
-        classifier = prepared.classifier(config)
+        classifier = context.classifier(config)
         judge = timm_ema.ModelEmaV3(classifier, decay=decay, use_warmup=True)
         average = MovingAverage(classifier, decay)
         for step in range(1, 40):
@@ -47,8 +47,8 @@ def test_it_is_the_average_that_timm_computes(configure: Configure) -> None:
 @pytest.mark.parametrize("freeze", ["backbone", "stage3"])
 def test_nothing_frozen_is_averaged(configure: Configure, freeze: str) -> None:
     config = configure(f"model.freeze={freeze}")
-    prepared = prepare(config, checked_images(config))
-    classifier = prepared.classifier(config)
+    context = prepare(config, checked_images(config))
+    classifier = context.classifier(config)
     names = MovingAverage(classifier, 0.99).averaged().keys()
     assert not names & classifier.frozen_tensors().keys()
     assert names | classifier.frozen_tensors().keys() == classifier.state_dict().keys()
@@ -71,8 +71,8 @@ def test_a_short_training_is_not_held_at_its_start(configure: Configure) -> None
     results = {}
     for ema in (0.0, 0.999):
         config = configure(f"trainer.ema={ema}", "optim.lr=0.003", "trainer.precision=fp32")
-        prepared = prepare(config, checked_images(config))
-        epochs = list(prepared.epochs(prepared.classifier(config), config, 9))
+        context = prepare(config, checked_images(config))
+        epochs = list(context.epochs(context.classifier(config), config, 9))
         results[ema] = min(epoch.valid["valid/loss"] for epoch in epochs)
         first = epochs[0].valid["valid/loss"]
     assert results[0.999] < first - 0.5 * (first - results[0.0])
@@ -93,11 +93,11 @@ def test_a_tuned_average_is_that_of_the_final_training(
     assert plain.objective != tuned.objective, "the trial honors trainer.ema"
 
     config = configure(*words, "trainer.ema=0.9")
-    prepared = prepare(config, report)
-    classifier = prepared.classifier(config)
-    activations = prepared.activations(classifier, config)
-    learner, _ = prepared.learner(classifier, config, 2)
-    images = prepared.data(config)
+    context = prepare(config, report)
+    classifier = context.classifier(config)
+    activations = context.activations(classifier, config)
+    learner, _ = context.learner(classifier, config, 2)
+    images = context.data(config)
     data = images if activations is None else ActivationData(activations, images)
     fitted = fit(learner, data, config, tmp_path, accelerator="cpu", precision="fp32")
     assert fitted.best == pytest.approx(tuned.objective, rel=1e-3)

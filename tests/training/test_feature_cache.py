@@ -175,12 +175,12 @@ def test_a_full_disk_ends_the_search_and_spares_its_trials(
     tmp_path: Path, configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configure(f"cache.dir={tmp_path / 'cache'}", "tuner=random", "tuner.trials=3")
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     fill_after(monkeypatch, 100_000)
     with pytest.raises(DiskFull):
-        run_trial(prepared, {"optim.lr": 0.001}, lambda *_: False)
+        run_trial(context, {"optim.lr": 0.001}, lambda *_: False)
     with pytest.raises(DiskFull):
-        search(config, prepared, tmp_path)
+        search(config, context, tmp_path)
     assert not list(tmp_path.glob("trials/*/trial.json")), "no trial counts as failed"
 
 

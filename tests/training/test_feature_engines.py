@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def prepared(tmp_path: Path, configure: Configure) -> TrainingContext:
+def context(tmp_path: Path, configure: Configure) -> TrainingContext:
     config = configure(f"cache.dir={tmp_path / 'cache'}")
     return prepare(config, checked_images(config))
 
@@ -55,12 +55,12 @@ def test_openvino_computes_what_pytorch_does_in_the_order_of_the_images(
             )
 
 
-def test_a_wrong_engine_is_told_from_rounding(prepared: TrainingContext) -> None:
-    eager = Eager(prepared.classifier(prepared.config), CPU, "fp32")
+def test_a_wrong_engine_is_told_from_rounding(context: TrainingContext) -> None:
+    eager = Eager(context.classifier(context.config), CPU, "fp32")
     batch = images(32)
     reference = eager(batch)
     rounded = agreement(
-        reference, Eager(prepared.classifier(prepared.config), CPU, "bf16")(batch).float()
+        reference, Eager(context.classifier(context.config), CPU, "bf16")(batch).float()
     )
     least_cosine, least_readout = engine_choice.LEAST_ALIKE["bf16"]
     assert rounded[0] >= least_cosine and rounded[1] >= least_readout
@@ -86,12 +86,12 @@ class Quick:
 
 @pytest.mark.parametrize("right", [True, False])
 def test_the_fastest_is_taken_if_it_agrees(
-    prepared: TrainingContext,
+    context: TrainingContext,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     right: bool,
 ) -> None:
-    classifier = prepared.classifier(prepared.config)
+    classifier = context.classifier(context.config)
     eager = Eager(classifier, CPU, "fp32")
     width = 1024
     factors = (
@@ -105,18 +105,18 @@ def test_the_fastest_is_taken_if_it_agrees(
         FeatureEngines, "engine", lambda self, c, name: eager if name == "eager" else quick
     )
     monkeypatch.setattr(engine_choice, "FEWEST_IMAGES", 1)
-    chosen = prepared.engines.choose(classifier, {}, 10**6, lambda: images(32))
+    chosen = context.engines.choose(classifier, {}, 10**6, lambda: images(32))
     assert chosen.engine == ("openvino" if right else "eager")
     printed = " ".join(capsys.readouterr().out.split())
     assert ("is computed by openvino" if right else "does not agree with PyTorch") in printed
 
 
 def test_a_short_pass_looks_for_no_engine(
-    prepared: TrainingContext, monkeypatch: pytest.MonkeyPatch
+    context: TrainingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(FeatureEngines, "_measured", None)
-    classifier = prepared.classifier(prepared.config)
-    assert prepared.engines.choose(classifier, {}, 399, lambda: images(32)) == Choice()
+    classifier = context.classifier(context.config)
+    assert context.engines.choose(classifier, {}, 399, lambda: images(32)) == Choice()
 
 
 def with_choice(monkeypatch: pytest.MonkeyPatch, choice: Choice) -> None:
@@ -126,84 +126,84 @@ def with_choice(monkeypatch: pytest.MonkeyPatch, choice: Choice) -> None:
 
 
 def test_a_resumed_run_and_the_next_run_keep_the_engine(
-    prepared: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
     chosen, classifier, run = (
         Choice("openvino", 3.0, 0.99, 0.97),
-        prepared.classifier(prepared.config),
+        context.classifier(context.config),
         tmp_path / "run",
     )
     run.mkdir()
-    prepared.engines.begin(run)
+    context.engines.begin(run)
     with_choice(monkeypatch, chosen)
-    activations = prepared.activations(classifier, prepared.config)
+    activations = context.activations(classifier, context.config)
     assert activations is not None
     with torch.no_grad():
-        batch, _ = next(iter(prepared.data(prepared.config).val_dataloader()))
+        batch, _ = next(iter(context.data(context.config).val_dataloader()))
         torch.testing.assert_close(
             activations.valid[:24], classifier.to_boundary(batch), rtol=1e-3, atol=1e-4
         )
         torch.testing.assert_close(
-            logits_of(prepared, classifier)(batch), classifier(batch), rtol=1e-3, atol=1e-4
+            logits_of(context, classifier)(batch), classifier(batch), rtol=1e-3, atol=1e-4
         )
     files = set((tmp_path / "cache").glob("*.npy"))
 
     with_choice(monkeypatch, Choice())  # a busy moment would have chosen otherwise
-    resumed = prepare(prepared.config, prepared.report)
+    resumed = prepare(context.config, context.report)
     resumed.engines.resume(run)
-    again = resumed.activations(classifier, prepared.config)
+    again = resumed.activations(classifier, context.config)
     assert resumed.engines.recorded("backbone") == chosen
     assert again is not None and torch.equal(again.train[0], activations.train[0])
-    another = prepare(prepared.config, prepared.report)
+    another = prepare(context.config, context.report)
     another.engines.begin(run)
-    assert another.activations(classifier, prepared.config) is not None
+    assert another.activations(classifier, context.config) is not None
     assert another.engines.recorded("backbone") == chosen
     assert set((tmp_path / "cache").glob("*.npy")) == files, "nothing was computed again"
 
 
 def test_a_run_of_an_older_breedlab_goes_on_with_pytorch(
-    prepared: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepared.engines.resume(tmp_path)
+    context.engines.resume(tmp_path)
     with_choice(monkeypatch, Choice("openvino", 3.0))
     assert (
-        prepared.engines.choose(prepared.classifier(prepared.config), {}, 10**6, lambda: images(32))
+        context.engines.choose(context.classifier(context.config), {}, 10**6, lambda: images(32))
         == Choice()
     )
 
 
 def test_where_the_engine_of_a_run_is_missing_pytorch_computes_and_says_so(
-    prepared: TrainingContext,
+    context: TrainingContext,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    prepared.engines.begin(tmp_path)
+    context.engines.begin(tmp_path)
     with_choice(monkeypatch, Choice("openvino", 3.0))
     monkeypatch.setattr(engine_choice, "_has_openvino", lambda: False)
     monkeypatch.setitem(__import__("sys").modules, "openvino", None)
-    activations = prepared.activations(prepared.classifier(prepared.config), prepared.config)
+    activations = context.activations(context.classifier(context.config), context.config)
     assert activations is not None and len(activations.train[0]) == 100
     assert "openvino cannot be used here" in " ".join(capsys.readouterr().out.split())
 
 
 def test_engines_have_activations_of_their_own(
-    prepared: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    context: TrainingContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
-    classifier = prepared.classifier(prepared.config)
-    assert prepared.activations(classifier, prepared.config) is not None
+    classifier = context.classifier(context.config)
+    assert context.activations(classifier, context.config) is not None
     with_choice(monkeypatch, Choice("openvino", 3.0))
-    other = prepare(prepared.config, prepared.report)
-    assert other.activations(classifier, prepared.config) is not None
+    other = prepare(context.config, context.report)
+    assert other.activations(classifier, context.config) is not None
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 4
     manifests = [path.read_text() for path in (tmp_path / "cache").glob("*.json")]
     assert sum('"openvino 20' in text for text in manifests) == 2
 
 
 def test_compiled_takes_a_last_batch_that_is_smaller(
-    prepared: TrainingContext, monkeypatch: pytest.MonkeyPatch
+    context: TrainingContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from breedlab.training.feature_engines import Compiled
 
@@ -218,7 +218,7 @@ def test_compiled_takes_a_last_batch_that_is_smaller(
         return compiled
 
     monkeypatch.setattr(torch, "compile", compile_nothing)
-    classifier = prepared.classifier(prepared.config)
+    classifier = context.classifier(context.config)
     found = list(Compiled(classifier, CPU, "fp32").stream([images(32), images(3)]))
     assert seen == [32, 32] and [len(part) for part in found] == [32, 3]
     torch.testing.assert_close(
@@ -226,9 +226,9 @@ def test_compiled_takes_a_last_batch_that_is_smaller(
     )
 
 
-def test_a_classifier_is_left_as_it_was(prepared: TrainingContext) -> None:
+def test_a_classifier_is_left_as_it_was(context: TrainingContext) -> None:
     pytest.importorskip("openvino")
-    classifier: Classifier = prepared.classifier(prepared.config)
+    classifier: Classifier = context.classifier(context.config)
     before = {name: tensor.clone() for name, tensor in classifier.state_dict().items()}
     OpenVino(classifier, "fp32")
     assert all(

@@ -61,13 +61,13 @@ def test_a_resumed_run_ends_at_the_very_weights_of_an_unbroken_one(
     tmp_path: Path, configure: Configure, case: str
 ) -> None:
     config = configure("trainer.max_epochs=4", *CASES[case])
-    prepared = prepare(config, checked_images(config))
-    train(prepared, config, tmp_path / "unbroken")
+    context = prepare(config, checked_images(config))
+    train(context, config, tmp_path / "unbroken")
 
     with pytest.raises(RuntimeError, match="cut"):
-        train(prepared, config, tmp_path / "broken", Cut(2))
+        train(context, config, tmp_path / "broken", Cut(2))
     assert done(tmp_path / "broken") == Done(has_checkpoint=True, epochs=2)
-    train(prepared, config, tmp_path / "broken")
+    train(context, config, tmp_path / "broken")
 
     for name in ("last", "best"):
         states = [
@@ -91,16 +91,16 @@ def test_not_one_frozen_number_moves_in_training(
         "optim.weight_decay=0.1",
         "trainer.ema=0.7",
     )
-    prepared = prepare(config, checked_images(config))
-    before = {name: t.clone() for name, t in prepared.classifier(config).frozen_tensors().items()}
-    classifier, _ = train(prepared, config, tmp_path / "run")
+    context = prepare(config, checked_images(config))
+    before = {name: t.clone() for name, t in context.classifier(config).frozen_tensors().items()}
+    classifier, _ = train(context, config, tmp_path / "run")
     after = classifier.frozen_tensors()
     assert len(before) > 10
     assert all(torch.equal(after[name], before[name]) for name in before)
     load_checkpoint(classifier, tmp_path / "run" / "checkpoints" / "best.ckpt")
     stored = classifier.frozen_tensors()
     assert all(torch.equal(stored[name], before[name]) for name in before)
-    for epoch in prepared.epochs(classifier, config, 1):  # the lean loop, likewise
+    for epoch in context.epochs(classifier, config, 1):  # the lean loop, likewise
         assert epoch.train_loss > 0
     assert all(torch.equal(classifier.frozen_tensors()[name], before[name]) for name in before)
 
@@ -122,11 +122,11 @@ def test_the_best_is_trained_as_its_trial_was(
     config = configure(
         "trainer.max_epochs=3", "model.dropout=0.3", "trainer.precision=fp32", *network
     )
-    prepared = prepare(config, checked_images(config))
-    lean = prepared.classifier(config)
-    for _ in prepared.epochs(lean, config, 3):
+    context = prepare(config, checked_images(config))
+    lean = context.classifier(config)
+    for _ in context.epochs(lean, config, 3):
         pass
-    train(prepared, config, tmp_path / "run")
+    train(context, config, tmp_path / "run")
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)[
         "state_dict"
     ]
@@ -136,8 +136,8 @@ def test_the_best_is_trained_as_its_trial_was(
 
 def test_early_stopping_says_why_training_ended(tmp_path: Path, configure: Configure) -> None:
     config = configure("trainer.max_epochs=30", "trainer.patience=2", "optim.lr=0.00000001")
-    prepared = prepare(config, checked_images(config))
-    _, fitted = train(prepared, config, tmp_path / "run")
+    context = prepare(config, checked_images(config))
+    _, fitted = train(context, config, tmp_path / "run")
     assert fitted.epochs < 30
     assert (
         fitted.reason == f"stopped after epoch {fitted.epochs}: no better valid/top1 for 2 epochs"
@@ -148,9 +148,9 @@ def test_a_loss_that_is_no_number_ends_training_with_the_reason(
     tmp_path: Path, configure: Configure
 ) -> None:
     config = configure("optim.lr=1e30", "optim.name=sgd")
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     with raises_code("BL304", names="optim.lr"):
-        train(prepared, config, tmp_path / "run")
+        train(context, config, tmp_path / "run")
 
 
 def test_checkpoints_are_plain_data_and_the_best_is_kept(
@@ -159,8 +159,8 @@ def test_checkpoints_are_plain_data_and_the_best_is_kept(
     config = configure(
         "trainer.max_epochs=3", "monitor.metric=valid/loss", "monitor.mode=min", "optim.lr=0.05"
     )
-    prepared = prepare(config, checked_images(config))
-    _, fitted = train(prepared, config, tmp_path / "run")
+    context = prepare(config, checked_images(config))
+    _, fitted = train(context, config, tmp_path / "run")
     best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     assert (best["epoch"], last["epoch"]) == (fitted.best_epoch - 1, 2)
@@ -175,13 +175,13 @@ def test_a_probe_then_fine_tuning_moves_every_layer(tmp_path: Path, configure: C
         "optim.lr=0.0001",
         "data.augment=basic",
     )
-    prepared = prepare(config, checked_images(config))
-    classifier = prepared.classifier(config)
+    context = prepare(config, checked_images(config))
+    classifier = context.classifier(config)
     head = classifier.head[1].weight.clone()
-    probe(prepared, classifier, config)
+    probe(context, classifier, config)
     assert not torch.equal(classifier.head[1].weight, head), "the probe trained the head"
     before = {name: p.clone() for name, p in classifier.named_parameters()}
-    for _ in prepared.epochs(classifier, config, 1):
+    for _ in context.epochs(classifier, config, 1):
         pass
     assert all(not torch.equal(p, before[name]) for name, p in classifier.named_parameters())
 
@@ -193,8 +193,8 @@ def test_a_compiled_network_trains_to_a_checkpoint_that_loads(
     config = configure(
         "model.name=squeezenet1_1", "trainer.compile=true", "cache.mode=off", "trainer.max_epochs=1"
     )
-    prepared = prepare(config, checked_images(config))
-    classifier, _ = train(prepared, config, tmp_path / "run")
+    context = prepare(config, checked_images(config))
+    classifier, _ = train(context, config, tmp_path / "run")
     load_checkpoint(classifier, tmp_path / "run" / "checkpoints" / "best.ckpt")
 
 
@@ -211,8 +211,8 @@ def test_of_epochs_that_tie_the_one_with_the_lowest_loss_is_kept(
     config = configure(
         "trainer.max_epochs=8", "optim.lr=0.003", "model.dropout=0.0", f"data.root={root}"
     )
-    prepared = prepare(config, checked_images(config))
-    epochs = [epoch.valid for epoch in prepared.epochs(prepared.classifier(config), config, 8)]
+    context = prepare(config, checked_images(config))
+    epochs = [epoch.valid for epoch in context.epochs(context.classifier(config), config, 8)]
     top = max(epoch["valid/top1"] for epoch in epochs)
     tied = [index for index, epoch in enumerate(epochs) if epoch["valid/top1"] == top]
     assert len(tied) > 1, "the test needs a tie"
@@ -220,9 +220,9 @@ def test_of_epochs_that_tie_the_one_with_the_lowest_loss_is_kept(
     assert lowest != tied[0]
 
     with pytest.raises(RuntimeError, match="cut"):
-        train(prepared, config, tmp_path / "run", Cut(5))
+        train(context, config, tmp_path / "run", Cut(5))
     # what was tied before the cut is known after it
-    _, fitted = train(prepared, config, tmp_path / "run")
+    _, fitted = train(context, config, tmp_path / "run")
     assert (fitted.best_epoch, fitted.tied) == (lowest + 1, len(tied) - 1)
     best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == lowest
@@ -231,9 +231,9 @@ def test_of_epochs_that_tie_the_one_with_the_lowest_loss_is_kept(
 def test_a_run_that_was_moved_keeps_its_best_epoch(tmp_path: Path, configure: Configure) -> None:
     """As if its first epoch had been better than all to come, which must not replace it."""
     config = configure("trainer.max_epochs=3")
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     with pytest.raises(RuntimeError, match="cut"):
-        train(prepared, config, tmp_path / "run", Cut(1))
+        train(context, config, tmp_path / "run", Cut(1))
     last = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)
     for state in last["callbacks"].values():
         if state.get("monitor") == "valid/top1" and "best_model_score" in state:
@@ -243,7 +243,7 @@ def test_a_run_that_was_moved_keeps_its_best_epoch(tmp_path: Path, configure: Co
     (tmp_path / "run").rename(tmp_path / "moved")
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        _, fitted = train(prepared, config, tmp_path / "moved")
+        _, fitted = train(context, config, tmp_path / "moved")
     assert (fitted.best_epoch, fitted.best, fitted.epochs) == (1, 2.0, 3)
     best = torch.load(tmp_path / "moved" / "checkpoints" / "best.ckpt", weights_only=True)
     assert best["epoch"] == 0

@@ -31,10 +31,10 @@ def test_balanced_sampling_draws_each_class_as_often_as_the_others() -> None:
 
 def test_cached_features_are_drawn_as_their_images_would_be(configure: Configure) -> None:
     config = configure("data.sampling=balanced", "cache.mode=auto")
-    prepared = prepare(config, checked_images(config))
-    cached = prepared.activations(prepared.classifier(config), config)
+    context = prepare(config, checked_images(config))
+    cached = context.activations(context.classifier(config), config)
     assert cached is not None
-    feeds = CachedFeed(cached, config), LiveFeed(prepared.data(config))
+    feeds = CachedFeed(cached, config), LiveFeed(context.data(config))
     labels = [[batch[1].tolist() for batch in feed.train(2)] for feed in feeds]
     assert labels[0] == labels[1]
     shuffled = CachedFeed(cached, configure("cache.mode=auto"))
@@ -45,9 +45,9 @@ def test_a_solved_head_weighs_what_balanced_sampling_would_draw(configure: Confi
     weights = []
     for words in ("data.sampling=balanced", "data.class_weights=balanced"):
         config = configure(words, "model.head_type=logistic", "model.logistic.c=0.1")
-        prepared = prepare(config, checked_images(config))
-        classifier = prepared.classifier(config)
-        prepared.solve(classifier, config)
+        context = prepare(config, checked_images(config))
+        classifier = context.classifier(config)
+        context.solve(classifier, config)
         weights.append(classifier.head.state_dict())
     for name, tensor in weights[0].items():
         torch.testing.assert_close(tensor, weights[1][name])

@@ -50,16 +50,16 @@ def test_one_pass_gives_logits_and_features(
     config = configure(
         f"model.freeze={freeze}", f"cache.mode={mode}", f"cache.dir={tmp_path / 'cache'}"
     )
-    prepared = prepare(config, checked_images(config))
-    classifier = prepared.classifier(config)
-    prepared.activations(classifier, config)
-    valid = prepared.report.images.splits["valid"]
-    loader = prepared.data(config).view_dataloader("valid", 0)
+    context = prepare(config, checked_images(config))
+    classifier = context.classifier(config)
+    context.activations(classifier, config)
+    valid = context.report.images.splits["valid"]
+    loader = context.data(config).view_dataloader("valid", 0)
     with torch.no_grad():
         expected = torch.cat([classifier.eval()(images) for images, _ in loader])
 
     decoded.clear()
-    found = validation_pass(prepared, classifier, config)
+    found = validation_pass(context, classifier, config)
     assert [decoded[image.path] for image in valid] == [times] * len(valid)
     torch.testing.assert_close(found.logits, expected, rtol=1e-3, atol=1e-4)
     assert found.labels.tolist() == [image.label for image in valid]
@@ -67,7 +67,7 @@ def test_one_pass_gives_logits_and_features(
     torch.testing.assert_close(
         classifier.head(found.features).detach(), expected, rtol=1e-3, atol=1e-4
     )
-    again = features(prepared, classifier, config, "valid", torch.arange(len(valid)))
+    again = features(context, classifier, config, "valid", torch.arange(len(valid)))
     torch.testing.assert_close(again, found.features, rtol=1e-3, atol=1e-4)
 
 
@@ -75,13 +75,13 @@ def test_a_cached_boundary_gives_training_features_without_an_image(
     configure: Configure, tmp_path: Path, decoded: Counter[Path]
 ) -> None:
     config = configure("model.freeze=stage3", f"cache.dir={tmp_path / 'cache'}")
-    prepared = prepare(config, checked_images(config))
-    classifier = prepared.classifier(config)
-    prepared.activations(classifier, config)
+    context = prepare(config, checked_images(config))
+    classifier = context.classifier(config)
+    context.activations(classifier, config)
     decoded.clear()
-    rows = features(prepared, classifier, config, "train", torch.tensor([3, 0]))
+    rows = features(context, classifier, config, "train", torch.tensor([3, 0]))
     assert not decoded
-    images = torch.stack([prepared.data(config).dataset("train")[0, index][0] for index in (3, 0)])
+    images = torch.stack([context.data(config).dataset("train")[0, index][0] for index in (3, 0)])
     with torch.no_grad():
         expected = classifier.eval().backbone(classifier.normalised(images))
     torch.testing.assert_close(rows, expected, rtol=1e-3, atol=1e-4)

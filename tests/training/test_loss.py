@@ -92,8 +92,8 @@ def test_parts_of_a_batch_add_up_to_the_whole(configure: Configure, mixup: float
         f"data.mixup={mixup}",
     ]
     config = configure(*words)
-    prepared = prepare(config, checked_images(config))
-    learner, _ = prepared.learner(prepared.classifier(config), config, 1)
+    context = prepare(config, checked_images(config))
+    learner, _ = context.learner(context.classifier(config), config, 1)
     learner.criterion.weight = torch.tensor([0.5, 10.0, 2.0, 1.0])
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(9, 4, generator=generator, dtype=torch.float64)
@@ -139,14 +139,14 @@ def test_a_rare_class_does_not_swallow_the_common_one(
     ]
     words += ["trainer.max_epochs=12", "optim.lr=0.01", "trainer.precision=fp32"]
     config = configure(*words, f"data.root={rare}", f"cache.dir={tmp_path}")
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     # a trial's loop
-    epochs = list(prepared.epochs(prepared.classifier(config), config, config.trainer.max_epochs))
+    epochs = list(context.epochs(context.classifier(config), config, config.trainer.max_epochs))
     assert max(epoch.valid["valid/top1"] for epoch in epochs) > 0.9
-    classifier = prepared.classifier(config)
-    activations = prepared.activations(classifier, config)
-    learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
-    images = prepared.data(config)
+    classifier = context.classifier(config)
+    activations = context.activations(classifier, config)
+    learner, _ = context.learner(classifier, config, config.trainer.max_epochs)
+    images = context.data(config)
     data = images if activations is None else ActivationData(activations, images)
     fit(learner, data, config, tmp_path, accelerator="cpu", precision="fp32")
-    assert measure(prepared, classifier, images).per_class["ok"]["top1"] > 0.9
+    assert measure(context, classifier, images).per_class["ok"]["top1"] > 0.9

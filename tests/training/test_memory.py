@@ -69,14 +69,14 @@ def test_fine_tuning_takes_a_smaller_batch_or_leaves_the_backbone(
     configure: Configure, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = configure(*LIVE[1:], "fine_tune.epochs=1", "fine_tune.batch_size=16")
-    prepared = ready(config)
-    tuned = fine_tuning.settings(prepared, config, "none")
-    weights, image = step_bytes(prepared, tuned, "fp32")
+    context = ready(config)
+    tuned = fine_tuning.settings(context, config, "none")
+    weights, image = step_bytes(context, tuned, "fp32")
     for room, expected, said in ((9, 8, "batch_size=8 instead of 16"), (1, 1, "stays frozen")):
         monkeypatch.setattr(
             hardware, "free_memory", lambda room=room: weights + room * image + image // 2
         )
-        assert fine_tuning._batch_that_fits(prepared, tuned, "fp32") == expected
+        assert fine_tuning._batch_that_fits(context, tuned, "fp32") == expected
         assert said in capsys.readouterr().out
 
 

@@ -90,16 +90,16 @@ def test_mixed_labels_are_weighed_and_smoothed_each_by_itself() -> None:
 
 def test_fine_tuning_mixes_as_it_is_told(configure: Configure) -> None:
     config = configure("fine_tune.epochs=1", "fine_tune.cutmix=1.0")
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     for freeze in ("none", "stage2"):
-        tuned = settings(prepared, config, freeze)
-        classifier = prepared.classifier(tuned)
-        learner, feed = prepared.learner(classifier, tuned, 1)
+        tuned = settings(context, config, freeze)
+        classifier = context.classifier(tuned)
+        learner, feed = context.learner(classifier, tuned, 1)
         images, labels = next(iter(feed.train(0)))
         with unittest.mock.patch.object(
             learner.criterion, "forward", wraps=learner.criterion.forward
         ) as criterion:
             loss, _ = learner.loss_and_hits((images, labels))
         (_, targets), _ = criterion.call_args
-        assert loss.isfinite() and targets.shape == (len(labels), len(prepared.classes))
+        assert loss.isfinite() and targets.shape == (len(labels), len(context.classes))
         assert not torch.equal(targets.max(1).values, torch.ones(len(labels)))

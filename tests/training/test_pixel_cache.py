@@ -32,7 +32,7 @@ def own(image_folder: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def prepared(configure: Configure, own: Path, tmp_path: Path) -> Callable[..., TrainingContext]:
+def context(configure: Configure, own: Path, tmp_path: Path) -> Callable[..., TrainingContext]:
     def make(*words: str) -> TrainingContext:
         config = configure(*LIVE, f"data.root={own}", f"cache.dir={tmp_path / 'cache'}", *words)
         return prepare(config, checked_images(config))
@@ -57,19 +57,19 @@ def enlarge(root: Path) -> None:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_batches_are_those_of_decoding_every_epoch(
-    prepared: Callable[..., TrainingContext], workers: int
+    context: Callable[..., TrainingContext], workers: int
 ) -> None:
-    made = prepared(f"data.num_workers={workers}")
+    made = context(f"data.num_workers={workers}")
     live, kept = batches(made.data(made.config)), batches(made.live_data(made.config))
     assert len(live) == len(kept) > 4
     assert all(torch.equal(*pair) for pair in zip(live, kept, strict=True))
 
 
 def test_crops_of_large_images_are_nearly_the_same_and_validation_is_exactly(
-    prepared: Callable[..., TrainingContext], own: Path, tmp_path: Path
+    context: Callable[..., TrainingContext], own: Path, tmp_path: Path
 ) -> None:
     enlarge(own)
-    made = prepared()
+    made = context()
     live, kept = made.data(made.config), made.live_data(made.config)
     # 32 px crops need 63: of 300 x 400 less than a twentieth of the bytes is kept.
     assert (
@@ -84,10 +84,10 @@ def test_crops_of_large_images_are_nearly_the_same_and_validation_is_exactly(
         assert torch.equal(ours[0], theirs[0])
 
 
-def test_no_file_is_read_again(prepared: Callable[..., TrainingContext], own: Path) -> None:
-    made = prepared()
+def test_no_file_is_read_again(context: Callable[..., TrainingContext], own: Path) -> None:
+    made = context()
     first = batches(made.live_data(made.config))
-    again = prepared()  # as another run does
+    again = context()  # as another run does
     for path in own.rglob("*.jpg"):
         path.write_bytes(b"no image any more")
     assert all(
@@ -97,16 +97,16 @@ def test_no_file_is_read_again(prepared: Callable[..., TrainingContext], own: Pa
 
 
 def test_views_of_a_frozen_backbone_that_is_computed_live(
-    prepared: Callable[..., TrainingContext],
+    context: Callable[..., TrainingContext],
 ) -> None:
-    made = prepared("model.freeze=backbone", "cache.mode=off", "cache.views=2")
+    made = context("model.freeze=backbone", "cache.mode=off", "cache.views=2")
     live, kept = made.data(made.config), made.live_data(made.config)
     assert set(vars(kept.caches["train"])) == {"evaluated", "decoded"}
     assert all(torch.equal(*pair) for pair in zip(batches(live), batches(kept), strict=True))
 
 
-def test_a_worker_gets_no_copy_of_the_images(prepared: Callable[..., TrainingContext]) -> None:
-    made = prepared()
+def test_a_worker_gets_no_copy_of_the_images(context: Callable[..., TrainingContext]) -> None:
+    made = context()
     dataset = made.live_data(made.config).dataset("train")
     dataset[1, 0]
     assert len(pickle.dumps(dataset)) < 50_000
@@ -114,9 +114,9 @@ def test_a_worker_gets_no_copy_of_the_images(prepared: Callable[..., TrainingCon
 
 
 def test_what_takes_more_than_the_config_allows_is_decoded_every_epoch(
-    prepared: Callable[..., TrainingContext], capsys: pytest.CaptureFixture[str]
+    context: Callable[..., TrainingContext], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    made = prepared("cache.max_gb=0.0001")
+    made = context("cache.max_gb=0.0001")
     assert made.live_data(made.config).caches == {}
     assert (
         "images are decoded every epoch: kept, they take 0.0 GB, cache.max_gb is 0.0001"
@@ -125,12 +125,12 @@ def test_what_takes_more_than_the_config_allows_is_decoded_every_epoch(
 
 
 def test_a_full_disk_stops_nothing_and_gets_its_room_back(
-    prepared: Callable[..., TrainingContext],
+    context: Callable[..., TrainingContext],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    made = prepared()
+    made = context()
     write = feature_cache.os.write
 
     def full(number: int, content: memoryview) -> int:
@@ -145,11 +145,11 @@ def test_a_full_disk_stops_nothing_and_gets_its_room_back(
 
 
 def test_what_was_decoded_before_a_stop_is_not_decoded_again(
-    prepared: Callable[..., TrainingContext], own: Path, monkeypatch: pytest.MonkeyPatch
+    context: Callable[..., TrainingContext], own: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from breedlab.training import pixel_cache
 
-    made = prepared()
+    made = context()
     expected = batches(made.data(made.config))
     done: list[Path] = []
     read = pixel_cache.read_pixels

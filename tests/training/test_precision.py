@@ -56,27 +56,27 @@ def test_trials_the_final_training_and_the_test_share_one_precision(
         "tuner.max_epochs=1",
     ]
     config = configure(*words)
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     expected = DTYPES[precision]
     with outputs_of(nn.Conv2d) as seen:
-        assert run_trial(prepared, {}, lambda *_: False).state == "complete"
+        assert run_trial(context, {}, lambda *_: False).state == "complete"
     assert seen == {(True, expected), (False, expected)}
 
-    classifier = prepared.classifier(config)
-    learner, _ = prepared.learner(classifier, config, 1)
+    classifier = context.classifier(config)
+    learner, _ = context.learner(classifier, config, 1)
     with outputs_of(nn.Conv2d) as seen:
         fit(
             learner,
-            prepared.data(config),
+            context.data(config),
             config,
             tmp_path,
             accelerator="cpu",
-            precision=prepared.precision,
+            precision=context.precision,
         )
     assert seen == {(True, expected), (False, expected)}
 
     with outputs_of(nn.Conv2d) as seen:
-        evaluation = measure(prepared, classifier, prepared.data(config))
+        evaluation = measure(context, classifier, context.data(config))
     assert seen == {(False, expected)}
     assert evaluation.images == 24
 
@@ -88,20 +88,20 @@ def test_a_frozen_part_computes_in_it_too(
     """Once for the cache, or live in every epoch; and so do heads on cached activations."""
     words = [f"trainer.precision={precision}", f"cache.dir={tmp_path}"]
     config = configure(*words, "model.freeze=backbone")
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     expected = DTYPES[precision]
     with outputs_of(nn.Conv2d) as seen:
-        activations = prepared.activations(prepared.classifier(config), config)
+        activations = context.activations(context.classifier(config), config)
     assert seen == {(False, expected)}
     assert activations is not None and activations.train[0].dtype == expected
 
     with outputs_of(nn.Conv2d) as convolutions, outputs_of(nn.Linear) as seen:
-        list(prepared.epochs(prepared.classifier(config), config, 1))
+        list(context.epochs(context.classifier(config), config, 1))
     assert not convolutions and seen == {(True, expected), (False, expected)}
 
     live = configure(*words, "model.freeze=stage2", "cache.mode=off")
     with outputs_of(nn.Conv2d) as seen:
-        list(prepared.epochs(prepared.classifier(live), live, 1))
+        list(context.epochs(context.classifier(live), live, 1))
     assert seen == {(True, expected), (False, expected)}
 
 
@@ -114,9 +114,9 @@ def test_a_probe_computes_in_it_too(configure: Configure, precision: str, mode: 
         "trainer.probe_epochs=1",
         f"cache.mode={mode}",
     )
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     with outputs_of(nn.Linear) as seen:
-        probe(prepared, prepared.classifier(config), config)
+        probe(context, context.classifier(config), config)
     assert seen == {(True, DTYPES[precision]), (False, DTYPES[precision])}
 
 
@@ -128,11 +128,11 @@ def test_left_to_itself_a_head_alone_trains_in_fp32_on_a_cpu(
     config = configure(
         "trainer.precision=auto", f"cache.dir={tmp_path / 'cache'}", "trainer.max_epochs=1"
     )
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     with outputs_of(nn.Linear) as seen:
-        assert run_trial(prepared, {}, lambda *_: False).state == "complete"
+        assert run_trial(context, {}, lambda *_: False).state == "complete"
     assert seen == {(True, torch.float32), (False, torch.float32)}
-    activations = prepared.activations(prepared.classifier(config), config)
+    activations = context.activations(context.classifier(config), config)
     assert activations is not None and activations.train[0].dtype == torch.bfloat16
 
     with outputs_of(nn.Linear) as seen:
@@ -142,5 +142,5 @@ def test_left_to_itself_a_head_alone_trains_in_fp32_on_a_cpu(
 
     asked = configure("trainer.precision=bf16", f"cache.dir={tmp_path / 'cache'}")
     with outputs_of(nn.Linear) as seen:
-        list(prepare(asked, checked_images(asked)).epochs(prepared.classifier(asked), asked, 1))
+        list(prepare(asked, checked_images(asked)).epochs(context.classifier(asked), asked, 1))
     assert seen == {(True, torch.bfloat16), (False, torch.bfloat16)}

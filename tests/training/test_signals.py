@@ -81,8 +81,8 @@ def test_stopped_again_and_again_it_ends_at_the_very_weights_of_an_unbroken_run(
     tmp_path: Path, configure: Configure, case: str
 ) -> None:
     config = configure("trainer.max_epochs=4", *CASES[case])
-    prepared = prepare(config, checked_images(config))
-    train(prepared, config, tmp_path / "unbroken")
+    context = prepare(config, checked_images(config))
+    train(context, config, tmp_path / "unbroken")
     broken = tmp_path / "broken"
     moments = [
         (Tell(signal.SIGTERM, step=0), 1),
@@ -95,10 +95,10 @@ def test_stopped_again_and_again_it_ends_at_the_very_weights_of_an_unbroken_run(
     ]
     for tell, steps in moments:
         with pytest.raises(KeyboardInterrupt if tell.number == signal.SIGINT else signals.Stopped):
-            train(prepared, config, broken, tell)
+            train(context, config, broken, tell)
         saved = torch.load(broken / "checkpoints" / "last.ckpt", weights_only=True)
         assert saved["global_step"] == steps, "it stopped after the step, not after the epoch"
-    train(prepared, config, broken)
+    train(context, config, broken)
     assert same_checkpoints(tmp_path / "unbroken", broken)
     assert curves(broken) == curves(tmp_path / "unbroken")
 
@@ -109,7 +109,7 @@ def test_going_on_in_an_epoch_reads_none_of_its_images_again(
     from breedlab.data.module import ImageDataset
 
     config = configure("trainer.max_epochs=1", "model.freeze=none", "data.augment=basic")
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     read: list[tuple[int, int]] = []
     original = ImageDataset.__getitem__
 
@@ -120,9 +120,9 @@ def test_going_on_in_an_epoch_reads_none_of_its_images_again(
 
     monkeypatch.setattr(ImageDataset, "__getitem__", reading)
     with pytest.raises(signals.Stopped):
-        train(prepared, config, tmp_path / "run", Tell(signal.SIGTERM, step=3))
+        train(context, config, tmp_path / "run", Tell(signal.SIGTERM, step=3))
     assert len(read) == 64
-    train(prepared, config, tmp_path / "run")
+    train(context, config, tmp_path / "run")
     assert len(read) == len(set(read)) == 100
 
 

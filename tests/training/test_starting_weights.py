@@ -40,15 +40,15 @@ def test_a_run_goes_on_from_another_with_its_head_and_its_transform(
     ).run
     for weights in (first, first / "model.tar.gz", first / "checkpoints" / "best.ckpt"):
         again = small(configure, tmp_path, f"model.weights={weights}", "model.freeze=none")
-        prepared = prepare(again, checked_images(again))
-        assert (prepared.evaluation.mean, prepared.evaluation.std) == (
+        context = prepare(again, checked_images(again))
+        assert (context.evaluation.mean, context.evaluation.std) == (
             (0.1, 0.2, 0.3),
             (0.4, 0.5, 0.6),
         )
         trained = torch.load(first / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
-        for name, tensor in prepared.classifier(again).state_dict().items():
+        for name, tensor in context.classifier(again).state_dict().items():
             assert torch.equal(tensor, trained[f"classifier.{name}"]), name
-    assert "its head too, which tells the same classes apart" in " ".join(describe(prepared))
+    assert "its head too, which tells the same classes apart" in " ".join(describe(context))
     second = run(again, []).run
     assert json.loads((second / "lineage.json").read_text())["parent"] == str(first.resolve())
     assert "mean 0.1,0.2,0.3, std 0.4,0.5,0.6: those that" in capsys.readouterr().out
@@ -64,16 +64,16 @@ def test_another_runs_head_is_left_out_where_the_classes_are_others(
     checkpoint["breedlab"]["classes"] = ["cat", "dog", "fox", "owl"]
     torch.save(checkpoint, tmp_path / "moved.ckpt")
     again = configs.replace(config, {"model.weights": str(tmp_path / "moved.ckpt")})
-    prepared = prepare(again, checked_images(again))
-    head = prepared.classifier(again).head.state_dict()
+    context = prepare(again, checked_images(again))
+    head = context.classifier(again).head.state_dict()
     assert not torch.equal(head["1.weight"], checkpoint["state_dict"]["classifier.head.1.weight"])
     assert (
-        "its head of 4 classes is left out, since these are other classes" in describe(prepared)[1]
+        "its head of 4 classes is left out, since these are other classes" in describe(context)[1]
     )
     name = "shufflenet_v2_x0_5"
     other = configs.replace(again, {"model.name": "resnet34"})
     with raises_code("BL120", names=("moved.ckpt", f"model.name={name}")):
-        prepare(other, prepared.report)
+        prepare(other, context.report)
 
 
 def test_a_run_that_has_no_weights_yet_is_no_start(configure: Configure, tmp_path: Path) -> None:
@@ -107,10 +107,10 @@ def test_activations_are_of_what_a_network_does_not_of_its_numbers_alone(
     configure: Configure, tmp_path: Path
 ) -> None:
     config = small(configure, tmp_path)
-    prepared = prepare(config, checked_images(config))
-    classifier = prepared.classifier(config)
+    context = prepare(config, checked_images(config))
+    classifier = context.classifier(config)
     before = network_digest(classifier)
-    assert network_digest(prepared.classifier(config)) == before
+    assert network_digest(context.classifier(config)) == before
     for module, name, value in (
         (classifier.backbone, "transform_input", True),
         (classifier.backbone.stage2[0].branch1[1], "eps", 0.5),

@@ -139,7 +139,7 @@ def test_a_whole_run_shares_its_passes_and_serves_the_winner(
         )
         return real(classifier, data, *more, **how)
 
-    def killed(prepared: Any, values: Any, stop_early: Any) -> Any:
+    def killed(context: Any, values: Any, stop_early: Any) -> Any:
         if (
             len(
                 [
@@ -150,7 +150,7 @@ def test_a_whole_run_shares_its_passes_and_serves_the_winner(
             == 3
         ):
             raise KeyboardInterrupt
-        return trial(prepared, values, stop_early)
+        return trial(context, values, stop_early)
 
     monkeypatch.setattr(contexts, "cached_activations", counted)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):

@@ -155,8 +155,8 @@ def test_trials_are_judged_by_the_mean_over_folds(
         "tuner.max_epochs=2",
         "tuner.space={model: {head_type: [logistic, mlp]}}",
     )
-    prepared = ready(config)
-    best = search(config, prepared, tmp_path)
+    context = ready(config)
+    best = search(config, context, tmp_path)
     trials = [json.loads(file.read_text()) for file in tmp_path.glob("trials/*/trial.json")]
     assert len(trials) == 2 and all(trial["state"] == "complete" for trial in trials)
     for trial in trials:
@@ -170,7 +170,7 @@ def test_trials_are_judged_by_the_mean_over_folds(
     span = fold_span(winner["folds"], config.monitor.metric)
     assert any(f"95% {span}" in line for line in lines)
     assert json.loads((tmp_path / "baseline.json").read_text())["folds"]
-    again = search(config, prepared, tmp_path)
+    again = search(config, context, tmp_path)
     assert again == best
 
 

@@ -207,10 +207,10 @@ def test_a_search_that_is_called_again_runs_nothing_again(
     tmp_path: Path, configure: Configure
 ) -> None:
     config = configure("tuner=bayesian", "tuner.trials=3", "tuner.max_epochs=1", RANGE)
-    prepared = ready(config)
-    first = search(config, prepared, tmp_path)
+    context = ready(config)
+    first = search(config, context, tmp_path)
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "trials").rglob("*.json")}
-    assert search(config, prepared, tmp_path) == first
+    assert search(config, context, tmp_path) == first
     assert stamps == {
         path: path.stat().st_mtime_ns for path in (tmp_path / "trials").rglob("*.json")
     }
@@ -218,7 +218,7 @@ def test_a_search_that_is_called_again_runs_nothing_again(
 
 def test_what_was_cut_off_runs_again_and_only_that(tmp_path: Path, configure: Configure) -> None:
     config = configure("tuner=bayesian", "tuner.trials=4", "tuner.max_epochs=1", RANGE)
-    prepared = ready(config)
+    context = ready(config)
     real, calls = studies.run_trial, []
 
     class Killed(BaseException):
@@ -233,11 +233,11 @@ def test_what_was_cut_off_runs_again_and_only_that(tmp_path: Path, configure: Co
     studies.run_trial = killed_in_the_third
     try:
         with pytest.raises(Killed):
-            search(config, prepared, tmp_path)
+            search(config, context, tmp_path)
     finally:
         studies.run_trial = real
     before = records(tmp_path)
-    search(config, prepared, tmp_path)
+    search(config, context, tmp_path)
     after = records(tmp_path)
     assert after[:2] == before, "no finished trial was lost or repeated"
     values = [record["values"] for record in after]
@@ -355,14 +355,14 @@ def test_killed_anywhere_a_search_goes_on_as_if_it_had_not_been(
     space = "tuner.space={optim: {lr: [0.001, 0.003, 0.01]}, data: {batch_size: [16, 32]}}"
     words = [space] if strategy == "grid" else [RANGE, "tuner.trials=6"]
     config = configure(f"tuner={strategy}", *words, "tuner.max_epochs=3")
-    prepared = ready(config)
+    context = ready(config)
     monkeypatch.setattr(studies, "run_trial", quick_trial)
     # 29 searches have the same baseline
-    solved = functools.cache(functools.partial(baseline._solved, config, prepared))
+    solved = functools.cache(functools.partial(baseline._solved, config, context))
     monkeypatch.setattr(baseline, "_solved", lambda *_: solved())
     unbroken = tmp_path / "unbroken"
     unbroken.mkdir()
-    winner = search(config, prepared, unbroken)
+    winner = search(config, context, unbroken)
     points = [
         (optuna.Study, "enqueue_trial"),
         (optuna.Study, "ask"),
@@ -378,8 +378,8 @@ def test_killed_anywhere_a_search_goes_on_as_if_it_had_not_been(
             run.mkdir()
             with monkeypatch.context() as patch, pytest.raises(Killed):
                 fatal(target, name, 1 + (number + after) % 6, after, patch)
-                search(config, prepared, run)
-            assert search(config, prepared, run) == winner, (name, after)
+                search(config, context, run)
+            assert search(config, context, run) == winner, (name, after)
             assert told(run) == told(unbroken), (name, after)
             study = optuna.load_study(study_name=config.name, storage=studies.storage_url(run))
             assert [t.state.is_finished() for t in study.trials] == [True] * 6, (name, after)
@@ -421,18 +421,18 @@ def test_a_killed_worker_ends_the_search_in_one_line_that_says_how_to_go_on(
     config = configure(
         "tuner=random", "tuner.trials=3", "tuner.parallel=2", "tuner.max_epochs=2", RANGE
     )
-    prepared = ready(config)
+    context = ready(config)
     with monkeypatch.context() as patch, pytest.raises(TrainingError) as refusal:
         patch.setattr(
             studies.TrialTable, "progressed", lambda *_: os.kill(children()[0], signal.SIGKILL)
         )
-        search(config, prepared, tmp_path)
+        search(config, context, tmp_path)
     message = str(refusal.value)
     assert (
         "killed by SIGKILL" in message and f"resume={tmp_path}" in message and "\n" not in message
     )
     assert not children(), "no worker is left"
-    search(config, prepared, tmp_path)
+    search(config, context, tmp_path)
     assert [r["number"] for r in records(tmp_path)] == [0, 1, 2]
 
 

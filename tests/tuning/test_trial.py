@@ -32,7 +32,7 @@ def test_nothing_of_its_network_stays_in_memory(
     configure: Callable[..., Config], monkeypatch: pytest.MonkeyPatch, state: str
 ) -> None:
     config = configure("model.freeze=none", "tuner=random", "tuner.max_epochs=2")
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     made: list[weakref.ref[Classifier]] = []
     make = TrainingContext.classifier
 
@@ -48,7 +48,7 @@ def test_nothing_of_its_network_stays_in_memory(
 
     monkeypatch.setattr(TrainingContext, "classifier", watched)
     with quickly_collected():
-        outcome: Any = run_trial(prepared, {"optim.lr": 0.01}, stop_early)
+        outcome: Any = run_trial(context, {"optim.lr": 0.01}, stop_early)
     assert outcome.state == state
     assert made and not any(network() for network in made)
 
@@ -61,7 +61,7 @@ def test_a_failed_probe_leaves_the_next_trial_as_it_was(
     config = configure(
         "model.freeze=none", "trainer.probe_epochs=1", "tuner=random", "tuner.max_epochs=2"
     )
-    prepared = prepare(config, checked_images(config))
+    context = prepare(config, checked_images(config))
     trained: list[int] = []
 
     def count(classifier: Classifier, optim: Any) -> Any:
@@ -70,7 +70,7 @@ def test_a_failed_probe_leaves_the_next_trial_as_it_was(
 
     groups = optimization.parameter_groups
     monkeypatch.setattr(optimization, "parameter_groups", count)
-    before = run_trial(prepared, {"optim.lr": 0.001}, lambda *_: False)
+    before = run_trial(context, {"optim.lr": 0.001}, lambda *_: False)
     usual = list(trained)
     assert usual[0] == 0 < usual[1], "the probe trains the head, the trial the backbone with it"
 
@@ -79,8 +79,8 @@ def test_a_failed_probe_leaves_the_next_trial_as_it_was(
 
     with monkeypatch.context() as patch:
         patch.setattr(loop, "epochs", fail)
-        assert run_trial(prepared, {"optim.lr": 0.001}, lambda *_: False).state == "failed"
+        assert run_trial(context, {"optim.lr": 0.001}, lambda *_: False).state == "failed"
     trained.clear()
-    after = run_trial(prepared, {"optim.lr": 0.001}, lambda *_: False)
+    after = run_trial(context, {"optim.lr": 0.001}, lambda *_: False)
     assert trained == usual
     assert after.epochs == before.epochs

@@ -25,7 +25,7 @@ _COMPARED = 8
 def export(
     directory: Path,
     classifier: Any,
-    prepared: TrainingContext,
+    context: TrainingContext,
     config: Config,
     data: ImageData,
     metrics: dict[str, Any],
@@ -56,7 +56,7 @@ def export(
         allowed = allowed_from(config.serving.allow_urls)
         answers, novelty = trust.answers_of(
             classifier,
-            prepared,
+            context,
             config,
             data,
             tested.decisions,
@@ -65,8 +65,8 @@ def export(
         write_folder(
             folder,
             classifier,
-            prepared.evaluation,
-            prepared.classes,
+            context.evaluation,
+            context.classes,
             pedigree,
             allowed,
             config.plugins,
@@ -78,14 +78,14 @@ def export(
         few = range(min(_COMPARED, len(dataset)))
         images = torch.stack([dataset[0, index][0] for index in few])
         refuse_another_network(folder, classifier, images)
-        selection = select(folder, config.serving, data, device=prepared.device, seed=config.seed)
+        selection = select(folder, config.serving, data, device=context.device, seed=config.seed)
         for candidate in selection.candidates:
             candidate.objection = config.conceal(candidate.objection)
         measured = selection.as_dict()
         engine = ENGINES.made(selection.choice.engine, config.serving)
         record_engine(folder, selection.choice, measured, engine.model_dump(mode="json"))
         answers, measured["answers"] = trust.settle(
-            folder, answers, data, prepared.device, tested.held_out
+            folder, answers, data, context.device, tested.held_out
         )
         record_answers(folder, answers)
         write_archive(directory / "model.tar.gz", folder)

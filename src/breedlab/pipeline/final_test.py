@@ -56,7 +56,7 @@ class FinalTest:
 
 
 def final_test(
-    prepared: TrainingContext,
+    context: TrainingContext,
     classifier: Classifier,
     config: Config,
     data: ImageData,
@@ -65,8 +65,8 @@ def final_test(
     """Test a run's best epoch, or its refit, and leave those weights in the classifier.
 
     Args:
-        prepared: Of the run.
-        classifier: As `prepared` made it.
+        context: Of the run.
+        classifier: As `context` made it.
         config: Of its training.
         data: The images.
         folder: Where the checkpoints are.
@@ -75,12 +75,12 @@ def final_test(
     with progress(
         "predicting validation" if config.data.multi_label else "calibrating on validation"
     ):
-        validation = validation_pass(prepared, classifier, config)
+        validation = validation_pass(context, classifier, config)
         if config.serving.flip_tta:
-            mirror_images = flip_tta.logits_of_mirror_images(prepared, classifier, data)
+            mirror_images = flip_tta.logits_of_mirror_images(context, classifier, data)
             validation = replace(validation, logits=(validation.logits + mirror_images) / 2)
     decisions: dict[str, Any] = (
-        _thresholds(validation, prepared.classes)
+        _thresholds(validation, context.classes)
         if config.data.multi_label
         else {"temperature": _temperature(validation)}
     )
@@ -97,13 +97,13 @@ def final_test(
         load_checkpoint(classifier, folder / "refit.ckpt")
         if classifier.freeze != "backbone":
             features = None
-    evaluation = measure(prepared, classifier, data, decisions, config.monitor)
-    gained = _gained(prepared, classifier, config, data, decisions, evaluation)
+    evaluation = measure(context, classifier, data, decisions, config.monitor)
+    gained = _gained(context, classifier, config, data, decisions, evaluation)
     return FinalTest(evaluation, decisions, features, held_out, gained)
 
 
 def _gained(
-    prepared: TrainingContext,
+    context: TrainingContext,
     classifier: Classifier,
     config: Config,
     data: ImageData,
@@ -114,9 +114,9 @@ def _gained(
     if not config.serving.flip_tta:
         return None
     metric = "map" if config.data.multi_label else "top1"
-    without = measure(prepared, classifier, data, {**decisions, "flip_tta": False}, config.monitor)
+    without = measure(context, classifier, data, {**decisions, "flip_tta": False}, config.monitor)
     values = without.metrics[metric], evaluation.metrics[metric]
-    return flip_tta.report(prepared, classifier, data, metric, values)
+    return flip_tta.report(context, classifier, data, metric, values)
 
 
 def _thresholds(validation: ValidationPass, classes: Sequence[str]) -> dict[str, Any]:
@@ -155,7 +155,7 @@ def _temperature(validation: ValidationPass) -> float:
 
 
 def measure(
-    prepared: TrainingContext,
+    context: TrainingContext,
     classifier: Classifier,
     data: ImageData,
     decisions: Mapping[str, Any] = MappingProxyType({}),
@@ -164,32 +164,32 @@ def measure(
     """Return how good a classifier is on the test images.
 
     Args:
-        prepared: Of the run.
+        context: Of the run.
         classifier: Of the weights to test.
         data: The images.
         decisions: What validation decided; without it scores are taken as they are.
         monitor: Where metrics that have settings find them; the defaults without it.
     """
     total = len(data.images.splits["test"])
-    scores, batches = logits_of(prepared, classifier), data.test_dataloader()
+    scores, batches = logits_of(context, classifier), data.test_dataloader()
     if decisions.get("flip_tta"):
         scores = mirrored(scores)
-    with progress("testing") as report, autocast(prepared.device, prepared.precision):
+    with progress("testing") as report, autocast(context.device, context.precision):
         if data.images.multi_label:
             return evaluate_labels(
                 scores,
                 batches,
-                prepared.classes,
+                context.classes,
                 total=total,
                 progress=report,
                 monitor=monitor,
                 thresholds=decisions.get("thresholds")
-                or [multi_label.UNDECIDED] * len(prepared.classes),
+                or [multi_label.UNDECIDED] * len(context.classes),
             )
         evaluation = evaluate(
             scores,
             batches,
-            prepared.classes,
+            context.classes,
             total=total,
             progress=report,
             monitor=monitor,

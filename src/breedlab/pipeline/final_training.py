@@ -53,7 +53,7 @@ class Trained:
 
 
 def train(
-    prepared: TrainingContext,
+    context: TrainingContext,
     config: Config,
     directory: Path,
     profiled_from: float,
@@ -62,7 +62,7 @@ def train(
     """Solve the head, or train the network, after a probe if the config asks for one.
 
     Args:
-        prepared: The run's.
+        context: The run's.
         config: With the search's values.
         directory: The run's.
         profiled_from: When the profiler's recording started.
@@ -75,38 +75,38 @@ def train(
     from breedlab.training.probe import probe
     from breedlab.training.solving import SOLVED
 
-    classifier = prepared.classifier(config, synced=distributed.world() > 1)
+    classifier = context.classifier(config, synced=distributed.world() > 1)
     fresh = not (directory / "checkpoints" / "last.ckpt").exists()
     # DDP sends the probed head to the other processes
     if config.trainer.probe_epochs and fresh and distributed.is_main():
-        probe(prepared, classifier, config)
+        probe(context, classifier, config)
     with distributed.rank_zero_first():
-        activations = prepared.activations(classifier, config)
+        activations = context.activations(classifier, config)
         image_data: ImageData = (
-            prepared.live_data(config) if activations is None else prepared.data(config)
+            context.live_data(config) if activations is None else context.data(config)
         )
     solution = None
     if is_solved(config):
-        solution = distributed.rank_zero_only(lambda: prepared.solve(classifier, config))
+        solution = distributed.rank_zero_only(lambda: context.solve(classifier, config))
         solution.put_into(classifier.head)
         note(solution.describe(config.monitor.metric))
         config = configs.replace(config, SOLVED)
-    learner, _ = prepared.learner(classifier, config, config.trainer.max_epochs)
+    learner, _ = context.learner(classifier, config, config.trainer.max_epochs)
     data = image_data if activations is None else ActivationData(activations, image_data)
     precision = training_precision(
-        config, prepared.accelerator, prepared.precision, cached=activations is not None
+        config, context.accelerator, context.precision, cached=activations is not None
     )
-    if precision != prepared.precision and solution is None:
+    if precision != context.precision and solution is None:
         note(
             f"only the head trains, in {precision}: for that, a CPU is faster than in"
-            f" {prepared.precision}"
+            f" {context.precision}"
         )
     fitted = fit(
         learner,
         data,
         config,
         directory,
-        accelerator=prepared.accelerator,
+        accelerator=context.accelerator,
         precision=precision,
         extended_after=distributed.rank_zero_only(lambda: extension.extended_after(directory)),
         callbacks=[*observers(config, directory, profiled_from), *callbacks],
@@ -139,7 +139,7 @@ def training_metrics(trained: Trained, search: dict[str, Any] | None) -> dict[st
 
 def fine_tune(
     trained: Trained,
-    prepared: TrainingContext,
+    context: TrainingContext,
     directory: Path,
     deadline: float | None,
     metrics: dict[str, Any],
@@ -148,7 +148,7 @@ def fine_tune(
 
     Args:
         trained: By `train`.
-        prepared: The run's.
+        context: The run's.
         directory: The run's.
         deadline: On the monotonic clock, when `tuner.minutes` are over; None for no limit.
         metrics: The run's, to which the outcome is added.
@@ -156,7 +156,7 @@ def fine_tune(
     from breedlab.pipeline import fine_tuning
 
     seconds = None if deadline is None else deadline - time.monotonic()
-    result = fine_tuning.fine_tune(prepared, trained.config, directory, trained.fitted, seconds)
+    result = fine_tuning.fine_tune(context, trained.config, directory, trained.fitted, seconds)
     metrics["training"]["fine_tune"] = result.metrics
     if result.config is None or result.fitted is None:
         return
@@ -164,7 +164,7 @@ def fine_tune(
     trained.folder = directory / fine_tuning.FOLDER
     trained.head, trained.precision, trained.solution = result.head, result.precision, None
     trained.epoch_seconds = result.epoch_seconds
-    trained.data = prepared.live_data(result.config)
+    trained.data = context.live_data(result.config)
     metrics["monitor"]["best"] = result.fitted.best
 
 

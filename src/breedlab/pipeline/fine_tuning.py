@@ -86,38 +86,38 @@ class _Plan:
 
 
 def fine_tune(
-    prepared: TrainingContext, config: Config, run: Path, before: Fitted, seconds: float | None
+    context: TrainingContext, config: Config, run: Path, before: Fitted, seconds: float | None
 ) -> FineTuned:
     """Train from `checkpoints/best.ckpt`, or resume where that stopped.
 
     Args:
-        prepared: Of the run.
+        context: Of the run.
         config: Of the head's training.
         run: The run directory.
         before: How the head's training ended.
         seconds: What there is for it; None for as long as it takes.
     """
     folder = run / FOLDER
-    plan = distributed.rank_zero_only(lambda: _planned(prepared, config, folder, before, seconds))
+    plan = distributed.rank_zero_only(lambda: _planned(context, config, folder, before, seconds))
     if plan.epochs == 0:
         return FineTuned({"epochs": 0, "kept": False})
     tuned_config = configs.replace(
-        settings(prepared, config, plan.freeze),
+        settings(context, config, plan.freeze),
         {
             "trainer.max_epochs": plan.epochs,
             "data.batch_size": plan.batch_size or config.fine_tune.batch_size,
         },
     )
-    classifier = prepared.classifier(tuned_config, synced=distributed.world() > 1)
+    classifier = context.classifier(tuned_config, synced=distributed.world() > 1)
     head = distributed.rank_zero_only(
         lambda: of_classifier(
             read_checkpoint(run / "checkpoints" / "best.ckpt")["state_dict"], "head."
         )
     )
     classifier.head.load_state_dict(head)
-    learner, _ = prepared.learner(classifier, tuned_config, plan.epochs)
+    learner, _ = context.learner(classifier, tuned_config, plan.epochs)
     with distributed.rank_zero_first():
-        data = prepared.live_data(tuned_config)
+        data = context.live_data(tuned_config)
     resumes = (folder / "checkpoints" / "last.ckpt").exists()
     started = time.monotonic()
     try:
@@ -126,7 +126,7 @@ def fine_tune(
             data,
             tuned_config,
             folder,
-            accelerator=prepared.accelerator,
+            accelerator=context.accelerator,
             precision=plan.precision,
         )
     except TrainingError as error:  # the head exists, and is worth its test and export
@@ -155,11 +155,11 @@ def fine_tune(
     )
 
 
-def settings(prepared: TrainingContext, config: Config, freeze: str) -> Config:
+def settings(context: TrainingContext, config: Config, freeze: str) -> Config:
     """Return what a config trains its backbone by, once its head is there.
 
     Args:
-        prepared: Of the config's backbone and image size.
+        context: Of the config's backbone and image size.
         config: Of the head's training.
         freeze: What stays frozen: `none`, or everything through a named stage.
     """
@@ -171,7 +171,7 @@ def settings(prepared: TrainingContext, config: Config, freeze: str) -> Config:
         "cache.mode": "off",
         "data.augment": config.fine_tune.augment,
         "data.cutmix": config.fine_tune.cutmix,
-        "data.train_size": _train_size(prepared, config),
+        "data.train_size": _train_size(context, config),
         "data.batch_size": config.fine_tune.batch_size,
         "optim.name": "adamw",
         "optim.lr": config.fine_tune.lr,
@@ -198,27 +198,27 @@ def settings(prepared: TrainingContext, config: Config, freeze: str) -> Config:
     return configs.replace(config, values)
 
 
-def _train_size(prepared: TrainingContext, config: Config) -> int | None:
+def _train_size(context: TrainingContext, config: Config) -> int | None:
     """Return the side of the crops; None for the side of validation's images."""
     configured = config.fine_tune.train_size
     if configured != "auto":
         return configured
-    side = prepared.evaluation.crop
+    side = context.evaluation.crop
     smaller = 32 * round(side * _CROP_SHARE / 32)
-    if side < _SMALLEST_SHRUNK or not prepared.takes(smaller):
+    if side < _SMALLEST_SHRUNK or not context.takes(smaller):
         return None
     return smaller
 
 
-def _last_frozen(prepared: TrainingContext) -> str | None:
+def _last_frozen(context: TrainingContext) -> str | None:
     """Return the stage through which most layers are frozen; None for a network of a few."""
-    names = layers(prepared.backbone.network)
+    names = layers(context.backbone.network)
     count = int(len(names) * _FROZEN_SHARE)
     return names[count - 1] if count else None
 
 
 def _planned(
-    prepared: TrainingContext, config: Config, folder: Path, before: Fitted, seconds: float | None
+    context: TrainingContext, config: Config, folder: Path, before: Fitted, seconds: float | None
 ) -> _Plan:
     """Return how to train, as it was planned when the head was the same."""
     earlier = read_json_if_whole(folder / _PLAN, needs=("epochs", "precision", "head"))
@@ -230,7 +230,7 @@ def _planned(
             earlier.get("batch_size"),
         )
     shutil.rmtree(folder, ignore_errors=True)
-    plan = _fastest(prepared, config, seconds)
+    plan = _fastest(context, config, seconds)
     _record(folder, plan, before)
     return plan
 
@@ -245,43 +245,43 @@ def _head(before: Fitted) -> list[float]:
     return [before.epochs, before.best_epoch, before.best]
 
 
-def _fastest(prepared: TrainingContext, config: Config, seconds: float | None) -> _Plan:
+def _fastest(context: TrainingContext, config: Config, seconds: float | None) -> _Plan:
     """Return what to train, for how long, in the precision that is faster here.
 
     Args:
-        prepared: Of the run.
+        context: Of the run.
         config: Of the head's training.
         seconds: What there is for it; None for as long as it takes.
     """
     deadline = None if seconds is None else time.monotonic() + seconds
     configured = config.fine_tune.freeze
     all_layers = "none" if configured == "auto" else configured
-    precisions = [prepared.precision]
-    if prepared.accelerator == "cpu" and config.trainer.precision == "auto":
+    precisions = [context.precision]
+    if context.accelerator == "cpu" and config.trainer.precision == "auto":
         # convolutions of single channels, as EfficientNets have, may be slower in bf16
         precisions = [*dict.fromkeys([*precisions, "fp32"])]
-    fitting = _batch_that_fits(prepared, settings(prepared, config, all_layers), precisions[-1])
+    fitting = _batch_that_fits(context, settings(context, config, all_layers), precisions[-1])
     if fitting < _SMALLEST_BATCH:
-        return _Plan(0, prepared.precision, all_layers)
+        return _Plan(0, context.precision, all_layers)
     batch_size = None
     if fitting < config.fine_tune.batch_size:
         batch_size = fitting
         config = configs.replace(config, {"fine_tune.batch_size": batch_size})
     if seconds is None and len(precisions) == 1:
-        return _Plan(config.fine_tune.epochs, prepared.precision, all_layers, batch_size)
-    plan = _that_fits(prepared, config, all_layers, precisions, deadline)
-    stage = _last_frozen(prepared)
+        return _Plan(config.fine_tune.epochs, context.precision, all_layers, batch_size)
+    plan = _that_fits(context, config, all_layers, precisions, deadline)
+    stage = _last_frozen(context)
     if configured == "auto" and stage and plan.epochs < _ENOUGH * config.fine_tune.epochs:
-        plan = _that_fits(prepared, config, stage, [plan.precision], deadline)
+        plan = _that_fits(context, config, stage, [plan.precision], deadline)
     if plan.epochs == 0:
         note("too few epochs fit: the backbone stays frozen; raise tuner.minutes to fine-tune it")
     return replace(plan, batch_size=batch_size)
 
 
-def _batch_that_fits(prepared: TrainingContext, config: Config, precision: str) -> int:
+def _batch_that_fits(context: TrainingContext, config: Config, precision: str) -> int:
     """Return how many images of a batch memory has room for."""
     size = config.data.batch_size
-    fitting, needed, free = memory.images_that_fit(prepared, config, size, precision)
+    fitting, needed, free = memory.images_that_fit(context, config, size, precision)
     if fitting < size:
         instead = (
             f"fine_tune.batch_size={fitting} instead of {size}"
@@ -296,17 +296,17 @@ def _batch_that_fits(prepared: TrainingContext, config: Config, precision: str) 
 
 
 def _that_fits(
-    prepared: TrainingContext,
+    context: TrainingContext,
     config: Config,
     freeze: str,
     precisions: Sequence[str],
     deadline: float | None,
 ) -> _Plan:
     """Return as many epochs as there is time for until a moment of the monotonic clock."""
-    tuned_config = settings(prepared, config, freeze)
+    tuned_config = settings(context, config, freeze)
     what = "all layers" if freeze == "none" else f"the layers after {freeze}"
     with progress(f"timing a step of {what}"):
-        times = {each: _seconds_an_epoch(prepared, tuned_config, each) for each in precisions}
+        times = {each: _seconds_an_epoch(context, tuned_config, each) for each in precisions}
     precision = min(times, key=lambda each: times[each])
     seconds = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
     rest = "" if deadline is None else f", and {seconds:,.0f} s are left"
@@ -316,27 +316,27 @@ def _that_fits(
     return _Plan(epochs if epochs >= min(_FEWEST, configured) else 0, precision, freeze)
 
 
-def _seconds_an_epoch(prepared: TrainingContext, config: Config, precision: str) -> float:
+def _seconds_an_epoch(context: TrainingContext, config: Config, precision: str) -> float:
     """Return what an epoch takes, validation and the refit's epoch included."""
-    classifier = prepared.classifier(config).to(prepared.device)
-    learner, feed = prepared.learner(classifier, config, 1)
-    learner.to(prepared.device).train()
+    classifier = context.classifier(config).to(context.device)
+    learner, feed = context.learner(classifier, config, 1)
+    learner.to(context.device).train()
 
     def step(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-        images, labels = (part.to(prepared.device) for part in batch)
-        with autocast(prepared.device, precision):
+        images, labels = (part.to(context.device) for part in batch)
+        with autocast(context.device, precision):
             loss, _ = learner.loss_and_hits((images, labels))
         loss.backward()  # type: ignore[no-untyped-call]
         learner.zero_grad()
 
     def validate(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-        with torch.inference_mode(), autocast(prepared.device, precision):
-            learner(batch[0].to(prepared.device))
+        with torch.inference_mode(), autocast(context.device, precision):
+            learner(batch[0].to(context.device))
 
     trained = _seconds_an_image(step, list(islice(feed.train(0), 1 + _TIMED_STEPS)))
     learner.eval()
     validated = _seconds_an_image(validate, list(islice(feed.valid(), 2)))
-    splits = prepared.report.images.splits
+    splits = context.report.images.splits
     train, valid = len(splits["train"]), len(splits["valid"])
     again = train + valid if config.trainer.refit else 0
     return trained * (train + again) + validated * valid

@@ -25,18 +25,18 @@ _BATCH = 8
 
 @torch.no_grad()
 def logits_of_mirror_images(
-    prepared: TrainingContext, classifier: Classifier, data: ImageData
+    context: TrainingContext, classifier: Classifier, data: ImageData
 ) -> torch.Tensor:
     """Return a trained classifier's logits (n, classes) of the validation images, mirrored."""
-    scores = logits_of(prepared, classifier)
-    with autocast(prepared.device, prepared.precision):
+    scores = logits_of(context, classifier)
+    with autocast(context.device, context.precision):
         return torch.cat(
             [scores(images.flip(-1)) for images, _ in data.view_dataloader("valid", 0)]
         )
 
 
 def report(
-    prepared: TrainingContext,
+    context: TrainingContext,
     classifier: Classifier,
     data: ImageData,
     metric: str,
@@ -45,13 +45,13 @@ def report(
     """Measure what mirror images cost, say what they gain, and return both for metrics.json.
 
     Args:
-        prepared: Of the run.
+        context: Of the run.
         classifier: Trained.
         data: The images.
         metric: By its short name.
         values: Of the metric on the test, without and with mirror images.
     """
-    factor = _times_as_long(prepared, classifier, data)
+    factor = _times_as_long(context, classifier, data)
     before, after = (shown_metric(metric, value) for value in values)
     note(
         f"serving.flip_tta: {titles()[metric]} {after} on the test, {before} without mirror images;"
@@ -66,8 +66,8 @@ def report(
 
 
 @torch.no_grad()
-def _times_as_long(prepared: TrainingContext, classifier: Classifier, data: ImageData) -> float:
-    scores, dataset = logits_of(prepared, classifier), data.dataset("test")
+def _times_as_long(context: TrainingContext, classifier: Classifier, data: ImageData) -> float:
+    scores, dataset = logits_of(context, classifier), data.dataset("test")
     images = torch.stack([dataset[0, index][0] for index in range(min(_BATCH, len(dataset)))])
     both = mirrored(scores)
 
@@ -76,6 +76,6 @@ def _times_as_long(prepared: TrainingContext, classifier: Classifier, data: Imag
         compute(images)
         return time.perf_counter() - started
 
-    with autocast(prepared.device, prepared.precision):
+    with autocast(context.device, context.precision):
         seconds(both)  # the first call allocates
         return median(seconds(both) / seconds(scores) for _ in range(_ROUNDS))

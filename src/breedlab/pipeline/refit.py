@@ -33,7 +33,7 @@ FILE = "refit.ckpt"
 
 
 def refitted(
-    prepared: TrainingContext,
+    context: TrainingContext,
     config: Config,
     run: Path,
     epochs: int,
@@ -45,7 +45,7 @@ def refitted(
     has the weights.
 
     Args:
-        prepared: The run's.
+        context: The run's.
         config: The final training's.
         run: The run directory.
         epochs: How many validation found to be best.
@@ -56,7 +56,7 @@ def refitted(
     Returns:
         What metrics.json says of it.
     """
-    images = whole(prepared.report.images)
+    images = whole(context.report.images)
     record = {"epochs": epochs, "photos": len(images.splits["train"])}
     folder = run / "checkpoints" / "refit"
     how = f"for {epochs} epochs" if solution is None else f"with C={solution.c:g}"
@@ -68,22 +68,22 @@ def refitted(
         lambda: _is_there(run, folder, {**record, "of": config.trainer.max_epochs})
     ):
         return record
-    classifier = prepared.classifier(config, synced=distributed.world() > 1)
+    classifier = context.classifier(config, synced=distributed.world() > 1)
     if head is not None:
         classifier.head.load_state_dict(head)
     with distributed.rank_zero_first():
-        cached = prepared.activations(classifier, config)
+        cached = context.activations(classifier, config)
     cached = None if cached is None else on_all(cached)
     if solution is not None:
         assert cached is not None
         again = distributed.rank_zero_only(
-            lambda: prepared.solve(classifier, config, cached, solution.c)
+            lambda: context.solve(classifier, config, cached, solution.c)
         )
         again.put_into(classifier.head)
         if distributed.is_main():
             _save(
                 {f"classifier.{name}": tensor for name, tensor in classifier.state_dict().items()},
-                prepared,
+                context,
                 config,
                 run,
             )
@@ -93,9 +93,9 @@ def refitted(
         and not (folder / "last.ckpt").exists()
         and distributed.is_main()
     ):
-        probe(prepared, classifier, config)
+        probe(context, classifier, config)
     views = None if config.model.freeze == "none" else config.cache.views or None
-    image_data = ImageData(images, config.data, prepared.evaluation, config.seed, views)
+    image_data = ImageData(images, config.data, context.evaluation, config.seed, views)
     learner = Learner(
         classifier,
         config,
@@ -106,15 +106,15 @@ def refitted(
         class_weights=image_data.class_weights(),
         tail=None if cached is None else classifier.tail(),
     )
-    learner.card = prepared.card(config)
+    learner.card = context.card(config)
     data = image_data if cached is None else ActivationData(cached, image_data)
     refit(
-        learner, data, config, folder, epochs, accelerator=prepared.accelerator, precision=precision
+        learner, data, config, folder, epochs, accelerator=context.accelerator, precision=precision
     )
     if distributed.is_main():
         _save(
             torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"],
-            prepared,
+            context,
             config,
             run,
         )
@@ -151,9 +151,9 @@ def _is_there(run: Path, folder: Path, record: dict[str, Any]) -> bool:
 
 
 def _save(
-    state: dict[str, torch.Tensor], prepared: TrainingContext, config: Config, run: Path
+    state: dict[str, torch.Tensor], context: TrainingContext, config: Config, run: Path
 ) -> None:
     if not distributed.is_main():
         return
     with atomic_open(run / "checkpoints" / FILE) as file:
-        torch.save({"state_dict": state, CARD: prepared.card(config)}, file)
+        torch.save({"state_dict": state, CARD: context.card(config)}, file)

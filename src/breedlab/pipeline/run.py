@@ -42,7 +42,7 @@ class TrainResult:
 
 
 @dataclass(frozen=True)
-class _Context:
+class _Environment:
     """What all stages of one run share.
 
     Attributes:
@@ -95,8 +95,8 @@ def run(
             signals.listening(current.how_to_resume),
             watched(watching) as watch,
         ):
-            context = _Context(current, watch, callbacks, fit_only)
-            return _run(config, overrides, resume, directory, context)
+            environment = _Environment(current, watch, callbacks, fit_only)
+            return _run(config, overrides, resume, directory, environment)
     finally:
         # Free Lightning's reference cycles: in a grid, the next run needs the memory, above all a
         # GPU's.
@@ -108,10 +108,10 @@ def _run(
     overrides: list[str],
     resume: Path | None,
     new: Path | None,
-    context: _Context,
+    environment: _Environment,
 ) -> TrainResult:
     started = time.monotonic()
-    current, watch = context.current, context.watch
+    current, watch = environment.current, environment.watch
     # Rank 0 writes the run, so it knows whether there is one; another host's disk may lack it.
     resume, new = distributed.broadcast((resume, new))
     _enter(watch, "Data")
@@ -128,10 +128,10 @@ def _run(
         if notice:
             note(notice)
         # before the run directory exists: a run that cannot start leaves nothing behind
-        prepared = _prepared(config, report, watch)
+        context = _make_context(config, report, watch)
 
         def create() -> Path:
-            created = rundir.create(config, overrides, report, new, prepared.lineage())
+            created = rundir.create(config, overrides, report, new, context.lineage())
             current.enter(config, created)
             return created
 
@@ -139,11 +139,11 @@ def _run(
         current.path = directory
         note(f"run directory: {directory}")
         (
-            prepared.engines.begin(directory)
+            context.engines.begin(directory)
             if distributed.is_main()
-            else prepared.engines.resume(directory)
+            else context.engines.resume(directory)
         )
-        return _train(prepared, directory, started, context)
+        return _train(context, directory, started, environment)
     directory = distributed.rank_zero_only(
         lambda: resuming.reenter(config, resume, report, current)
     )
@@ -159,9 +159,9 @@ def _run(
         return TrainResult(directory, complete)
     transform = distributed.rank_zero_only(lambda: rundir.recorded_transform(directory))
     config = resuming.as_begun(config, transform)
-    prepared = _prepared(config, report, watch)
-    prepared.engines.resume(directory)
-    return _train(prepared, directory, started, context)
+    context = _make_context(config, report, watch)
+    context.engines.resume(directory)
+    return _train(context, directory, started, environment)
 
 
 def _enter(watch: Session, name: str) -> None:
@@ -169,7 +169,7 @@ def _enter(watch: Session, name: str) -> None:
     watch.stage(name)
 
 
-def _prepared(config: Config, report: Report, watch: Session) -> TrainingContext:
+def _make_context(config: Config, report: Report, watch: Session) -> TrainingContext:
     _enter(watch, "Network")
     # Imported only once the images are known to be good, since it takes seconds.
     with progress("loading PyTorch"):
@@ -178,29 +178,29 @@ def _prepared(config: Config, report: Report, watch: Session) -> TrainingContext
         from breedlab.training.start_checks import concerns
 
     with distributed.rank_zero_first():  # weights are downloaded once
-        prepared = prepare(config, report)
+        context = prepare(config, report)
     note(
         config.conceal(
             f"{config.model.name}, weights {config.model.weights}, freeze {config.model.freeze}"
         )
     )
-    note(f"{prepared.accelerator}, {prepared.precision}, {prepared.evaluation.crop} px")
-    for text in starting_weights.describe(prepared):
+    note(f"{context.accelerator}, {context.precision}, {context.evaluation.crop} px")
+    for text in starting_weights.describe(context):
         note(config.conceal(text))
-    if text := prepared.data(config).describe_loading():
+    if text := context.data(config).describe_loading():
         note(text)
-    for text in concerns(prepared):
+    for text in concerns(context):
         warn(text)
-    return prepared
+    return context
 
 
 def _train(
-    prepared: TrainingContext, directory: Path, started: float, context: _Context
+    context: TrainingContext, directory: Path, started: float, environment: _Environment
 ) -> TrainResult:
     """Search, train, fine-tune, and refit as the config asks for; then test and export."""
     from breedlab.training import loggers
 
-    config, watch = prepared.config, context.watch
+    config, watch = context.config, environment.watch
     watch.write_to(directory)
     distributed.rank_zero_only(lambda: loggers.begin(config, directory))
     search: dict[str, Any] | None = None
@@ -209,16 +209,18 @@ def _train(
         from breedlab.pipeline.searching import search_for_best
 
         _enter(watch, "Search")
-        best = search_for_best(prepared, directory)
-        prepared, config = best.prepared, best.config
+        best = search_for_best(context, directory)
+        context, config = best.context, best.config
         search = best.metrics
         if best.seconds_left is not None:
             deadline = time.monotonic() + best.seconds_left
 
     _enter(watch, "Training" if search is None else "Training the best")
-    trained = final_training.train(prepared, config, directory, watch.started_at, context.callbacks)
+    trained = final_training.train(
+        context, config, directory, watch.started_at, environment.callbacks
+    )
     metrics = final_training.training_metrics(trained, search)
-    if context.fit_only:
+    if environment.fit_only:
         watch.finish()
         return TrainResult(directory, metrics)
     # Labels are judged by frozen features: a network that trained on an image agrees with its
@@ -226,7 +228,7 @@ def _train(
     label_judge = trained.classifier, trained.config
     if trained.config.fine_tune.epochs:
         _enter(watch, "Fine-tuning")
-        final_training.fine_tune(trained, prepared, directory, deadline, metrics)
+        final_training.fine_tune(trained, context, directory, deadline, metrics)
     if trained.config.trainer.refit and distributed.rank_zero_only(
         lambda: final_training.has_time_to_refit(trained, deadline)
     ):
@@ -234,7 +236,7 @@ def _train(
 
         _enter(watch, "Refit on train and validation")
         metrics["training"]["refit"] = refit.refitted(
-            prepared,
+            context,
             trained.config,
             trained.folder,
             trained.fitted.best_epoch,
@@ -244,13 +246,13 @@ def _train(
         )
     if not distributed.is_main():
         return TrainResult(directory, distributed.broadcast(None))
-    _test_and_export(trained, prepared, directory, started, watch, metrics, label_judge)
+    _test_and_export(trained, context, directory, started, watch, metrics, label_judge)
     return TrainResult(directory, distributed.broadcast(metrics))
 
 
 def _test_and_export(
     trained: final_training.Trained,
-    prepared: TrainingContext,
+    context: TrainingContext,
     directory: Path,
     started: float,
     watch: Session,
@@ -266,8 +268,8 @@ def _test_and_export(
     _enter(watch, "Test")
     config, data, classifier = trained.config, trained.data, trained.classifier
     if distributed.world() > 1 or trained.head is not None:
-        classifier = prepared.classifier(config)
-    tested = final_test(prepared, classifier, config, data, trained.folder / "checkpoints")
+        classifier = context.classifier(config)
+    tested = final_test(context, classifier, config, data, trained.folder / "checkpoints")
     evaluation = tested.evaluation
     metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
     if tested.flip_tta is not None:
@@ -281,9 +283,9 @@ def _test_and_export(
     write_review(directory, config, data, evaluation, values, trained.fitted.best)
     loggers.finish(config, directory, metrics["test"])
 
-    list_suspects(directory, label_judge[0], prepared, label_judge[1], data)
+    list_suspects(directory, label_judge[0], context, label_judge[1], data)
     _enter(watch, "Export")
-    metrics["export"] = export(directory, classifier, prepared, config, data, metrics, tested)
+    metrics["export"] = export(directory, classifier, context, config, data, metrics, tested)
     note(f"{directory / 'model.tar.gz'}")
     if records(config):
         from breedlab.debugging.rule_runner import conclude

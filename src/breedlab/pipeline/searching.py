@@ -21,32 +21,32 @@ class Best:
 
     Attributes:
         config: The experiment with the best trial's values.
-        prepared: What that trains.
+        context: What that trains.
         metrics: What metrics.json says of the search.
         seconds_left: Of `tuner.minutes`; None without such a limit.
     """
 
     config: Config
-    prepared: TrainingContext
+    context: TrainingContext
     metrics: dict[str, Any]
     seconds_left: float | None
 
 
-def search_for_best(prepared: TrainingContext, directory: Path) -> Best:
+def search_for_best(context: TrainingContext, directory: Path) -> Best:
     """Search, or resume a search, on rank 0, and say what was best.
 
     Args:
-        prepared: What trials train.
+        context: What trials train.
         directory: The run directory.
     """
     from breedlab.tuning import baseline
     from breedlab.tuning.importance import importances
     from breedlab.tuning.study import search
 
-    config = prepared.config
-    best = distributed.rank_zero_only(lambda: search(config, prepared, directory))
+    config = context.config
+    best = distributed.rank_zero_only(lambda: search(config, context, directory))
     best_config = configs.replace(config, best.values)
-    suited = prepared.suited(best_config)
+    suited = context.suited(best_config)
     note(
         f"best: trial {best.number}, {config.monitor.metric}"
         f" {best.objective:.4f}{_tie(best.tied)}{_of_folds(best.folds, config.monitor.metric)}"

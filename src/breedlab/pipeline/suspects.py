@@ -38,7 +38,7 @@ training did."""
 def list_suspects(
     directory: Path,
     classifier: Classifier,
-    prepared: TrainingContext,
+    context: TrainingContext,
     config: Config,
     data: ImageData,
 ) -> None:
@@ -52,13 +52,13 @@ def list_suspects(
     Args:
         directory: The run's.
         classifier: Trained.
-        prepared: Of the run.
+        context: Of the run.
         config: Of the training.
         data: The images.
     """
     images = [image for split in _SPLITS for image in data.images.splits[split]]
     activations = (
-        prepared.activations(classifier, config) if config.model.freeze == "backbone" else None
+        context.activations(classifier, config) if config.model.freeze == "backbone" else None
     )
     if activations is None or activations.valid.ndim != 2:
         return

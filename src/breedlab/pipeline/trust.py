@@ -24,7 +24,7 @@ from breedlab.training.inference import features as features_of
 
 def answers_of(
     classifier: Classifier,
-    prepared: TrainingContext,
+    context: TrainingContext,
     config: Config,
     data: ImageData,
     decisions: Mapping[str, Any],
@@ -35,7 +35,7 @@ def answers_of(
 
     Args:
         classifier: Trained.
-        prepared: Of its run.
+        context: Of its run.
         config: Of its training.
         data: The images.
         decisions: As in `FinalTest`.
@@ -50,13 +50,13 @@ def answers_of(
         labels, valid_labels = (torch.zeros(len(each)).long() for each in (labels, valid_labels))
     indices = novelty.spread_indices(labels)
     with progress("learning to tell the unknown"):
-        features = features_of(prepared, classifier, config, "train", indices)
+        features = features_of(context, classifier, config, "train", indices)
         if features.ndim != 2 or not features.isfinite().all():
             return answers, None
         valid = valid_features
         if valid is None:
             every = torch.arange(len(valid_labels))
-            valid = features_of(prepared, classifier, config, "valid", every)
+            valid = features_of(context, classifier, config, "valid", every)
         unknown, separated = novelty.choose((features, labels[indices]), (valid, valid_labels))
     answers["unknown"] = {
         "method": unknown.method,

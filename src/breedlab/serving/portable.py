@@ -83,7 +83,7 @@ def write_onnx(model: Model, file: Path) -> None:
         ServingError: If the network cannot be written as ONNX, or the file answers otherwise.
     """
     extras.require("onnx", "an ONNX file")
-    graph, example = _prepared(model)
+    graph, example = _context(model)
     buffer = io.BytesIO()
     names = {"images": {0: "n"}, "scores": {0: "n"}, "probabilities": {0: "n"}}
     if sum(t.numel() * t.element_size() for t in graph.state_dict().values()) > _LIMIT:
@@ -118,7 +118,7 @@ def write_program(model: Model, file: Path) -> None:
     Raises:
         ServingError: If the network cannot be exported, or the file answers otherwise.
     """
-    graph, example = _prepared(model)
+    graph, example = _context(model)
     buffer = io.BytesIO()
     many = {"images": {0: torch.export.Dim("n", min=1)}}
     try:
@@ -136,7 +136,7 @@ def write_program(model: Model, file: Path) -> None:
         out.write(buffer.getvalue())
 
 
-def _prepared(model: Model) -> tuple[Portable, torch.Tensor]:
+def _context(model: Model) -> tuple[Portable, torch.Tensor]:
     """Return the network to trace, and two images: traced with one, some networks take the one for
     a constant."""
     wave = probe(model.transform.crop)

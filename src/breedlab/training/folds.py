@@ -77,13 +77,13 @@ def divided(whole: Activations, fold: torch.Tensor) -> Iterator[Activations]:
         )
 
 
-def folds_of(prepared: TrainingContext, config: Config) -> list[Activations]:
+def folds_of(context: TrainingContext, config: Config) -> list[Activations]:
     """Return the folds of a trial's features.
 
     Raises:
         TrainingError: If its features are not cached.
     """
-    whole = prepared.activations(prepared.classifier(config), config)
+    whole = context.activations(context.classifier(config), config)
     if whole is None:
         raise TrainingError(
             "tuner.folds: features are not cached (the reason is above), and cross-validation is"
@@ -95,59 +95,59 @@ def folds_of(prepared: TrainingContext, config: Config) -> list[Activations]:
             f"tuner.folds: {config.tuner.folds} folds of these features take {size / 1e9:.1f} GB of"
             f" memory, of which {free / 1e9:.1f} GB are free; set tuner.folds=1, or cache.views=1"
         )
-    splits = prepared.report.images.splits
+    splits = context.report.images.splits
     groups = [image.group for split in ("train", "valid") for image in splits[split]]
     labels = torch.cat([whole.labels, whole.valid_labels])
-    return [*divided(whole, fold_numbers(labels, groups, config.tuner.folds, prepared.config.seed))]
+    return [*divided(whole, fold_numbers(labels, groups, config.tuner.folds, context.config.seed))]
 
 
-def epochs(prepared: TrainingContext, config: Config, count: int) -> Iterator[loop.Epoch]:
+def epochs(context: TrainingContext, config: Config, count: int) -> Iterator[loop.Epoch]:
     """Train on each fold's others with the lean loop, an epoch at a time, and yield the means; a
     head that is solved has one."""
-    parts = folds_of(prepared, config)
+    parts = folds_of(context, config)
     if HEADS.chosen(config.model).solved:
-        yield solve(prepared, config, parts)[1]
+        yield solve(context, config, parts)[1]
         return
-    runs = [_trained(prepared, config, part, count) for part in parts]
+    runs = [_trained(context, config, part, count) for part in parts]
     for epochs_of_folds in zip(*runs, strict=True):
         yield _mean(epochs_of_folds, config)
 
 
 def _trained(
-    prepared: TrainingContext, config: Config, part: Activations, count: int
+    context: TrainingContext, config: Config, part: Activations, count: int
 ) -> Iterator[loop.Epoch]:
-    learner, feed = prepared.learner(prepared.classifier(config), config, count, on=part)
-    precision = training_precision(config, prepared.accelerator, prepared.precision, cached=True)
+    learner, feed = context.learner(context.classifier(config), config, count, on=part)
+    precision = training_precision(config, context.accelerator, context.precision, cached=True)
     yield from loop.epochs(
         learner,
         feed,
         config,
         count=count,
-        accelerator=prepared.accelerator,
+        accelerator=context.accelerator,
         precision=precision,
     )
 
 
 def solve(
-    prepared: TrainingContext, config: Config, parts: Sequence[Activations]
+    context: TrainingContext, config: Config, parts: Sequence[Activations]
 ) -> tuple[float, loop.Epoch]:
     """Return the penalty that is best over all folds of a head that is solved, and what it comes
     to.
 
     Args:
-        prepared: Of the run.
+        context: Of the run.
         config: A trial's.
         parts: The folds.
     """
     loss = task_of(config.data).solved_loss(
-        prepared.data(config).solving_weights(), config.optim.label_smoothing
+        context.data(config).solving_weights(), config.optim.label_smoothing
     )
-    fixed = prepared.penalty(config)
+    fixed = context.penalty(config)
     problems = [
         solving.Regression(
-            part.train[0].to(prepared.device).float(),
-            part.labels.to(prepared.device),
-            len(prepared.classes),
+            part.train[0].to(context.device).float(),
+            part.labels.to(context.device),
+            len(context.classes),
             loss,
             torch.float32,
         )
@@ -155,7 +155,7 @@ def solve(
     ]
 
     def reach(c: float) -> loop.Epoch:
-        prepared.heed()
+        context.heed()
         results = [
             solving.reached(problem, part, c, config.monitor)
             for problem, part in zip(problems, parts, strict=True)

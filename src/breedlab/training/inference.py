@@ -21,24 +21,24 @@ ToFeatures = Callable[[torch.Tensor], torch.Tensor]
 
 
 def logits_of(
-    prepared: TrainingContext, classifier: Classifier
+    context: TrainingContext, classifier: Classifier
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return what gives a trained classifier's logits (n, classes) on the CPU, its frozen part by
     the run's engine."""
-    network = classifier.to(prepared.device).eval()
+    network = classifier.to(context.device).eval()
     choice = None
     if classifier.freeze != "none":
-        choice = prepared.engines.recorded(classifier.freeze)
+        choice = context.engines.recorded(classifier.freeze)
     if choice is None or choice.engine == EAGER:
-        return lambda images: network(images.to(prepared.device)).float().cpu()
-    _, engine = prepared.engines.engine_or_eager(classifier, choice)
+        return lambda images: network(images.to(context.device)).float().cpu()
+    _, engine = context.engines.engine_or_eager(classifier, choice)
     tail = classifier.tail().eval()
-    return lambda images: tail(engine(images).to(prepared.device)).float().cpu()
+    return lambda images: tail(engine(images).to(context.device)).float().cpu()
 
 
 @torch.no_grad()
 def features(
-    prepared: TrainingContext,
+    context: TrainingContext,
     classifier: Classifier,
     config: Config,
     split: str,
@@ -46,8 +46,8 @@ def features(
 ) -> torch.Tensor:
     """Return what a trained classifier's head gets of some images of `train` or `valid`, as
     training left it."""
-    network = classifier.to(prepared.device).eval()
-    activations = prepared.activations(classifier, config)
+    network = classifier.to(context.device).eval()
+    activations = context.activations(classifier, config)
     if activations is not None:
         rows = activations.train[0] if split == "train" else activations.valid
         batches: Iterable[torch.Tensor] = (
@@ -55,10 +55,10 @@ def features(
         )
         to_features = _rest(network)
     else:
-        loader = prepared.data(config).view_dataloader(split, 0, indices=indices.tolist())
+        loader = context.data(config).view_dataloader(split, 0, indices=indices.tolist())
         batches, to_features = (images for images, _ in loader), _eager(network)
-    with autocast(prepared.device, prepared.precision):
-        computed = [to_features(batch.to(prepared.device)).float().cpu() for batch in batches]
+    with autocast(context.device, context.precision):
+        computed = [to_features(batch.to(context.device)).float().cpu() for batch in batches]
     return torch.cat(computed)
 
 
@@ -79,39 +79,39 @@ class ValidationPass:
 
 @torch.no_grad()
 def validation_pass(
-    prepared: TrainingContext, classifier: Classifier, config: Config
+    context: TrainingContext, classifier: Classifier, config: Config
 ) -> ValidationPass:
     """Pass the validation images, or their cached activations, through a trained classifier
     once."""
-    network = classifier.to(prepared.device).eval()
-    activations = prepared.activations(classifier, config)
+    network = classifier.to(context.device).eval()
+    activations = context.activations(classifier, config)
     if activations is not None:
         batches: Iterable[tuple[torch.Tensor, torch.Tensor]] = activations.valid_batches()
         labels, to_features = activations.valid_labels, _rest(network)
     else:
-        data = prepared.live_data(config)
+        data = context.live_data(config)
         batches, labels = data.view_dataloader("valid", 0), data.labels("valid")
-        to_features = _features_of_images(prepared, network)
+        to_features = _features_of_images(context, network)
     features, logits = [], []
-    with autocast(prepared.device, prepared.precision):
+    with autocast(context.device, context.precision):
         for inputs, _ in batches:
-            rows = to_features(inputs.to(prepared.device))
+            rows = to_features(inputs.to(context.device))
             logits.append(network.head(rows).float().cpu())
             if rows.ndim == 2:
                 features.append(rows.float().cpu())
     return ValidationPass(torch.cat(logits), labels, torch.cat(features) if features else None)
 
 
-def _features_of_images(prepared: TrainingContext, network: Classifier) -> ToFeatures:
+def _features_of_images(context: TrainingContext, network: Classifier) -> ToFeatures:
     """Return what gives the head's input for images, the frozen part by the run's engine."""
     choice = None
     if network.freeze != "none":
-        choice = prepared.engines.recorded(network.freeze)
+        choice = context.engines.recorded(network.freeze)
     if choice is None or choice.engine == EAGER:
         return _eager(network)
-    _, engine = prepared.engines.engine_or_eager(network, choice)
+    _, engine = context.engines.engine_or_eager(network, choice)
     rest = _rest(network)
-    return lambda images: rest(engine(images.cpu()).to(prepared.device))
+    return lambda images: rest(engine(images.cpu()).to(context.device))
 
 
 def _eager(network: Classifier) -> ToFeatures:

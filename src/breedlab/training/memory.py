@@ -22,7 +22,7 @@ _PER_WEIGHT = 5
 _BATCH_SIZE = "data.batch_size"
 
 
-def refuse_too_large_a_step(prepared: TrainingContext, config: Config) -> None:
+def refuse_too_large_a_step(context: TrainingContext, config: Config) -> None:
     """Raise ConfigError if a training step of all images in a batch cannot fit into memory.
 
     A head on cached features takes next to none, and is not asked.
@@ -32,9 +32,9 @@ def refuse_too_large_a_step(prepared: TrainingContext, config: Config) -> None:
     space = search_space(config) if config.tuner.strategy != "none" else {}
     searched = _BATCH_SIZE in space
     images = int(max(space[_BATCH_SIZE].probes())) if searched else config.data.batch_size
-    images = min(images, len(prepared.report.images.splits["train"]))
+    images = min(images, len(context.report.images.splits["train"]))
     at_once = config.tuner.parallel if space else 1
-    fitting, needed, free = images_that_fit(prepared, config, images, prepared.precision, at_once)
+    fitting, needed, free = images_that_fit(context, config, images, context.precision, at_once)
     if fitting == images:
         return
     several = f" in each of {at_once} parallel trials" if at_once > 1 else ""
@@ -47,19 +47,19 @@ def refuse_too_large_a_step(prepared: TrainingContext, config: Config) -> None:
 
 
 def images_that_fit(
-    prepared: TrainingContext, config: Config, images: int, precision: str, at_once: int = 1
+    context: TrainingContext, config: Config, images: int, precision: str, at_once: int = 1
 ) -> tuple[int, int, int]:
     """Return how many images of a batch fit into memory, what all of them need, and what is free.
 
     Args:
-        prepared: Of the config's network and input.
+        context: Of the config's network and input.
         config: Of the training.
         images: How many the batch would have, in all processes together.
         precision: What the network computes in.
         at_once: Trainings that run side by side.
     """
-    of_weights, of_an_image = step_bytes(prepared, config, precision)
-    if prepared.accelerator == "gpu":
+    of_weights, of_an_image = step_bytes(context, config, precision)
+    if context.accelerator == "gpu":
         steps = at_once  # each process has its own GPU
         free, _ = torch.cuda.mem_get_info()
     else:
@@ -74,12 +74,12 @@ def images_that_fit(
     return 1 << (fitting.bit_length() - 1) if fitting else 0, needed, free
 
 
-def step_bytes(prepared: TrainingContext, config: Config, precision: str) -> tuple[int, int]:
+def step_bytes(context: TrainingContext, config: Config, precision: str) -> tuple[int, int]:
     """Return how much memory a training step takes at least: for the weights, and for an image.
 
     Measured on what a forward pass of two images keeps for the backward pass.
     """
-    classifier = prepared.classifier(config).train()  # a copy, whose moving averages may change
+    classifier = context.classifier(config).train()  # a copy, whose moving averages may change
     weights = {p.untyped_storage().data_ptr(): p.untyped_storage() for p in classifier.parameters()}
     saved: dict[int, torch.Tensor] = {}
 

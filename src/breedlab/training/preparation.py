@@ -29,7 +29,7 @@ def prepare(config: Config, report: Report) -> TrainingContext:
     # weights=none must draw the same numbers again when a run is resumed
     torch.manual_seed(config.seed)
     backbone = backbones.build(config.model.name, weight_files.file_of(config.model.weights))
-    prepared = TrainingContext(
+    context = TrainingContext(
         config=config,
         report=report,
         backbone=backbone,
@@ -37,5 +37,5 @@ def prepare(config: Config, report: Report) -> TrainingContext:
         accelerator=accelerator,
         precision=choose_precision(config.trainer.precision, accelerator),
     )
-    start_checks.refuse_what_cannot_train(prepared, config)
-    return prepared
+    start_checks.refuse_what_cannot_train(context, config)
+    return context

@@ -9,7 +9,7 @@ from breedlab.models.classifier import Classifier
 from breedlab.training.context import TrainingContext
 
 
-def probe(prepared: TrainingContext, classifier: Classifier, config: Config) -> None:
+def probe(context: TrainingContext, classifier: Classifier, config: Config) -> None:
     """Train a classifier's head alone, so that fine-tuning starts from a sensible head.
 
     Linear probe, then fine-tune (Kumar et al. 2022, arXiv 2202.10054).
@@ -29,8 +29,8 @@ def probe(prepared: TrainingContext, classifier: Classifier, config: Config) -> 
         "tuner.strategy": "none",
     }
     probing = configs.replace(config, values)
-    frozen = prepared.classifier(probing)
-    for epoch in prepared.epochs(frozen, probing, config.trainer.probe_epochs):
+    frozen = context.classifier(probing)
+    for epoch in context.epochs(frozen, probing, config.trainer.probe_epochs):
         figures = "  ".join(f"{name} {value:.4f}" for name, value in epoch.valid.items())
         note(
             f"probe epoch {epoch.number + 1}/{config.trainer.probe_epochs}"

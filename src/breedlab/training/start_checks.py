@@ -31,20 +31,20 @@ def refuse_constant_monitor(config: Config, classes: int) -> None:
         )
 
 
-def refuse_what_cannot_train(prepared: TrainingContext, config: Config) -> None:
+def refuse_what_cannot_train(context: TrainingContext, config: Config) -> None:
     """Raise ConfigError if a training would fail at its first step."""
-    try_network(prepared.classifier(config), config)
-    refuse_batch_of_one(prepared, config)
-    memory.refuse_too_large_a_step(prepared, config)
+    try_network(context.classifier(config), config)
+    refuse_batch_of_one(context, config)
+    memory.refuse_too_large_a_step(context, config)
 
 
-def refuse_batch_of_one(prepared: TrainingContext, config: Config) -> None:
+def refuse_batch_of_one(context: TrainingContext, config: Config) -> None:
     """Raise ConfigError if batches have one image and a BatchNorm trains: it has no variance to
     divide by."""
-    images = len(prepared.report.images.splits["train"])
+    images = len(context.report.images.splits["train"])
     if min(config.data.batch_size, images) > 1 or config.model.freeze == "backbone":
         return
-    classifier = prepared.classifier(config).train()  # a copy, whose moving averages may change
+    classifier = context.classifier(config).train()  # a copy, whose moving averages may change
     try:
         with torch.no_grad():
             classifier.forward(torch.zeros(1, 3, classifier.side, classifier.side))
@@ -56,10 +56,10 @@ def refuse_batch_of_one(prepared: TrainingContext, config: Config) -> None:
         ) from error
 
 
-def concerns(prepared: TrainingContext) -> list[str]:
+def concerns(context: TrainingContext) -> list[str]:
     """Return what is wrong with the weights, by the config and on a few training images; one line
     each."""
-    config = prepared.config
+    config = context.config
     if config.model.weights == "none":
         if config.model.freeze == "none":
             return []
@@ -68,14 +68,14 @@ def concerns(prepared: TrainingContext) -> list[str]:
             " random numbers, and the rest learns from noise; give weights (model.weights=...), or"
             " train all of it (model.freeze=none)"
         ]
-    images = prepared.data(config).dataset("train")
+    images = context.data(config).dataset("train")
     every = -(-len(images) // _CHECKED)
     batch = torch.stack([images[0, index][0] for index in range(0, len(images), every)])
-    used, stated = prepared.evaluation, prepared.backbone.pretraining
+    used, stated = context.evaluation, context.backbone.pretraining
     as_stated = (used.mean, used.std) == (stated.mean, stated.std)
     from_library = not backbones.is_path(config.model.weights)
     concern = input_check.concern(
-        prepared.backbone.network,
+        context.backbone.network,
         batch,
         used.mean,
         used.std,

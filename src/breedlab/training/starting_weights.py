@@ -21,33 +21,33 @@ _AUTO = {
 """Settings of `data` that the weights decide unless the config does."""
 
 
-def describe(prepared: TrainingContext) -> list[str]:
+def describe(context: TrainingContext) -> list[str]:
     """Return lines on the network's input, and on the file of weights if there is one."""
-    lines = [_describe_input(prepared)]
-    loaded = prepared.backbone.loaded
+    lines = [_describe_input(context)]
+    loaded = context.backbone.loaded
     if loaded is None:
         return lines
-    classifier = prepared.classifier(prepared.config)
-    if matching_head(loaded, prepared.classes, classifier):
+    classifier = context.classifier(context.config)
+    if matching_head(loaded, context.classes, classifier):
         return [
             *lines,
             f"weights: {loaded.path}, its head too, which tells the same classes apart",
         ]
     prefix = f" under {loaded.prefix}" if loaded.prefix else ""
-    reason = _why_no_head(loaded, prepared.classes)
+    reason = _why_no_head(loaded, context.classes)
     return [*lines, f"weights: {loaded.path}{prefix}; {reason}, and the head starts fresh"]
 
 
-def _describe_input(prepared: TrainingContext) -> str:
-    used, source = prepared.evaluation, prepared.backbone.pretraining.source
+def _describe_input(context: TrainingContext) -> str:
+    used, source = context.evaluation, context.backbone.pretraining.source
     mean = ",".join(f"{value:.4g}" for value in used.mean)
     std = ",".join(f"{value:.4g}" for value in used.std)
     line = (
         f"input: resize {used.resize}, crop {used.crop}, {used.interpolation}, mean {mean}, std"
         f" {std}: {source}"
     )
-    data: Data = prepared.config.data
-    stated = prepared.backbone.pretraining
+    data: Data = context.config.data
+    stated = context.backbone.pretraining
     # A resumed run's config has values where `auto` was.
     set_by_config = [
         f"data.{name}"

@@ -17,18 +17,18 @@ from breedlab.training.context import TrainingContext
 _FILE = "baseline.json"
 
 
-def measured(config: Config, prepared: TrainingContext, run: Path) -> dict[str, Any] | None:
+def measured(config: Config, context: TrainingContext, run: Path) -> dict[str, Any] | None:
     """Return the baseline of a search, solved once and recorded in its run; None where features are
     not cached.
 
     Args:
         config: With a search space.
-        prepared: Shared by all trials.
+        context: Shared by all trials.
         run: The run directory.
     """
     baseline = recorded(run)
     if baseline is None:
-        baseline = _solved(config, prepared)
+        baseline = _solved(config, context)
         if baseline is None:
             return None
         atomic_write_json(run / _FILE, baseline, indent=2)
@@ -52,7 +52,7 @@ def describe(baseline: dict[str, Any]) -> str:
     return f"logistic regression on the same features: {baseline['metric']} {text}{of}"
 
 
-def _solved(config: Config, prepared: TrainingContext) -> dict[str, Any] | None:
+def _solved(config: Config, context: TrainingContext) -> dict[str, Any] | None:
     plain = {
         "model.head_type": "logistic",
         "optim.loss": "cross_entropy",
@@ -65,14 +65,14 @@ def _solved(config: Config, prepared: TrainingContext) -> dict[str, Any] | None:
         return None
     one = configs.replace(config, plain)
     started = time.monotonic()
-    classifier = prepared.classifier(one)
-    if prepared.activations(classifier, one) is None:
+    classifier = context.classifier(one)
+    if context.activations(classifier, one) is None:
         return None
     seconds = time.monotonic() - started
     metric = config.monitor.metric
     if config.tuner.folds > 1:
         started = time.monotonic()
-        c, epoch = folds.solve(prepared, one, folds.folds_of(prepared, one))
+        c, epoch = folds.solve(context, one, folds.folds_of(context, one))
         return {
             "metric": metric,
             "value": epoch.valid[metric],
@@ -82,7 +82,7 @@ def _solved(config: Config, prepared: TrainingContext) -> dict[str, Any] | None:
             "seconds": round(time.monotonic() - started, 2),
             "folds": [*epoch.folds],
         }
-    solution = prepared.solve(classifier, one)
+    solution = context.solve(classifier, one)
     return {
         "metric": metric,
         "value": solution.valid[metric],

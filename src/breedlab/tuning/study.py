@@ -77,12 +77,12 @@ class Runner(Protocol):
     def ended(self) -> dict[int, Outcome]: ...
 
 
-def search(config: Config, prepared: TrainingContext, run: Path) -> Best:
+def search(config: Config, context: TrainingContext, run: Path) -> Best:
     """Run the trials that are still to run and return the best of all.
 
     Args:
         config: With a search space.
-        prepared: Shared by all trials.
+        context: Shared by all trials.
         run: The run directory: its `study.db` is continued if there is one.
 
     Raises:
@@ -96,7 +96,7 @@ def search(config: Config, prepared: TrainingContext, run: Path) -> Best:
         board.finished(_row(trial, space, config, run))
     remaining = trial_count(config) - sum(not was_cut_off(trial) for trial in finished)
     budget = Budget(config.tuner.minutes, _spent(study, run))
-    prepared.heed = budget.heed
+    context.heed = budget.heed
     try:
         if remaining > 0 and config.tuner.minutes is not None:
             minutes = budget.left() / 60
@@ -105,19 +105,19 @@ def search(config: Config, prepared: TrainingContext, run: Path) -> Best:
                 " once, then heads"
             )
         if remaining > 0:
-            baseline.measured(config, prepared, run)
+            baseline.measured(config, context, run)
             with board.live():
-                _Trials(study, config, prepared, run, space, board, budget).run(remaining)
+                _Trials(study, config, context, run, space, board, budget).run(remaining)
         budget.binding = True
         if config.tuner.confirm:
-            _confirm(study, config, prepared, run, space, budget)
+            _confirm(study, config, context, run, space, budget)
         if config.tuner.minutes is not None and remaining > 0:
             note(
                 f"search: {board.ended()} trials in {budget.spent() / 60:.1f} of"
                 f" {config.tuner.minutes:g} minutes"
             )
     finally:
-        prepared.heed = at_leisure
+        context.heed = at_leisure
     best = _best(study, config, run, space)
     return best if config.tuner.minutes is None else replace(best, seconds_left=budget.left())
 
@@ -132,7 +132,7 @@ def _spent(study: optuna.Study, run: Path) -> float:
 def _confirm(
     study: optuna.Study,
     config: Config,
-    prepared: TrainingContext,
+    context: TrainingContext,
     run: Path,
     space: Space,
     budget: Budget,
@@ -150,7 +150,7 @@ def _confirm(
             budget.heed()
             return False
 
-        return run_trial(prepared, values, stop_early)
+        return run_trial(context, values, stop_early)
 
     def solved(values: Mapping[str, Any]) -> bool:
         return is_solved(configs.replace(config, values))
@@ -167,13 +167,13 @@ class _Trials:
         self,
         study: optuna.Study,
         config: Config,
-        prepared: TrainingContext,
+        context: TrainingContext,
         run: Path,
         space: Space,
         board: TrialTable,
         budget: Budget,
     ) -> None:
-        self._study, self._config, self._prepared = study, config, prepared
+        self._study, self._config, self._context = study, config, context
         self._directory, self._space, self._board, self._budget = run, space, board, budget
         self._distributions = distributions(space, study.trials)
         self._prunes = pruner(config.tuner) is not None
@@ -253,14 +253,14 @@ class _Trials:
     @contextmanager
     def _here(self) -> Iterator[Runner]:
         with quickly_collected():
-            yield _Here(self._prepared, self._stop_early)
+            yield _Here(self._context, self._stop_early)
 
     @contextmanager
     def _beside(self) -> Iterator[Runner]:
         # The activations are computed before the workers start, which then find them in the cache.
-        self._prepared.activations(self._prepared.classifier(self._config), self._config)
+        self._context.activations(self._context.classifier(self._config), self._config)
         beside = workers.Workers(
-            self._config, self._prepared.report, self._directory, self._stop_early
+            self._config, self._context.report, self._directory, self._stop_early
         )
         try:
             yield beside
@@ -271,8 +271,8 @@ class _Trials:
 class _Here:
     """A runner in this process, which runs a trial when asked for the ended ones."""
 
-    def __init__(self, prepared: TrainingContext, stop_early: workers.StopEarly) -> None:
-        self._prepared, self._stop_early = prepared, stop_early
+    def __init__(self, context: TrainingContext, stop_early: workers.StopEarly) -> None:
+        self._context, self._stop_early = context, stop_early
         self._sent: tuple[int, Mapping[str, Any]] | None = None
 
     def start(self, number: int, values: Mapping[str, Any]) -> None:
@@ -283,7 +283,7 @@ class _Here:
         number, values = self._sent
         return {
             number: run_trial(
-                self._prepared, values, lambda epoch, best: self._stop_early(number, epoch, best)
+                self._context, values, lambda epoch, best: self._stop_early(number, epoch, best)
             )
         }
 

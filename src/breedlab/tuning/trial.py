@@ -42,7 +42,7 @@ class Outcome:
 
 
 def run_trial(
-    prepared: TrainingContext, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]
+    context: TrainingContext, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]
 ) -> Outcome:
     """Train with `values` replacing the config's; the network is freed afterwards.
 
@@ -50,13 +50,13 @@ def run_trial(
     disk) is raised.
 
     Args:
-        prepared: Shared by all trials.
+        context: Shared by all trials.
         values: By config path.
         stop_early: Called with the epoch's number and its best objective so far; true prunes the
             trial.
     """
     try:
-        return _trained(prepared, values, stop_early)
+        return _trained(context, values, stop_early)
     finally:
         # Fabric ties network and optimizer into reference cycles. With this many objects, Python
         # collects them so rarely that the networks of dozens of trials stayed in memory, also on a
@@ -80,7 +80,7 @@ def quickly_collected() -> Iterator[None]:
 
 
 def _trained(
-    prepared: TrainingContext, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]
+    context: TrainingContext, values: Mapping[str, Any], stop_early: Callable[[int, float], bool]
 ) -> Outcome:
     started = time.monotonic()
     history: list[dict[str, float]] = []
@@ -91,16 +91,16 @@ def _trained(
         return Outcome(state, best, history, time.monotonic() - started, reason, of_folds)
 
     try:
-        config = configs.replace(prepared.config, values)
-        prepared = prepared.suited(config)
-        classifier = prepared.classifier(config)
+        config = configs.replace(context.config, values)
+        context = context.suited(config)
+        classifier = context.classifier(config)
         if config.trainer.probe_epochs:
-            probe(prepared, classifier, config)
+            probe(context, classifier, config)
         count = 1 if is_solved(config) else config.tuner.max_epochs
         running = (
-            folds.epochs(prepared, config, count)
+            folds.epochs(context, config, count)
             if config.tuner.folds > 1
-            else prepared.epochs(classifier, config, count)
+            else context.epochs(classifier, config, count)
         )
         for epoch in running:
             history.append({"train/loss": epoch.train_loss, **epoch.valid})

@@ -126,8 +126,8 @@ def _work(tree: dict[str, Any], report: Report, run: Path, pipe: Connection) -> 
 
         config = revive(tree)
         torch.set_num_threads(max(1, hardware.available() // config.tuner.parallel))
-        prepared = prepare(config, report)
-        prepared.engines.resume(run)
+        context = prepare(config, report)
+        context.engines.resume(run)
         gc.freeze()  # as in `quickly_collected`; this process does nothing but trials
 
         def stop_early(epoch: int, value: float) -> bool:
@@ -136,7 +136,7 @@ def _work(tree: dict[str, Any], report: Report, run: Path, pipe: Connection) -> 
 
         while True:
             _, values = pipe.recv()
-            pipe.send(run_trial(prepared, values, stop_early))
+            pipe.send(run_trial(context, values, stop_early))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
     except Exception as error:
