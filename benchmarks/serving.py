@@ -157,7 +157,7 @@ def _bare(folder: Path, files: list[Path]) -> Callable[[int, float], float]:
 
     from breedlab.data.decode import keep_memory
     from breedlab.serving.model import Model
-    from breedlab.serving.request_body import decoders
+    from breedlab.serving.scoring import decoders
 
     keep_memory()
     model = Model(folder)

@@ -14,9 +14,8 @@ from test_guard import running
 
 from breedlab.backends.client import ask
 from breedlab.cli.serve import main as serve
-from breedlab.serving.access import KEY_VARIABLE, Access, read_key
+from breedlab.serving.access import KEY_VARIABLE, Access, allowed_hosts, read_key
 from breedlab.serving.model import Model
-from breedlab.serving.origins import allowed_hosts
 from breedlab.serving.protocol import settings
 from breedlab.serving.server import make_app
 
@@ -26,8 +25,8 @@ PAGE = "https://dogs.example"
 
 @pytest.fixture(scope="module")
 def url(model: Model) -> Iterator[str]:
-    access = Access(KEY, [PAGE])
-    app = make_app(model, hosts=allowed_hosts("127.0.0.1", None), access=access)
+    access = Access(KEY, [PAGE], allowed_hosts("127.0.0.1", None))
+    app = make_app(model, access=access)
     with running(settings(app)) as port:
         yield f"http://127.0.0.1:{port}"
 

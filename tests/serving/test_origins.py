@@ -14,8 +14,8 @@ from test_guard import running
 
 from breedlab import cli
 from breedlab.console import SafeConsole
+from breedlab.serving.access import Access, allowed_hosts
 from breedlab.serving.model import Model
-from breedlab.serving.origins import allowed_hosts, refusal
 from breedlab.serving.protocol import settings
 from breedlab.serving.response import Answer
 from breedlab.serving.server import make_app
@@ -50,10 +50,11 @@ def test_only_its_own_pages_ask_a_server_on_loopback(
     headers = [(b"host", host.format(port=8080).encode())]
     if origin is not None:
         headers.append((b"origin", origin.format(port=8080).encode()))
-    found = refusal(headers, hosts)
-    assert (found and found[0]) == status
+    reply, _ = Access(hosts=hosts).admit("POST", "/invocations", headers)
+    assert (reply and reply.status) == status
     # a container is asked by any name
-    assert refusal(headers, allowed_hosts("0.0.0.0", None)) is None
+    anywhere = Access(hosts=allowed_hosts("0.0.0.0", None))
+    assert anywhere.admit("POST", "/invocations", headers) == (None, [])
 
 
 @pytest.mark.parametrize("name", ["a/b", "http://a", "a:80", "[::1", "a b:c"])
@@ -80,7 +81,9 @@ def test_every_path_is_refused_to_strangers_and_none_tells_of_this_machine(
     model: Model, image: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(model, "lineage", LINEAGE)
-    with running(settings(make_app(model, hosts=allowed_hosts("127.0.0.1", None)))) as port:
+    with running(
+        settings(make_app(model, access=Access(hosts=allowed_hosts("127.0.0.1", None))))
+    ) as port:
         url = f"http://127.0.0.1:{port}"
         for path in ("/", "/model", "/ping", "/metrics", "/docs", "/openapi.json"):
             assert requests.get(url + path, timeout=60).status_code == 200

@@ -14,9 +14,8 @@ from breedlab.cli.parser import Parser
 from breedlab.config.plugins import load_plugins_of
 from breedlab.console import progress
 from breedlab.errors import MissingExtra, ServingError
-from breedlab.serving.access import Access, read_key, read_origins
+from breedlab.serving.access import Access, allowed_hosts, read_key, read_origins
 from breedlab.serving.fetch import Allowed, Fetcher, allowed_from
-from breedlab.serving.origins import allowed_hosts
 
 
 def main(argv: list[str]) -> int:
@@ -31,8 +30,7 @@ def main(argv: list[str]) -> int:
     if not 0 <= words.port < 65536:
         parser.error(f"--port: got {words.port}; expected 0 to 65535")
     allowed = None if words.allow_urls is None else _allowed(words.allow_urls)
-    key = read_key(words.api_key_file)
-    access = Access(key, read_origins(words.cors))
+    key, origins = read_key(words.api_key_file), read_origins(words.cors)
     if key is not None:
         print("requests need the API key, except /ping and the page", file=sys.stderr, flush=True)
     with _listen(words.host, words.port) as listener:
@@ -43,7 +41,7 @@ def main(argv: list[str]) -> int:
                 f"--allowed-hosts: got {str(error)!r}; expected names such as dogs.example, without"
                 " a port"
             )
-        return _serve(words.model, words.engine, listener, allowed, hosts, access)
+        return _serve(words.model, words.engine, listener, allowed, Access(key, origins, hosts))
 
 
 def command_parser() -> Parser:
@@ -139,7 +137,6 @@ def _serve(
     engine: str | None,
     listener: socket.socket,
     allowed: Allowed | None,
-    hosts: frozenset[str] | None,
     access: Access,
 ) -> int:
     # The model first: where there is none, that is reported before PyTorch is imported, which takes
@@ -181,5 +178,5 @@ def _serve(
         f"listening on http://{bracketed}:{port}: POST /invocations, GET /ping /docs /metrics;"
         " Ctrl-C stops"
     )
-    Server(settings(make_app(model, hosts=hosts, access=access))).run(sockets=[listener])
+    Server(settings(make_app(model, access=access))).run(sockets=[listener])
     return 0

@@ -6,7 +6,7 @@ An archive of an older version has no such field, and answers with what its engi
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from breedlab.models.novelty import Novelty
-from breedlab.serving.engines import Compute, Engine
 
 Array = np.ndarray[Any, Any]
 
@@ -144,28 +143,6 @@ class Answers:
         if self.unknown is not None and distance is not None:
             answer |= self.unknown.fields(distance)
         return answer
-
-
-class AnsweringEngine:
-    """An engine whose numbers are turned into answers.
-
-    Args:
-        engine: What computes them.
-        answers: What is made of them.
-    """
-
-    def __init__(self, engine: Engine, answers: Answers) -> None:
-        self.choice = engine.choice
-        self._engine, self._answers = engine, answers
-
-    def scores(self, images: torch.Tensor) -> torch.Tensor:
-        return self._applied(self._engine.scores)(images)
-
-    def split(self) -> list[Compute]:
-        return [self._applied(compute) for compute in self._engine.split()]
-
-    def _applied(self, compute: Callable[[torch.Tensor], torch.Tensor]) -> Compute:
-        return lambda images: self._answers.apply(compute(images))
 
 
 def read_answers(recorded: Mapping[str, Any], classes: int, novelty: Novelty | None) -> Answers:

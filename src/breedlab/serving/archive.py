@@ -51,6 +51,7 @@ _CODE = (
     "serving/__init__.py",
     "serving/answers.py",
     "serving/description.py",
+    "serving/directories.py",
     "serving/engine_loading.py",
     "serving/engines.py",
     "serving/fetch.py",

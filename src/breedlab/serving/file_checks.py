@@ -3,28 +3,10 @@ pixels."""
 
 from __future__ import annotations
 
-import io
-
-from PIL import Image
-
 from breedlab.data import formats
-from breedlab.data.decode import (
-    CostlyImage,
-    DamagedImage,
-    ImageError,
-    NotAnImage,
-    OtherContent,
-    SeveralPictures,
-    formats_of_pillow,
-    reason_of,
-)
+from breedlab.data.decode import DamagedImage, NotAnImage, OtherContent
 from breedlab.serving import structure
 
-MAX_PIXELS = 50_000_000
-"""Of a served image. The largest of phones have as many; they take 150 MB each as RGB, half a
-second to decode."""
-_USUAL_SCANS = 10
-"""Of a progressive JPEG; one with more weighs as if it had more pixels."""
 _TAIL = 65_557
 """How far from the end a ZIP archive's directory may begin."""
 
@@ -49,24 +31,16 @@ _OTHERS_AT_THE_START = {
     b"<?php": "PHP",
 }
 _OTHERS_AT_THE_END = {**_OTHERS_AT_THE_START, b"\x7felf": "ELF"}
-_BY_BRAND = ("AVIF", "HEIC")
 _RAR, _ZIP = b"Rar!\x1a\x07", b"PK\x05\x06"
-_CHECKS = {
-    "JPEG": structure.check_jpeg,
-    "PNG": structure.check_png,
-    "GIF": structure.check_gif,
-    "BMP": structure.check_bmp,
-    "TIFF": structure.check_tiff,
-}
 
 
 def format_of(image: bytes) -> str:
     """Return the format that the first bytes announce, or an empty text."""
     if image[:4] == b"RIFF" and image[8:12] == b"WEBP":
         return "WebP"
-    kind = formats.kind_by_brand(image)
-    if kind and formats.is_read(kind):
-        return kind
+    if image[4:8] == b"ftyp":
+        kind = formats.kind_by_brand(image)
+        return kind if kind and formats.is_read(kind) else ""
     return next((name for start, name in _STARTS.items() if image.startswith(start)), "")
 
 
@@ -93,17 +67,8 @@ def inspect(image: bytes) -> int:
                 f"is not an image that is read here (it is {other}: {formats.how_to_read(other)})"
             )
         raise NotAnImage(f"is not an image (expected {formats.in_words('or')})")
-    if check := _CHECKS.get(kind):
-        check(image)
     _refuse_other_kinds(image, kind)
-    width, height = _size(image, kind)
-    if width * height > MAX_PIXELS:
-        raise CostlyImage(
-            f"is absurdly large ({width}x{height}; at most {MAX_PIXELS:,} pixels are read)"
-        )
-    if kind == "JPEG" and (scans := structure.count_scans(image, width * height)) > _USUAL_SCANS:
-        return width * height * scans // _USUAL_SCANS
-    return width * height
+    return structure.cost(image, kind)
 
 
 def _refuse_other_kinds(image: bytes, name: str) -> None:
@@ -119,36 +84,3 @@ def _refuse_other_kinds(image: bytes, name: str) -> None:
     kinds += [kind for mark, kind in _OTHERS_AT_THE_END.items() if mark in after]
     if kinds:
         raise OtherContent(f"is a {name} and a {kinds[0]} file at once")
-
-
-def _size(image: bytes, name: str) -> tuple[int, int]:
-    if name == "JPEG":
-        try:
-            import simplejpeg
-
-            height, width, *_ = simplejpeg.decode_jpeg_header(image)
-            return width, height
-        except (ImportError, ValueError):
-            pass  # Pillow reads more formats
-    try:
-        with Image.open(
-            io.BytesIO(image),
-            formats=formats_of_pillow(image) if name in _BY_BRAND else (name.upper(),),
-        ) as opened:
-            # For a TIFF and a GIF this would read every page; `structure` has looked for a second
-            # one.
-            frames = getattr(opened, "n_frames", 1) if name in ("PNG", "WebP", *_BY_BRAND) else 1
-            width, height = opened.size
-            # in the other formats, EXIF is a part of the structure
-            if name == "WebP" or name in _BY_BRAND:
-                structure.check_directories(opened.info.get("exif") or b"")
-    except ImageError:
-        raise
-    except Image.DecompressionBombError as error:
-        raise CostlyImage("is absurdly large") from error
-    except Exception as error:  # for hostile bytes, Pillow raises nearly anything
-        kind = f"{name}, " if name in _BY_BRAND else ""
-        raise DamagedImage(f"is truncated or corrupt ({kind}{reason_of(error)})") from error
-    if frames > 1:
-        raise SeveralPictures(f"is animated or has several pages ({frames} pictures; expected one)")
-    return width, height

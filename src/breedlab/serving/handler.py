@@ -59,7 +59,7 @@ def predict_fn(images: Sequence[RequestImage], model: Model, context: Any = None
     """
     prepared = [_prepared(image, model, index, len(images)) for index, image in enumerate(images)]
     usable = [one for one in prepared if isinstance(one, torch.Tensor)]
-    rows = iter(model.engine.scores(torch.stack(usable)).numpy() if usable else ())
+    rows = iter(model.rows(torch.stack(usable)).numpy() if usable else ())
     return answered(
         [next(rows) if isinstance(one, torch.Tensor) else one for one in prepared], model
     )

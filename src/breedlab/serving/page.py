@@ -20,12 +20,14 @@ from starlette.concurrency import run_in_threadpool
 from breedlab.data.decode import ImageError
 from breedlab.evaluation.figures import interval, metric
 from breedlab.evaluation.metrics import titles as metric_titles
-from breedlab.serving import file_checks, handler
+from breedlab.serving import file_checks
 from breedlab.serving.fetch import Address, NotFetched
 from breedlab.serving.grad_cam import Explainer, NotExplainable
+from breedlab.serving.invocations import BodyReader
 from breedlab.serving.model import Model
-from breedlab.serving.request_body import BodyReader, Preprocessor
-from breedlab.serving.request_parser import FORM, JSON, MALFORMED, BadImage, BadRequest
+from breedlab.serving.request_parser import FORM, JSON, MALFORMED, BadImage, BadRequest, parse
+from breedlab.serving.scoring import Scorer
+from breedlab.serving.structure import MAX_PIXELS
 
 _FILES = Path(__file__).with_name("page")
 _TYPES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -65,13 +67,13 @@ _WAITING = 4
 answers come first."""
 
 
-def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> APIRouter:
+def router(model: Model, *, reader: BodyReader, scorer: Scorer) -> APIRouter:
     """Return the page's routes.
 
     Args:
         model: What the server serves.
         reader: Reads the requests' bodies. The page makes images smaller that are too large for it.
-        preparation: Fetches images by their address, and has room for those that are explained.
+        scorer: Fetches images by their address, and has room for those that are explained.
     """
     routes = APIRouter(tags=["page"])
     explainer = functools.cache(lambda: _explainer(model))
@@ -113,7 +115,7 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
             },
             "explains": isinstance(explainable, Explainer),
             "max_bytes": reader.max_bytes,
-            "max_pixels": file_checks.MAX_PIXELS,
+            "max_pixels": MAX_PIXELS,
             "urls": fetches,
         }
 
@@ -136,7 +138,7 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
                     return _refusal(503, message, {"Retry-After": "1"})
                 waiting += 1
                 try:
-                    async with preparation.apart(image):
+                    async with scorer.apart(image):
                         explanation = await run_in_threadpool(
                             lambda: _explain(explainer(), image, index, model.classes)
                         )
@@ -156,7 +158,7 @@ def router(model: Model, *, reader: BodyReader, preparation: Preprocessor) -> AP
             if not fetches:
                 raise BadRequest(400, "this model fetches no URLs; send the image's bytes")
             async with reader.body(request) as body:
-                content = await preparation.fetch(_address(body))
+                content = await scorer.fetch(_address(body))
             await run_in_threadpool(_inspect, content, "the file at that address")
         except BadRequest as error:
             return _refused(error)
@@ -209,9 +211,7 @@ def _single(body: bytes, content_type: str, max_bytes: int) -> bytes:
     reads."""
     # else it is an image, whatever it is called
     is_envelope = content_type.lower().startswith((JSON, FORM))
-    images = handler.input_fn(
-        body, content_type if is_envelope else "application/octet-stream", None, max_bytes
-    )
+    images = parse(body, content_type if is_envelope else "application/octet-stream", max_bytes)
     if len(images) != 1 or not isinstance(images[0], bytes):
         raise BadRequest(400, "expected the bytes of one image")
     return images[0]

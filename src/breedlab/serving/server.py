@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import prometheus_client as prometheus
@@ -17,17 +17,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from breedlab.data.decode import keep_memory
-from breedlab.serving import handler, origins, page
+from breedlab.serving import page
 from breedlab.serving.access import Access
-from breedlab.serving.batching import Batcher
+from breedlab.serving.invocations import CAPACITY, MAX_HELD, BodyReader, Invocations, Overloaded
 from breedlab.serving.model import Model
 from breedlab.serving.openapi import REQUEST_BODY, RESPONSES
-from breedlab.serving.request_body import MAX_HELD, BodyReader, Overloaded, Preprocessor
 from breedlab.serving.request_parser import MAX_BYTES as MAX_BYTES
 from breedlab.serving.request_parser import BadRequest
-
-CAPACITY = 128
-"""Images being computed or waiting; above it a client is asked to try again."""
+from breedlab.serving.scoring import Batcher, Scorer
 
 INVOCATIONS = "/invocations"
 CLIENT_GONE = 499
@@ -53,19 +50,20 @@ class Metrics:
         )
 
     def record(
-        self, method: str, path: str, status: int, seconds: float, bytes: int = 0, images: int = 0
+        self, method: str, path: str, status: int, seconds: float, state: Mapping[str, int]
     ) -> None:
         """Count a request, and print its log line."""
         self.requests.labels(path, status).inc()
         self.seconds.labels(path).observe(seconds)
+        self.images.inc(state.get("accepted", 0))
         line = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "method": method,
             "path": path,
             "status": status,
             "ms": round(1000 * seconds, 1),
-            "bytes": bytes,
-            "photos": images,
+            "bytes": state.get("bytes", 0),
+            "photos": state.get("images", 0),
         }
         print(json.dumps(line), flush=True)
 
@@ -81,8 +79,7 @@ class App:
         rest: What answers all other paths.
         invocations: What answers that one.
         metrics: Where requests are recorded.
-        hosts: The only names that requests may ask for; None for any. See `origins`.
-        access: The key that requests need, and the origins whose pages may ask.
+        access: Whom it answers.
     """
 
     def __init__(
@@ -90,37 +87,20 @@ class App:
         rest: ASGIApp,
         invocations: Callable[[Request], Awaitable[Response]],
         metrics: Metrics,
-        hosts: frozenset[str] | None = None,
-        access: Access | None = None,
+        access: Access,
     ) -> None:
-        self._access = access or Access()
-        self._rest, self._invocations, self._metrics, self._hosts = (
-            rest,
-            invocations,
-            metrics,
-            hosts,
-        )
+        self._rest, self._invocations = rest, invocations
+        self._metrics, self._access = metrics, access
 
     def refused(self, status: int) -> None:
         """Record a request that never got this far."""
-        self._metrics.record("refused", "other", status, 0.0)
-
-    def _refused(self, scope: Scope) -> tuple[int, str, dict[str, str]] | None:
-        """Return the status, message, and headers with which a request is refused before its body
-        is read; None if it is not."""
-        allowed_origins = self._access.origins
-        if (refusal := origins.refusal(scope["headers"], self._hosts, allowed_origins)) is not None:
-            return *refusal, {}
-        if scope["method"] != "OPTIONS" and self._access.lacks_key(scope["path"], scope["headers"]):
-            message = "the API key is missing or wrong; send it as X-API-Key, or as Bearer token"
-            return 401, message, {"WWW-Authenticate": "Bearer"}
-        return None
+        self._metrics.record("refused", "other", status, 0.0, {})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._rest(scope, receive, send)
         started, status = time.perf_counter(), 0
-        shared = self._access.shared_with(scope["headers"])
+        reply, shared = self._access.admit(scope["method"], scope["path"], scope["headers"])
         scope["state"] = state = dict(scope.get("state", {}))
 
         async def timed(message: Message) -> None:
@@ -133,10 +113,8 @@ class App:
             await send(message)
 
         try:
-            if (refusal := self._refused(scope)) is not None:
-                await _refusal(*refusal)(scope, receive, timed)
-            elif shared and scope["method"] == "OPTIONS":
-                await Response(status_code=204, headers=Access.preflight())(scope, receive, timed)
+            if reply is not None:
+                await _replied(*reply)(scope, receive, timed)
             elif scope["path"] == INVOCATIONS and scope["method"] == "POST":
                 request = Request(scope, receive)
                 try:
@@ -155,17 +133,15 @@ class App:
                 flush=True,
             )
             if not status:
-                await _refusal(500, "the server failed; its log says more")(scope, receive, timed)
+                await _replied(500, "the server failed; its log says more")(scope, receive, timed)
         # Not the path that the client typed: each of those would become a separate time series.
         path = (
             INVOCATIONS
             if scope["path"] == INVOCATIONS
             else getattr(scope.get("route"), "path", "other")
         )
-        self._metrics.record(
-            scope["method"], path, status or CLIENT_GONE, time.perf_counter() - started,
-            state.get("bytes", 0), state.get("images", 0),
-        )  # fmt: skip
+        seconds = time.perf_counter() - started
+        self._metrics.record(scope["method"], path, status or CLIENT_GONE, seconds, state)
 
 
 def make_app(
@@ -174,7 +150,6 @@ def make_app(
     max_bytes: int = MAX_BYTES,
     capacity: int = CAPACITY,
     max_held: int = MAX_HELD,
-    hosts: frozenset[str] | None = None,
     access: Access | None = None,
 ) -> App:
     """Return the server's application around a loaded model.
@@ -184,20 +159,20 @@ def make_app(
         max_bytes: Of a request's body.
         capacity: Images worked on or waiting at once; requests beyond it get 503.
         max_held: Bytes of all bodies and fetched images together.
-        hosts: The only names that requests may ask for; None for any.
-        access: The key that requests need, and the origins whose pages may ask; None for neither.
+        access: Whom it answers; None for anyone.
     """
     keep_memory()
     batcher, metrics, reader = Batcher(model), Metrics(), BodyReader(max_bytes, max_held)
-    preparation = Preprocessor(model, batcher)
-    open_images = 0
+    scorer = Scorer(model, batcher)
+    invocations = Invocations(model, reader, scorer, capacity)
+    metrics.open.set_function(lambda: invocations.open)
 
     @asynccontextmanager
     async def running(_app: FastAPI) -> AsyncIterator[None]:
         batcher.start()
         yield
         batcher.stop()
-        preparation.stop()
+        scorer.stop()
 
     # Its documentation page brings its own scripts; FastAPI's loads them from elsewhere.
     app = FastAPIOffline(title="breedlab", version="1", lifespan=running)
@@ -224,7 +199,7 @@ def make_app(
         responses=RESPONSES,
         summary="Scores",
     )
-    async def invocations(request: Request) -> Response:
+    async def answer(request: Request) -> Response:
         """Return the scores of an image, or of each in a list.
 
         Accept: `application/json` (an array of rows), `application/json; verbose=1` (names,
@@ -232,44 +207,10 @@ def make_app(
         image that cannot be read has its error instead of its row; npy cannot express that
         and is refused.
         """
-        nonlocal open_images
-        if open_images >= capacity:
-            raise Overloaded  # before its body is read
-        async with reader.body(request) as body:
-            request.state.bytes = len(body)
-            images = handler.input_fn(
-                _plain(request, body), request.headers.get("content-type", ""), None, max_bytes
-            )
-            request.state.images = len(images)
-            if open_images + len(images) > capacity:
-                raise Overloaded
-            open_images += len(images)
-            metrics.open.set(open_images)
-            metrics.images.inc(len(images))
-            try:
-                answer = await preparation.answer(images)
-            finally:
-                open_images -= len(images)
-                metrics.open.set(open_images)
-        verbose = b"verbose=" in request.scope["query_string"] and request.query_params[
-            "verbose"
-        ] in ("1", "true")
-        content, kind = handler.output_fn(answer, request.headers.get("accept", ""), None, verbose)
-        return Response(content, media_type=kind)
+        return await invocations.answer(request)
 
-    app.include_router(page.router(model, reader=reader, preparation=preparation))
-    return App(app, invocations, metrics, hosts, access)
-
-
-def _plain(request: Request, body: bytes) -> bytes:
-    """Return the body as it is; refuse an encoding that is not read. Gzip is detected later by the
-    first bytes, whatever the header says."""
-    coding = request.headers.get("content-encoding", "").strip().lower()
-    if coding not in ("", "identity", "gzip", "x-gzip"):
-        raise BadRequest(
-            415, f"content encoding {coding[:40]!r} is not read; send gzip, or the body as it is"
-        )
-    return body
+    app.include_router(page.router(model, reader=reader, scorer=scorer))
+    return App(app, invocations.answer, metrics, access or Access())
 
 
 async def refuse(_request: Request, error: Exception) -> Response:
@@ -278,14 +219,16 @@ async def refuse(_request: Request, error: Exception) -> Response:
         case BadRequest():
             return JSONResponse(error.answer(), status_code=error.status)
         case HTTPException():
-            return _refusal(error.status_code, str(error.detail), dict(error.headers or {}))
+            return _replied(error.status_code, str(error.detail), dict(error.headers or {}))
         case _:
-            return _refusal(
+            return _replied(
                 503,
                 "too many images at once; try again in a second",
                 {"Retry-After": "1"},
             )
 
 
-def _refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+def _replied(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    if not message:
+        return Response(status_code=status, headers=headers)
     return JSONResponse({"error": message}, status_code=status, headers=headers)

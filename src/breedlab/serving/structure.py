@@ -1,5 +1,4 @@
-"""How many steps a decoder would take for an image, counted from its structure before anything
-decodes it.
+"""What decoding an image would cost, counted from its structure before anything decodes it.
 
 A decoder's work follows the parts that a file has, not its bytes: a directory of 12 bytes, a
 segment of 4 and a scan of 10 each cost a step, a copy or a pass over all pixels. Every walk here
@@ -8,11 +7,25 @@ ends at its own bound.
 
 from __future__ import annotations
 
+import io
 import re
-import struct
 import zlib
 
-from breedlab.data.decode import CostlyImage, DamagedImage, ImageError, SeveralPictures
+from PIL import Image
+
+from breedlab.data.decode import (
+    CostlyImage,
+    DamagedImage,
+    ImageError,
+    SeveralPictures,
+    formats_of_pillow,
+    reason_of,
+)
+from breedlab.serving.directories import check_directories
+
+MAX_PIXELS = 50_000_000
+"""Of a served image. The largest of phones have as many; they take 150 MB each as RGB, half a
+second to decode."""
 
 MAX_SCANS = 100
 """Of a progressive JPEG; cameras write about ten."""
@@ -24,44 +37,20 @@ MAX_CHUNKS = 10_000
 """Of a PNG. libpng writes one for every 8 kB."""
 MAX_ANCILLARY = 200
 """Chunks of a PNG that hold no pixels; each may be a megabyte once inflated."""
-MAX_ENTRIES = 500
-"""Of one directory of a TIFF or of EXIF; cameras write about 60."""
-MAX_VALUES = 200_000
-"""Numbers in one entry of a directory."""
 MAX_STRIPS = 20_000
 """Strips or tiles of a TIFF: each is a separate step."""
 MAX_TILE = 200_000_000
 """Pixels of one tile of a TIFF, which is laid out in memory whole."""
 
 _SCAN = re.compile(rb"\xff\xda")  # three times as fast as bytes.count: it is run over every JPEG
+_USUAL_SCANS = 10
+"""Of a progressive JPEG; one with more weighs as if it had more pixels."""
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _PADDING = 1000
-_SUB_DIRECTORIES = {0x8769, 0x8825, 0xA005}
 _STRIP_OFFSETS, _STRIP_SIZES, _TILE_OFFSETS, _TILE_SIZES = 273, 279, 324, 325
 _TILE_WIDTH, _TILE_LENGTH = 322, 323
 _WIDTH, _LENGTH, _COMPRESSION, _ROWS_PER_STRIP = 256, 257, 259, 278
 _JPEG_COMPRESSIONS = (6, 7)
-_SIZES = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-    17: 8,
-    18: 8,
-}
-_SINGLE_BYTES = (1, 2, 6, 7)
-_INTEGERS = {3: "H", 4: "I", 16: "Q"}
-"""Types of a TIFF that offsets and sizes have."""
 
 
 def check_jpeg(image: bytes) -> None:
@@ -245,101 +234,63 @@ def _check_jpeg_strips(image: bytes, strips: int, values: dict[int, int]) -> Non
         raise CostlyImage(f"is absurdly drawn out ({scans} scans of strips of {largest:,} pixels)")
 
 
-class _Directory:
-    """The first directory: by tag, the number of values, the value if it is a single inline one,
-    and where integers are; and the offset of the next directory."""
-
-    def __init__(self) -> None:
-        self.counts: dict[int, int] = {}
-        self.values: dict[int, int] = {}
-        self.places: dict[int, tuple[str, int]] = {}
-        self.following = 0
-
-    def numbers(self, data: bytes, tag: int) -> list[int]:
-        """Return the values of a tag of integers; none where it is missing or of another type."""
-        kind, at = self.places.get(tag, ("", 0))
-        if not kind:
-            return []
-        size = struct.calcsize(kind)
-        count = min(self.counts[tag], max(0, len(data) - at) // size)
-        return [number for (number,) in struct.iter_unpack(kind, data[at : at + count * size])]
+_CHECKS = {
+    "JPEG": check_jpeg,
+    "PNG": check_png,
+    "GIF": check_gif,
+    "BMP": check_bmp,
+    "TIFF": check_tiff,
+}
+_BY_BRAND = ("AVIF", "HEIC")
 
 
-def check_directories(data: bytes, chained: bool = True) -> _Directory:
-    """Follow the directories of a TIFF, or of EXIF, which is one.
-
-    Args:
-        data: From the byte order on.
-        chained: Whether to follow those after the first, too.
+def cost(image: bytes, kind: str) -> int:
+    """Return what decoding an image of a known format costs, in pixels.
 
     Raises:
-        ImageError: If one has too many entries, or entries that claim more bytes than there are:
-            several that share the same bytes are copied once for each.
+        ImageError: If it takes too many steps, is too large, or animated. Damage further in shows
+            only when it is decoded.
     """
-    data = data.removeprefix(b"Exif\0\0")
-    directory = _Directory()
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
-    if order is None or len(data) < 8:
-        return directory  # no decoder continues from here
-    big = struct.unpack(order + "H", data[2:4])[0] == 43
-    at = _number(data, 8 if big else 4, order, big)
-    waiting, offsets, claimed = [at], set[int](), 0
-    while waiting:
-        at = waiting.pop()
-        if at in offsets:
-            continue
-        offsets.add(at)
-        if len(offsets) > 16:
-            raise CostlyImage("is absurdly split up (more than 16 directories)")
-        head, size = (8, 20) if big else (2, 12)
-        count = int.from_bytes(data[at : at + head], "little" if order == "<" else "big")
-        if count > MAX_ENTRIES:
-            raise CostlyImage(
-                f"is absurdly split up (a directory of {count:,} entries; at most {MAX_ENTRIES} are"
-                " read)"
-            )
-        for start in range(at + head, at + head + count * size, size):
-            entry = data[start : start + size]
-            if len(entry) < size:
-                break
-            tag, kind = struct.unpack(order + "HH", entry[:4])
-            values = _number(entry, 4, order, big)
-            width = _SIZES.get(kind, 0)
-            # what a decoder copies; past the end there is nothing to copy
-            if values * width > (8 if big else 4):
-                offset = _number(data, start + (12 if big else 8), order, big)
-                claimed += min(values * width, max(0, len(data) - offset))
-            if values > MAX_VALUES and kind not in _SINGLE_BYTES:
-                raise CostlyImage(f"is absurdly split up (a directory entry of {values:,} values)")
-            inline = entry[12:] if big else entry[8:]
-            value = (
-                int.from_bytes(inline[:width], "little" if order == "<" else "big") if width else 0
-            )
-            if len(offsets) == 1:
-                directory.counts[tag] = values
-                if kind in _INTEGERS:
-                    inside = start + (12 if big else 8)
-                    outside = values * width > (8 if big else 4)
-                    place = _number(data, inside, order, big) if outside else inside
-                    directory.places[tag] = (order + _INTEGERS[kind], place)
-                if values == 1:
-                    directory.values[tag] = value
-            if tag in _SUB_DIRECTORIES and values == 1:
-                waiting.append(value)
-        if claimed > len(data) + 65_536:
-            raise DamagedImage(
-                "is truncated or corrupt (its directories claim more bytes than it has)"
-            )
-        following = _number(data, at + head + count * size, order, big)
-        if len(offsets) == 1:
-            directory.following = following
-        if chained and following and following < len(data):
-            waiting.append(following)
-    return directory
+    if check := _CHECKS.get(kind):
+        check(image)
+    width, height = _size(image, kind)
+    if width * height > MAX_PIXELS:
+        raise CostlyImage(
+            f"is absurdly large ({width}x{height}; at most {MAX_PIXELS:,} pixels are read)"
+        )
+    if kind == "JPEG" and (scans := count_scans(image, width * height)) > _USUAL_SCANS:
+        return width * height * scans // _USUAL_SCANS
+    return width * height
 
 
-def _number(data: bytes, at: int, order: str, big: bool) -> int:
-    """Read an offset or a count: 4 bytes, in a BigTIFF 8; 0 at the end of the data."""
-    size = 8 if big else 4
-    part = data[at : at + size]
-    return int.from_bytes(part, "little" if order == "<" else "big") if len(part) == size else 0
+def _size(image: bytes, kind: str) -> tuple[int, int]:
+    if kind == "JPEG":
+        try:
+            import simplejpeg
+
+            height, width, *_ = simplejpeg.decode_jpeg_header(image)
+            return width, height
+        except (ImportError, ValueError):
+            pass  # Pillow reads more formats
+    try:
+        with Image.open(
+            io.BytesIO(image),
+            formats=formats_of_pillow(image) if kind in _BY_BRAND else (kind.upper(),),
+        ) as opened:
+            # For a TIFF and a GIF this would read every page; `check_tiff` and `check_gif` have
+            # looked for a second one.
+            frames = getattr(opened, "n_frames", 1) if kind in ("PNG", "WebP", *_BY_BRAND) else 1
+            width, height = opened.size
+            # in the other formats, EXIF is a part of the structure
+            if kind == "WebP" or kind in _BY_BRAND:
+                check_directories(opened.info.get("exif") or b"")
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise CostlyImage("is absurdly large") from error
+    except Exception as error:  # for hostile bytes, Pillow raises nearly anything
+        name = f"{kind}, " if kind in _BY_BRAND else ""
+        raise DamagedImage(f"is truncated or corrupt ({name}{reason_of(error)})") from error
+    if frames > 1:
+        raise SeveralPictures(f"is animated or has several pages ({frames} pictures; expected one)")
+    return width, height
