@@ -185,6 +185,7 @@ def command_parser() -> Parser:
             "--follow dogs-261129-031500",
         ),
         notes=f"{command('help', 'endpoint')} explains the flags that are settings of an endpoint.",
+        plugins=True,
     )
     add = parser.add_argument
     add("model", nargs="?", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory")

@@ -91,6 +91,7 @@ def command_parser() -> Parser:
         ),
         notes="\n".join(_setting_lines()),
         paths=[setting.path for setting in settings(deploy_schema())],
+        plugins=True,
     )
     add = parser.add_argument
     add(

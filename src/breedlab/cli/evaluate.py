@@ -13,6 +13,7 @@ import yaml
 from breedlab import hardware
 from breedlab.archives import opened
 from breedlab.cli.parser import Parser
+from breedlab.cli.plugins import without_plugins
 from breedlab.config.components import section_of
 from breedlab.config.plugins import load_plugins_of
 from breedlab.config.schema import schema
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
             model lacks.
     """
     parser = command_parser()
-    words = parser.parse_args(argv)
+    words = parser.parse_args(without_plugins(argv))
 
     # What only takes a look at the disk is refused before PyTorch is imported, which takes seconds.
     if not words.folder.is_dir():
@@ -70,6 +71,7 @@ def command_parser() -> Parser:
             " images beside a file such as labels.csv."
         ),
         examples=("runs/latest data/sample/test",),
+        plugins=True,
     )
     parser.add_argument(
         "model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from breedlab import extras, hardware
 from breedlab.archives import opened
 from breedlab.cli.parser import Parser
+from breedlab.cli.plugins import without_plugins
 from breedlab.config.plugins import load_plugins_of
 from breedlab.console import progress
 from breedlab.errors import ServingError
@@ -35,7 +36,7 @@ def main(argv: list[str]) -> int:
             the form.
     """
     parser = command_parser()
-    args = parser.parse_args(argv)
+    args = parser.parse_args(without_plugins(argv))
     outputs = {name: path for name in _FORMS if (path := getattr(args, name)) is not None}
     if not outputs:
         parser.error(f"expected at least one of {', '.join(f'--{name}' for name in _FORMS)}")
@@ -74,6 +75,7 @@ def command_parser() -> Parser:
             "names, and temperature."
         ),
         examples=("runs/latest --onnx model.onnx",),
+        plugins=True,
     )
     parser.add_argument(
         "model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"

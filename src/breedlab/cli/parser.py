@@ -12,6 +12,10 @@ from breedlab.commands import command
 from breedlab.errors import UsageError
 from breedlab.suggestions import nearest
 
+_PLUGINS = """\
+plugins=[my_package] imports packages of your own first, which an archive does not name: those of
+the model's head or engine, or of a metric. A run directory names its own."""
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors say what was meant, and end with exit code 2.
@@ -23,6 +27,7 @@ class Parser(argparse.ArgumentParser):
         examples: Calls to copy, without the command itself.
         notes: What is printed below the examples.
         paths: Config paths that the command takes as well.
+        plugins: Whether the command takes `plugins=[my_package]`; see `cli.plugins`.
     """
 
     def __init__(
@@ -33,6 +38,7 @@ class Parser(argparse.ArgumentParser):
         examples: Sequence[str] = (),
         notes: str = "",
         paths: Sequence[str] = (),
+        plugins: bool = False,
     ) -> None:
         typed = command(name)
         lines = [f"  {typed} {example}".rstrip() for example in examples]
@@ -41,7 +47,9 @@ class Parser(argparse.ArgumentParser):
             prog=typed,
             usage=f"\n{' ' * 7}".join(f"{typed} {way}".rstrip() for way in usage) or None,
             description=description,
-            epilog="\n\n".join(part for part in (epilog, notes) if part),
+            epilog="\n\n".join(
+                part for part in (epilog, notes, _PLUGINS if plugins else "") if part
+            ),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )

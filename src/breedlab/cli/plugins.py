@@ -1,4 +1,7 @@
-"""`plugins=[my_package]` of the commands that take no other config."""
+"""`plugins=[my_package]` of every command that loads a model.
+
+A run directory names its plugins. What a bare archive names is never imported: it may be anyone's.
+"""
 
 from __future__ import annotations
 

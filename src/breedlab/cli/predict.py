@@ -20,6 +20,7 @@ from breedlab import hardware
 from breedlab.archives import opened
 from breedlab.backends.client import ask
 from breedlab.cli.parser import Parser
+from breedlab.cli.plugins import without_plugins
 from breedlab.commands import command
 from breedlab.config.plugins import load_plugins_of
 from breedlab.data.decode import ImageError, keep_memory, read_image
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> int:
         BreedlabError: If the model or an image is not there.
     """
     parser = command_parser()
-    words = parser.parse_args(argv)
+    words = parser.parse_args(without_plugins(argv))
     if words.top < 1:
         parser.error(f"--top: got {words.top}; expected at least 1")
     if words.region and (words.endpoint is None or "/" in words.endpoint):
@@ -119,6 +120,7 @@ def command_parser() -> Parser:
             "runs/latest photos/ --csv > predictions.csv",
             "--endpoint dogs photo.jpg",
         ),
+        plugins=True,
     )
     parser.add_argument(
         "model", nargs="?", metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"

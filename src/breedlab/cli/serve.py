@@ -11,6 +11,7 @@ from pathlib import Path
 from breedlab import extras, hardware
 from breedlab.archives import opened
 from breedlab.cli.parser import Parser
+from breedlab.cli.plugins import without_plugins
 from breedlab.config.plugins import load_plugins_of
 from breedlab.console import progress
 from breedlab.errors import MissingExtra, ServingError
@@ -26,7 +27,7 @@ def main(argv: list[str]) -> int:
             missing.
     """
     parser = command_parser()
-    words = parser.parse_args(argv)
+    words = parser.parse_args(without_plugins(argv))
     if not 0 <= words.port < 65536:
         parser.error(f"--port: got {words.port}; expected 0 to 65535")
     allowed = None if words.allow_urls is None else _allowed(words.allow_urls)
@@ -57,6 +58,7 @@ def command_parser() -> Parser:
             "runs/latest --port 8080",
             "runs/latest --allow-urls public",
         ),
+        plugins=True,
     )
     parser.add_argument(
         "model", type=Path, metavar="MODEL|RUN", help="a model.tar.gz, or a run directory"

@@ -107,7 +107,8 @@ class AddedEngine:
             self._compute = ENGINES.get(choice.engine)(**settings).load(file, choice.precision)
         except ConfigError as error:
             raise Unusable(
-                f"{choice.engine} is the engine of a plugin that is not imported here"
+                f"{choice.engine} is the engine of a plugin that is not imported here; name it:"
+                " plugins=[my_package]"
             ) from error
         except Exception as error:  # whatever the plugin's library raises
             reason = " ".join(str(error).split())[:160] or type(error).__name__

@@ -158,8 +158,8 @@ class Model:
             )
         except BreedlabError as error:
             plugin = (
-                "; if a plugin brings it, open the model by its run directory, which names the"
-                " plugin, or import the plugin first"
+                "; if a plugin brings it, name it, plugins=[my_package], or open the model by its"
+                " run directory, which does"
             )
             hint = plugin if error.code == "BL103" else ""
             raise ServingError(
