@@ -7,6 +7,7 @@ import base64
 import gzip
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -20,6 +21,7 @@ from codes import Names, raises_code
 from breedlab.models.classifier import Classifier
 from breedlab.serving import handler
 from breedlab.serving.archive import opened, write_archive
+from breedlab.serving.model import Model
 from breedlab.serving.response import Answer
 from breedlab.training.context import TrainingContext
 
@@ -222,3 +224,39 @@ def test_an_accept_that_is_not_written_is_refused(folder: Path) -> None:
     with raises_code("BL513", names="text/html") as caught:
         handler.output_fn(Answer(np.zeros((1, 2)), model), "text/html")
     assert caught.value.status == 406
+
+
+def described(folder: Path, copy: Path, **architecture: object) -> Path:
+    """Return a copy of an archive's folder whose model.json names another architecture."""
+    shutil.copytree(folder, copy)
+    model = json.loads((copy / "model.json").read_text())
+    model["architecture"] |= architecture
+    (copy / "model.json").write_text(json.dumps(model))
+    return copy
+
+
+def test_a_head_that_nothing_here_registers_is_told_with_where_plugins_come_from(
+    folder: Path, tmp_path: Path
+) -> None:
+    """A bare archive does not name the plugin that a run directory does."""
+    archive = described(folder, tmp_path / "content", head_type="of_a_plugin", head_settings={})
+    with raises_code("BL507", names=("'of_a_plugin'", "run directory", "import the plugin")):
+        Model(archive)
+
+
+def test_an_unknown_backbone_is_told_without_a_word_on_plugins(
+    folder: Path, tmp_path: Path
+) -> None:
+    archive = described(folder, tmp_path / "content", name="resnet_of_nobody")
+    with raises_code("BL507", names="resnet_of_nobody") as caught:
+        Model(archive)
+    assert "plugin" not in str(caught.value)
+
+
+def test_a_model_of_timm_without_timm_names_the_extra(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    archive = described(folder, tmp_path / "content", name="timm/resnet10t")
+    with raises_code("BL401", names="breedlab[timm]"):
+        Model(archive)

@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import yaml
 
@@ -28,6 +28,9 @@ from breedlab.data.tables import AUTO, find_table
 from breedlab.errors import DataError
 from breedlab.names import composed
 from breedlab.serving.description import read_description
+
+if TYPE_CHECKING:
+    from breedlab.data.module import ImageDataset
 
 
 def main(argv: list[str]) -> int:
@@ -242,10 +245,28 @@ def _evaluate(
             else:
                 evaluation = evaluate(model.scores, batches, model.classes, **how)
         except LostImage as error:
-            raise DataError(
-                f"{error.fact}; remove it from the folder to test the others"
-            ) from error
+            raise _broken(dataset) from error
     return evaluation, str(model.engine.choice)
+
+
+def _broken(dataset: ImageDataset) -> DataError:
+    """Return an error that names every image that cannot be read."""
+    from breedlab.data.module import LostImage
+
+    facts = []
+    for index in range(len(dataset)):
+        try:
+            dataset[index]
+        except LostImage as error:
+            facts.append(error.fact)
+    if len(facts) == 1:
+        return DataError(f"{facts[0]}; remove it from the folder to test the others", "BL201")
+    lines = "\n".join(f"  {fact}" for fact in facts)
+    return DataError(
+        f"{len(facts)} images cannot be read; remove them from the folder to test the others:\n"
+        f"{lines}",
+        "BL201",
+    )
 
 
 def _show(evaluation: Any, engine: str) -> None:

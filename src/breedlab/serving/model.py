@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from breedlab.data.decode import decode
 from breedlab.data.transforms import EvalTransform
-from breedlab.errors import BreedlabError, ServingError
+from breedlab.errors import BreedlabError, MissingExtra, ServingError
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import MLP, Architecture, Classifier
 from breedlab.models.novelty import WithFeatures, read_novelty
@@ -156,6 +156,8 @@ class Model:
                 backbones.build(architecture.name, tag=architecture.tag),
                 side=self.transform.crop,
             )
+        except MissingExtra:  # which says all there is to do
+            raise
         except BreedlabError as error:
             plugin = (
                 "; if a plugin brings it, name it, plugins=[my_package], or open the model by its"
