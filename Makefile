@@ -57,6 +57,7 @@ coverage: .venv/dev  ## how much of the code the fast tests run, against the flo
 	mkdir -p build/coverage && rm -f build/coverage/data*
 	$(BIN)/python -m coverage run -m pytest $(SIDE_BY_SIDE) -m "not slow and not aws_stack"
 	$(BIN)/coverage combine --quiet
+	rm -f build/coverage/data.*  # which tests killed as they wrote it
 	$(BIN)/coverage report
 
 build: .venv/dev  ## wheel and sdist, in dist/
