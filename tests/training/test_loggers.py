@@ -169,6 +169,25 @@ def test_an_mlflow_that_does_not_answer_is_told_before_anything_starts(
     assert not (run / loggers.KEPT).exists()
 
 
+@pytest.mark.parametrize("uri", ["file:mlruns", "./mlruns"])
+def test_a_folder_gets_the_run_if_mlflow_may_still_write_one(
+    uri: str, configure: Configure, run: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow 3 raises its own error, which ended the launch with a traceback."""
+    mlflow = pytest.importorskip("mlflow")
+    config = configure("logger=mlflow", f"logger.tracking_uri={uri}")
+    monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
+    with raises_code("BL122", names=(uri, "sqlite:///mlflow.db", "MLFLOW_ALLOW_FILE_STORE=true")):
+        loggers.begin(config, run)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    loggers.begin(config, run)
+    for logger in loggers.make_loggers(config, run):
+        logger.log_metrics({"valid/top1": 0.5}, 0)
+    (folder,) = mlflow.MlflowClient(uri).search_experiments(filter_string=f"name = '{config.name}'")
+    (logged,) = mlflow.MlflowClient(uri).search_runs([folder.experiment_id])
+    assert logged.data.metrics["valid/top1"] == 0.5 and (here / "mlruns").is_dir()
+
+
 def test_an_mlflow_that_goes_away_ends_no_training(
     configure: Configure, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

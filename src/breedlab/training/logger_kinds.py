@@ -103,9 +103,9 @@ class MlFlow(LoggerKind):
     extra = "mlflow"
 
     def begin(self, config: Config, run: Path, run_id: str) -> str:
-        from breedlab.training.mlflow_logger import mlflow_logger, reach
+        from breedlab.training.mlflow_logger import reach
 
-        return reach(mlflow_logger(config, run, run_id), config)
+        return reach(config, run, run_id)
 
     def describe(self, config: Config, run: Path, run_id: str) -> None:
         self.build(config, run, run_id).log_hyperparams(config.recorded())

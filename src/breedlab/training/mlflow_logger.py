@@ -17,6 +17,7 @@ from breedlab.console import warn
 from breedlab.errors import LoggerError
 
 _TRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+_ALLOW_FILES = "MLFLOW_ALLOW_FILE_STORE"
 
 
 def tracking_uri(config: Config) -> str:
@@ -59,21 +60,28 @@ def mlflow_logger(config: Config, run: Path, run_id: str) -> MLFlowLogger:
     )
 
 
-def reach(logger: MLFlowLogger, config: Config) -> str:
+def reach(config: Config, run: Path, run_id: str) -> str:
     """Return the id of a run at MLflow, begun where it was not.
 
     Raises:
-        LoggerError: If the server does not answer.
+        LoggerError: If the server does not answer, or MLflow refuses the place.
     """
     before = os.environ.get(_TRIES)
     os.environ.setdefault(_TRIES, "1")  # its seven tries take minutes
     try:
-        run_id = logger.run_id
-        assert run_id is not None
-        logger.experiment.get_run(run_id)
-        return str(run_id)
+        logger = mlflow_logger(config, run, run_id)
+        there = logger.run_id
+        assert there is not None
+        logger.experiment.get_run(there)
+        return str(there)
     except Exception as error:
         place = without_passwords(tracking_uri(config))
+        if _ALLOW_FILES in str(error):
+            raise LoggerError(
+                f"logger=mlflow: {place} is a folder, to which MLflow no longer logs; expected a"
+                " database, such as logger.tracking_uri=sqlite:///mlflow.db, or"
+                f" {_ALLOW_FILES}=true in the environment"
+            ) from error
         raise LoggerError(
             f"logger=mlflow: {place} does not answer ({_reason(error)}); set"
             f" logger.tracking_uri or {TRACKING_VARIABLE}, or choose logger=tensorboard"
