@@ -108,7 +108,7 @@ class Registry(Generic[T]):
 
     def _refuse_types_without_yaml(self, name: str, component: type[T]) -> None:
         for setting, info in component.model_fields.items():
-            if not info.metadata and not _in_yaml(info.annotation):
+            if not _is_converted(info.metadata) and not _in_yaml(info.annotation):
                 raise PluginError(
                     f"{self.kind} {name!r}: its setting {setting} cannot be given in YAML, by its"
                     f" type {info.annotation}; expected bool, int, float, str, Literal, or a list"
@@ -182,6 +182,17 @@ class Registry(Generic[T]):
         if type(component).__module__ == self.home and not type(component).model_fields:
             return str(name)
         return [name, component.model_dump(mode="json"), _code_digest(type(component).__module__)]
+
+
+def _is_converted(metadata: list[Any]) -> bool:
+    """Return whether a setting's annotations make its type of what YAML holds."""
+    from pydantic import BeforeValidator, PlainValidator, Strict, WrapValidator
+
+    converters = (BeforeValidator, PlainValidator, WrapValidator)
+    return any(
+        isinstance(each, converters) or (isinstance(each, Strict) and not each.strict)
+        for each in metadata
+    )
 
 
 def _in_yaml(annotation: Any) -> bool:

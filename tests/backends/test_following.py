@@ -404,6 +404,23 @@ def test_a_training_job_comes_back_too(
     assert "Best of the search" not in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("started", "moves"), [("2020-01-01", True), ("2099-01-01", False)])
+def test_the_link_to_the_latest_run_moves_to_a_job_only_from_an_older_run(
+    started: str, moves: bool, cloud: Cloud, account: Account, here: Path, finished: Path
+) -> None:
+    main(cloud("backend.job_name=dogs", "backend.wait=false"))
+    leave(finished, "s3://breedlab-tests/breedlab/jobs/dogs/checkpoints/dogs")
+    account.end_training("dogs")
+    other = here / "runs" / "mine" / "other"
+    other.mkdir(parents=True)
+    (other / "config.yaml").write_text("name: mine\n")
+    (other / "lineage.json").write_text(json.dumps({"started": f"{started}T00:00:00+00:00"}))
+    (here / "runs" / "latest").symlink_to("mine/other")
+    jobs.main(["fetch", "dogs"])
+    latest = (here / "runs" / "latest").resolve()
+    assert (latest != other.resolve()) == moves
+
+
 @pytest.mark.parametrize("left", [None, "{}", ""])
 def test_a_completed_job_that_left_no_figures_is_no_traceback(
     left: str | None, cloud: Cloud, account: Account, here: Path, finished: Path

@@ -128,6 +128,13 @@ def test_a_grid_varies_what_a_plugin_brings(
         ),
         (
             AUGMENTATION.replace(
+                "Annotated[int, Field(ge=1, le=64)] = 8",
+                "Annotated[tuple[int, ...], Field(min_length=1)] = (1, 2)",
+            ),
+            ("augmentation 'blank'", "side", "YAML"),
+        ),
+        (
+            AUGMENTATION.replace(
                 "Annotated[int, Field(ge=1, le=64)] = 8", "set[int] | None = None"
             ),
             ("augmentation 'blank'", "side", "YAML"),
@@ -140,6 +147,18 @@ def test_a_plugin_that_cannot_be_imported_is_told_in_one_line(
     (line,) = refusal(words(package(source)), "BL108")
     assert line.startswith("plugins.0: my_package")
     check_names(line, names)
+
+
+@pytest.mark.parametrize("conversion", ["Field(strict=False)", "BeforeValidator(tuple)"])
+def test_a_setting_that_makes_its_type_of_what_yaml_holds_is_taken(
+    conversion: str, package: Write, words: Words
+) -> None:
+    source = AUGMENTATION.replace(
+        "Annotated[int, Field(ge=1, le=64)] = 8",
+        f"Annotated[tuple[int, ...], {conversion}] = (1, 2)",
+    ).replace("import Field", "import BeforeValidator, Field")
+    config = read(words(package(source), *BLANK, "data.blank.side=[3,4]"))
+    assert AUGMENTATIONS.chosen(config.data).side == (3, 4)
 
 
 def test_a_setting_in_the_way_of_a_component_is_told(package: Write, words: Words) -> None:

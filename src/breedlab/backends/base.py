@@ -129,12 +129,12 @@ class Handle(ABC):
 
 def link_latest(handle: Handle) -> None:
     """Link `<runs_dir>/latest` to the run directory that an experiment has brought here, if it can
-    be used."""
+    be used and no later run is linked."""
     from breedlab.pipeline import current_run
     from breedlab.pipeline.rundir import is_begun
 
     if handle.run is not None and is_begun(handle.run):
-        current_run.link_latest(Path(handle.config().runs_dir), handle.run)
+        current_run.link_if_newest(Path(handle.config().runs_dir), handle.run)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TextIO
@@ -17,6 +18,7 @@ except ImportError:  # not on Windows
 from breedlab.commands import command
 from breedlab.config import Config
 from breedlab.errors import RunInUse, remember_run
+from breedlab.files import read_json_if_whole
 
 _LOCK_WAIT_S = 10.0
 """The helpers of a killed process hold its lock until they notice, which takes five seconds."""
@@ -46,8 +48,14 @@ class CurrentRun:
             remember_run(error, self.path)
         self.leave()
 
-    def enter(self, config: Config, run: Path) -> None:
+    def enter(self, config: Config, run: Path, *, only_if_newest: bool = False) -> None:
         """Lock a run directory, and link it as the latest.
+
+        Args:
+            config: The run's.
+            run: The directory.
+            only_if_newest: Leave the link at a run that was started later, as after fetching an old
+                job.
 
         Raises:
             ConfigError: If another process works on it.
@@ -55,7 +63,8 @@ class CurrentRun:
         self.leave()
         self._take(run)
         self.path = run
-        link_latest(Path(config.runs_dir), run)
+        link = link_if_newest if only_if_newest else link_latest
+        link(Path(config.runs_dir), run)
 
     def leave(self) -> None:
         """Give up the run directory, if there is one."""
@@ -88,6 +97,22 @@ class CurrentRun:
                 time.sleep(0.2)
             except OSError:
                 return  # a file system without locks
+
+
+def link_if_newest(runs: Path, run: Path) -> None:
+    """Point `<runs_dir>/latest` at a run, unless it points at one that was started later."""
+    latest = runs / "latest"
+    if not (latest / "config.yaml").is_file() or _start_of(latest) <= _start_of(run):
+        link_latest(runs, run)
+
+
+def _start_of(run: Path) -> float:
+    """Return when a run was started, in seconds, by its lineage; without one, by its config."""
+    lineage = read_json_if_whole(run / "lineage.json") or {}
+    try:
+        return datetime.fromisoformat(lineage["started"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return (run / "config.yaml").stat().st_mtime
 
 
 def link_latest(runs: Path, run: Path) -> None:

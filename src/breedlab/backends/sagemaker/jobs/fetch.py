@@ -161,7 +161,7 @@ def fetch(account: boto3.Session, record: Record, partly: bool = False) -> Path:
         _set_lineage(record, run)
     if metrics := read_json_if_whole(run / "metrics.json"):
         with CurrentRun() as current:
-            current.enter(config, run)  # `runs/latest` is a run that can be used
+            current.enter(config, run, only_if_newest=True)
             if record.searches:
                 # The job that wrote it knew of no search.
                 write_at_end(run, metrics)
