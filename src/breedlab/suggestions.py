@@ -61,10 +61,16 @@ SYNONYMS = {
 }
 """Names in other tools, and our names; their spellings are too different for a suggestion."""
 
+_SAME_SECTION, _SAME_LEAF = 0.75, 0.6
+
 
 def nearest(name: str, names: Iterable[str]) -> str:
-    """Return `; did you mean ...?` where some valid name is close, else nothing."""
-    valid = list(names)
+    """Return `; did you mean ...?` where some valid name is close, else nothing.
+
+    Of a config path, only settings of the same section and the direct ones of others are close:
+    `debugger.rules.overtraining.action` is not what `trainer.action` meant.
+    """
+    valid = [other for other in names if _is_near(name, other)]
     leaf = _leaf(name)
     alike = [other for other in valid if _leaf(other) == leaf]
     if leaf in SYNONYMS:
@@ -78,11 +84,25 @@ def nearest(name: str, names: Iterable[str]) -> str:
         )
     elif "." in name:
         alike.sort(key=lambda other: _likeness(name, other), reverse=True)
-    close = alike or _close(name, valid, 0.7)
+    # A section in common says nothing of two settings: `data.limit` is not like `data.mixup`.
+    close = alike or [other for other in _close(name, valid, 0.7) if _leaves_are_alike(name, other)]
     if not close:
         leaves = _close(leaf, [_leaf(other) for other in valid], 0.75)
         close = [other for other in valid if _leaf(other) in leaves[:1]]
     return f"; did you mean {close[0]}?" if close else ""
+
+
+def _is_near(name: str, other: str) -> bool:
+    """Return whether a setting is in the section of a config path, or both are direct ones of their
+    sections; True for what is not a config path."""
+    if "=" in other or max(name.count("."), other.count(".")) < 2:
+        return True
+    section = name.partition(".")[0]
+    return SequenceMatcher(None, section, other.partition(".")[0]).ratio() > _SAME_SECTION
+
+
+def _leaves_are_alike(name: str, other: str) -> bool:
+    return SequenceMatcher(None, _leaf(name), _leaf(other)).ratio() > _SAME_LEAF
 
 
 def _leaf(name: str) -> str:

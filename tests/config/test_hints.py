@@ -79,6 +79,21 @@ def test_what_other_tools_call_it_is_answered_with_its_name_here(word: str, mean
     assert f"did you mean {meant}?" in refusal(word)
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        "trainer.action=stop",  # debugger.rules.*.action
+        "data.include=x",  # debugger.collections.custom.include
+        "profiler.rules.gpu.limit=3",  # backend.limits
+        "optim.c=3",  # model.logistic.c
+        "backend.threshold=3",  # backend.role
+    ],
+)
+def test_a_setting_far_away_is_not_offered(word: str) -> None:
+    (line,) = refusal(word).splitlines()[1:]
+    assert line.strip().startswith(word.partition("=")[0]) and "did you mean" not in line
+
+
 def test_every_synonym_leads_to_a_name_there_is() -> None:
     assert set(SYNONYMS.values()) <= {*known_paths(), *METRICS.choices(), "gpu"}
 
