@@ -16,6 +16,9 @@ from breedlab.config.overrides import quoted
 from breedlab.config.yaml_folders import groups, with_search_path
 
 
+SAGEMAKER = ["backend=sagemaker", "backend.role=r", "backend.bucket=my-bucket"]
+
+
 @pytest.mark.parametrize(
     ("word", "tags"),
     [
@@ -31,10 +34,29 @@ from breedlab.config.yaml_folders import groups, with_search_path
 )
 def test_what_is_said_of_a_tag_that_cannot_be_read_works(word: str, tags: dict[str, str]) -> None:
     with raises_code("BL106") as caught:
-        load(["backend=sagemaker", "backend.role=r", "backend.bucket=my-bucket", word])
+        load([*SAGEMAKER, word])
     (advice,) = problems_of(caught.value).values()
     typed = shlex.split(advice[advice.index("'backend.tags=") :])
     assert load(["backend=sagemaker", *typed])["backend"]["tags"] == tags
+
+
+@pytest.mark.parametrize("plus", ["", "+"])
+@pytest.mark.parametrize("path", ["backend.tags", "backend.environment"])
+def test_a_colon_too_many_is_not_read_as_a_shorter_name(path: str, plus: str) -> None:
+    with raises_code("BL106", names=(f"{path}: ", "team:owner: vision", r"team\:owner: vision")):
+        load([*SAGEMAKER, f"{plus}{path}={{a: b, team:owner: vision}}"])
+
+
+@pytest.mark.parametrize(
+    ("written", "tags"),
+    [
+        (r"{team\:owner: vision}", {"team:owner": "vision"}),
+        ("{team: 'owner: vision'}", {"team": "owner: vision"}),
+        ("{page: https://a.example:80/x}", {"page": "https://a.example:80/x"}),
+    ],
+)
+def test_colons_that_are_meant_are_read(written: str, tags: dict[str, str]) -> None:
+    assert load([*SAGEMAKER, f"backend.tags={written}"])["backend"]["tags"] == tags
 
 
 NAMES = [

@@ -174,6 +174,15 @@ def screened(
     """Return what is wrong with an override as such: its name, its choice, or several values where
     one is expected."""
     key, equals, value = word.partition("=")
+    if key.lstrip("+") in _OPEN and (entry := _TWO_COLONS.search(value)):
+        name, _, last = entry[1].rpartition(":")
+        escaped = name.replace(":", r"\:")
+        return Problem(
+            key.lstrip("+"),
+            f"{entry[1]!r} has two colons; put a backslash before those of the name,"
+            f" {escaped}:{last}, or quotes around the value",
+            "BL106",
+        )
     if key.startswith(("+", "~", "hydra.", "hydra/")) or "@" in key:
         return None  # additions and deletions are Hydra's to judge
     if not equals:
@@ -218,6 +227,9 @@ _OPEN = (
     "endpoint.environment",
 )
 """Paths whose value is a mapping with names of the user's own."""
+
+_TWO_COLONS = re.compile(r"[{,]\s*([^{},\"'\\:]+:[^{},\"'\\]*:\s[^{},\"']*)(?=[,}])")
+"""An entry that Hydra would take for the name `team` and the value `owner: vision`."""
 
 _FOLDERS = (
     "data.root",
