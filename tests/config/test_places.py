@@ -15,7 +15,6 @@ from breedlab.config.compose import load
 from breedlab.config.overrides import quoted
 from breedlab.config.yaml_folders import groups, with_search_path
 
-
 SAGEMAKER = ["backend=sagemaker", "backend.role=r", "backend.bucket=my-bucket"]
 
 
