@@ -191,6 +191,20 @@ def test_a_price_is_that_of_training_not_that_of_the_bare_machine(
     assert listed_price(instance_type, "us-east-1") == price
 
 
+@pytest.mark.parametrize("orchestrate", ["laptop", "pipeline"])
+def test_quotas_that_an_account_has_to_raise_are_told_once(
+    planned: Planned, orchestrate: str
+) -> None:
+    needs = planned(
+        f"backend.orchestrate={orchestrate}",
+        "backend.max_run_hours=200",
+        "backend.price_per_hour=0.1",
+        "backend.max_bill=null",
+    ).partition("a launch will need")[2]
+    assert needs.count("'Longest run time for a training job'") == 1
+    assert "backend.max_run_hours: 200 hours" in needs
+
+
 def test_instances_and_warm_minutes_are_billed(planned: Planned) -> None:
     text = planned(
         "tuner=none",

@@ -689,6 +689,21 @@ def test_ec2_knows_the_same_disks_of_the_same_size() -> None:
     assert {each for each in trained - LOCAL_GB.keys() if "trn" not in each} == set()
 
 
+@pytest.mark.parametrize("operation", ["CreateTrainingJob", "CreateHyperParameterTuningJob"])
+def test_a_run_of_more_than_five_days_says_that_the_quota_is_less(operation: str) -> None:
+    def told(hours: int, enough: tuple[str, ...] = ()) -> list[str]:
+        definition = {**training(), "StoppingCondition": {"MaxRuntimeInSeconds": hours * 3600}}
+        search = operation == "CreateHyperParameterTuningJob"
+        given = {"TrainingJobDefinition": definition} if search else definition
+        return notices((operation, given), enough)
+
+    quota = "Longest run time for a training job"
+    assert told(120) == []
+    (notice,) = told(121)
+    assert "backend.max_run_hours: 121 " in notice and f"'{quota}'" in notice
+    assert told(121, (quota,)) == []
+
+
 def test_a_warm_pool_says_that_its_quota_is_none() -> None:
     (notice,) = notices(
         ("CreateTrainingJob", training(**resources("ml.c5.xlarge", KeepAlivePeriodInSeconds=60)))

@@ -18,7 +18,7 @@ from breedlab.backends.sagemaker.endpoint_limits import (
     update_ends_in_time,
 )
 from breedlab.backends.sagemaker.limits import Call, Found, training_part, training_root
-from breedlab.backends.sagemaker.preflight import warm_pool_quota
+from breedlab.backends.sagemaker.preflight import LONGEST_RUN, warm_pool_quota
 from breedlab.backends.sagemaker.search_limits import (
     enough_combinations,
     parents_have_its_hyperparameters,
@@ -318,6 +318,11 @@ LIMITS = (
 )
 
 
+_USUAL_LONGEST_RUN = 432_000
+"""Seconds: the default of that quota (general reference, "Amazon SageMaker AI endpoints and
+quotas")."""
+
+
 def notices(call: Call, enough: Collection[str] = ()) -> list[str]:
     """Return what may make a call fail but cannot be checked from here, with the way to make sure.
 
@@ -325,6 +330,21 @@ def notices(call: Call, enough: Collection[str] = ()) -> list[str]:
         call: The call.
         enough: The quotas that were looked at and are large enough.
     """
+    return [*_long_run(call, enough), *_warm_pool(call, enough)]
+
+
+def _long_run(call: Call, enough: Collection[str]) -> list[str]:
+    seconds = training_part(call).get("StoppingCondition", {}).get("MaxRuntimeInSeconds", 0)
+    if seconds <= _USUAL_LONGEST_RUN or LONGEST_RUN in enough:
+        return []
+    return [
+        f"backend.max_run_hours: {seconds / 3600:g} hours are more than the"
+        f" {_USUAL_LONGEST_RUN // 3600} of an account until you raise it: request '{LONGEST_RUN}'"
+        " under Service Quotas"
+    ]
+
+
+def _warm_pool(call: Call, enough: Collection[str]) -> list[str]:
     resources = training_part(call).get("ResourceConfig", {})
     if not resources.get("KeepAlivePeriodInSeconds"):
         return []

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SERVICE = "sagemaker.amazonaws.com"
 _QUOTAS_CODE = "sagemaker"
-_LONGEST_RUN = "Longest run time for a training job"
+LONGEST_RUN = "Longest run time for a training job"
 
 
 @dataclass
@@ -85,7 +85,7 @@ def training_needs(backend: Backend, at_once: int) -> list[Need]:
         need = f"{warm} x {backend.instance_type} kept warm"
         needs.append(Need(quota, warm, "backend.keep_alive_minutes", need))
     hours = f"{backend.max_run_hours:g} hours"
-    needs.append(Need(_LONGEST_RUN, backend.max_run_hours * 3600, "backend.max_run_hours", hours))
+    needs.append(Need(LONGEST_RUN, backend.max_run_hours * 3600, "backend.max_run_hours", hours))
     return needs
 
 

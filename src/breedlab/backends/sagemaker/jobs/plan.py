@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from breedlab.backends.sagemaker import checks, images
+from breedlab.backends.sagemaker.documented_limits import notices
 from breedlab.backends.sagemaker.jobs.hyperparameters import sagemaker_name
 from breedlab.backends.sagemaker.jobs.job_logging import logger_problems, tracked
 from breedlab.backends.sagemaker.jobs.job_secrets import definition_problems, without_secrets
@@ -23,9 +24,10 @@ from breedlab.backends.sagemaker.jobs.requests import (
     metric_definitions,
     new_name,
 )
+from breedlab.backends.sagemaker.jobs.requests import requests as job_requests
 from breedlab.backends.sagemaker.jobs.source import write_source
 from breedlab.backends.sagemaker.prices import bill_problems, largest_bill
-from breedlab.backends.sagemaker.session import AwsTarget, needed, planned, require_extra
+from breedlab.backends.sagemaker.session import needed, planned, require_extra
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.problems import error_from
 from breedlab.config.space import Choices
@@ -79,7 +81,7 @@ def plan(config: Config) -> str:
             json.dumps(_readable(request.parameters), indent=2),
             "",
         ]
-    return "\n".join(lines + list(_needs(place)))
+    return "\n".join(lines + list(_needs(experiment)))
 
 
 def _readable(parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -208,7 +210,10 @@ def _source(config: Config, most: int = 3) -> Iterator[str]:
             yield f"  {top}/  {len(inside)} files, {total:,} bytes: {names}{more}"
 
 
-def _needs(place: AwsTarget) -> Iterator[str]:
+def _needs(experiment: Experiment) -> Iterator[str]:
     yield "a launch will need"
     yield "  credentials: `aws configure`, `aws sso login` or AWS_PROFILE"
-    yield from (f"  {text}" for text in needed(place))
+    yield from (f"  {text}" for text in needed(experiment.place))
+    calls = [(request.operation, request.parameters) for request in job_requests(experiment)]
+    quotas = dict.fromkeys(text for call in calls for text in notices(call))
+    yield from (f"  {text}" for text in quotas)
