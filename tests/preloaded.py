@@ -27,8 +27,9 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,7 @@ torchrun's."""
 
 _ENVIRONMENT = dict(os.environ)  # conftest.py imports this before any test changes something
 
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _MOST_BYTES = 200_000  # of a request
 
 
@@ -73,7 +74,7 @@ class Popen(subprocess.Popen[Any]):
             super()._execute_child(  # type: ignore[misc]
                 args,
                 executable,
-                preexec_fn,
+                preexec_fn or _ending_with(os.getpid()),
                 close_fds,
                 pass_fds,
                 cwd,
@@ -93,6 +94,7 @@ class Popen(subprocess.Popen[Any]):
             "env": environment,
             "cwd": os.path.abspath(cwd or "."),
             "new_session": bool(new_session),
+            "parent": os.getpid(),
         }
         try:
             self.pid = _server().fork(request, streams)
@@ -195,6 +197,30 @@ def _adopting() -> Any:
         prctl(_PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
 
+def _ending_with(parent: int) -> Callable[[], None] | None:
+    """What a process calls to be killed when its parent ends, however that ends: pytest's own limit
+    (`faulthandler_timeout`) ends it at once, and would leave servers and searches running."""
+    if not sys.platform.startswith("linux"):
+        return None
+    prctl = ctypes.CDLL(None).prctl
+
+    def end_with_parent() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return end_with_parent
+
+
+def _end_with(parent: int) -> None:
+    """Be killed when the test's process ends, once that has adopted this one."""
+    deadline = time.monotonic() + 10
+    while os.getppid() != parent and time.monotonic() < deadline:
+        time.sleep(0.001)
+    if end_with_parent := _ending_with(parent):
+        end_with_parent()
+
+
 def _preload() -> None:
     """Import what commands import, none of which may start a thread: it would be missing after a
     fork."""
@@ -247,6 +273,7 @@ def _serve(asked: socket.socket) -> dict[str, Any]:
 
 def _become(request: Mapping[str, Any]) -> None:
     """Be the interpreter that was asked for."""
+    _end_with(request["parent"])
     if request["new_session"]:
         os.setsid()
     os.chdir(request["cwd"])

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import preloaded
@@ -86,3 +87,36 @@ def test_what_is_read_while_modules_are_imported_takes_a_fresh_interpreter(name:
         [sys.executable, "-c", program], env={**os.environ, name: "3"}, capture_output=True
     )
     assert done.stdout == b"False 3\n"
+
+
+CUT_OFF = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+import preloaded
+command = [sys.executable, "-c", "import time; print('started', flush=True); time.sleep(600)"]
+environment = {**os.environ, sys.argv[2]: "1"} if sys.argv[2] else None
+process = preloaded.Popen(command, env=environment, stdout=preloaded.subprocess.PIPE, text=True)
+assert process.stdout.readline() == "started\\n"
+print(process.pid, flush=True)
+os._exit(1)  # as faulthandler does after pytest's limit
+"""
+
+
+@pytest.mark.parametrize("variable", ["", "OMP_NUM_THREADS"], ids=["preloaded", "fresh"])
+def test_a_command_ends_with_the_test_that_started_it(variable: str) -> None:
+    words = [sys.executable, "-c", CUT_OFF, str(Path(__file__).parent), variable]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 1, ended.stderr
+    (pid,) = map(int, ended.stdout.split())
+    deadline = time.monotonic() + 10
+    while _is_running(pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _is_running(pid)
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
