@@ -56,8 +56,8 @@ def command_parser() -> Parser:
         "policies [flags] [backend=NAME] [PATH=VALUE ...]",
         "bootstrap --dry-run [flags] [backend=NAME] [PATH=VALUE ...]",
         description=(
-            "Print the least IAM policies for a config, or a CloudFormation template with the role,"
-            " the bucket, and the policies. Nothing is sent."
+            "Print least-privilege IAM policies for a config, or a CloudFormation template with the"
+            " role, the bucket, and the policies. Nothing is sent."
         ),
         examples=(
             "policies experiment=resnet34_hpo backend.bucket=my-bucket backend.role=MyRole",
@@ -77,7 +77,7 @@ def command_parser() -> Parser:
     add(
         "--endpoint",
         metavar="NAME",
-        help="the endpoint that the Lambda calls (default: the experiment's)",
+        help="the endpoint that the Lambda function calls (default: the experiment's)",
     )
     purposes = {"read": "holds the images of batch jobs", "write": "receives their answers"}
     for name, what in purposes.items():

@@ -179,7 +179,7 @@ def command_parser() -> Parser:
         "MODEL|RUN s3://BUCKET/IN s3://BUCKET/OUT [flags]",
         "--follow NAME [--region REGION]",
         "--stop NAME [--region REGION]",
-        description="Have a model answer every image under IN, by a batch job of Amazon SageMaker.",
+        description="Classify every image under IN with a SageMaker batch transform job.",
         examples=(
             "runs/latest s3://my-bucket/new s3://my-bucket/answers --role MyRole --dry-run",
             "--follow dogs-261129-031500",
@@ -197,49 +197,47 @@ def command_parser() -> Parser:
         help="where the answers go: IN/a.jpg is answered in OUT/a.jpg.out",
     )
     add("--follow", metavar="NAME", help="wait for a job's end, and remove its model")
-    add("--stop", metavar="NAME", help="stop a job; what is answered stays")
-    add("--no-wait", action="store_true", help="start it and say how to come back to it")
+    add("--stop", metavar="NAME", help="stop a job; the answers so far are kept")
+    add("--no-wait", action="store_true", help="start the job and print how to follow it later")
     add(
         "--dry-run",
         action="store_true",
         help="print the requests; needs no credentials and no network",
     )
-    add("--backend", metavar="NAME", help="the one that runs the job (default: sagemaker)")
-    add("--name", help="the job's (default: the experiment's, with the time)")
-    add("--instance-type", metavar="TYPE", default="ml.m5.large", help="default: ml.m5.large")
-    add("--instances", type=_count, default=1, metavar="N", help="default: 1")
-    add(
-        "--at-once", type=_count, default=1, metavar="N", help="requests at a time to a machine (1)"
-    )
+    add("--backend", metavar="NAME", help="the backend that runs the job (default: sagemaker)")
+    add("--name", help="the job's name (default: the experiment's, with the time)")
+    add("--instance-type", metavar="TYPE", default="ml.m5.large", help="(default: ml.m5.large)")
+    add("--instances", type=_count, default=1, metavar="N", help="(default: 1)")
+    add("--at-once", type=_count, default=1, metavar="N", help="concurrent requests per instance")
     add(
         "--max-image-mb",
         type=int,
         choices=range(1, 101),
         default=6,
         metavar="MB",
-        help="1 to 100 (default: 6)",
+        help="the largest image, 1 to 100 MB (default: 6)",
     )
-    add("--price-per-hour", type=_usd, metavar="USD", help="of one instance, where it is not known")
+    add("--price-per-hour", type=_usd, metavar="USD", help="an instance's price, if unknown")
     for name in ("region", "role", "bucket", "prefix", "kms-key"):
         add(f"--{name}", help=f"as endpoint.{name.replace('-', '_')} of {command('deploy')}")
     for name in ("tag", "env"):
-        add(f"--{name}", action="append", default=[], metavar="KEY=VALUE", help="more than once")
+        add(f"--{name}", action="append", default=[], metavar="KEY=VALUE", help="can be repeated")
     add(
         "--image",
         default="aws",
         metavar="aws|URI",
-        help="AWS's PyTorch image, or one made from docker/Dockerfile",
+        help="AWS's PyTorch image (the default), or one built from docker/Dockerfile",
     )
     add(
         "--vendor",
         action="store_true",
-        help="packages travel as wheels: nothing is installed from a package index",
+        help="send packages along as wheels, so that none come from a package index",
     )
     add(
         "--workers",
         type=_count,
         default=1,
-        help="processes that answer, on each machine (default: 1)",
+        help="worker processes per instance (default: 1)",
     )
     add(
         "--inference-env",

@@ -73,7 +73,7 @@ def command_parser() -> Parser:
     parser = Parser(
         "completion",
         "bash|zsh|fish [plugins=[my_package]]",
-        description="Print a script that has a shell complete commands, flags, settings and runs.",
+        description="Print a script for shell completion of commands, flags, settings, and runs.",
         examples=(
             "bash > ~/.local/share/bash-completion/completions/breedlab",
             "zsh > ~/.zfunc/_breedlab     # a folder of your $fpath",

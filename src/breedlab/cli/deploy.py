@@ -108,11 +108,15 @@ def command_parser() -> Parser:
     )
     add("--backend", metavar="NAME", help="where the endpoint is (default: sagemaker)")
     add("--region", help="the AWS region (endpoint.region)")
-    add("--list", action="store_true", help="the endpoints that breedlab made, with age and price")
+    add(
+        "--list",
+        action="store_true",
+        help="list the endpoints that breedlab created, with age and price",
+    )
     add(
         "--delete",
         metavar="NAME",
-        help="delete an endpoint, its configs and its models; files in S3 stay",
+        help="delete an endpoint, its configs, and its models; files in S3 stay",
     )
     add(
         "--register",
@@ -146,7 +150,7 @@ def _setting_lines() -> Iterator[str]:
             subsequent_indent=" " * (_COLUMN + 2),
             break_on_hyphens=False,
         )
-    yield f"\n{command('help', 'endpoint.NAME')} says all about one of them."
+    yield f"\n{command('help', 'endpoint.NAME')} explains one of them in full."
 
 
 def _parsed(parser: Parser, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -37,7 +37,7 @@ def command_parser() -> Parser:
         "list|show|stop|fetch|resume [NAME] [flags]",
         description=f"Jobs that `{command('launch', 'backend=...')}` started elsewhere.",
         examples=("list", "fetch resnet34-hpo-261125-101750-e9"),
-        notes=f"{command('jobs', 'fetch')} --help says more about one of them.",
+        notes=f"{command('jobs', 'fetch')} --help explains one of them, and so on.",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="list|show|stop|fetch|resume")
     runs = argparse.ArgumentParser(add_help=False)

@@ -65,7 +65,7 @@ Examples:
 Flags:
 
   --cfg job          print the whole composed config
-  --config-dir DIR   your own configs in addition, such as DIR/experiment/NAME.yaml
+  --config-dir DIR   look for configs here, too, such as DIR/experiment/NAME.yaml
   -m, --multirun     run every combination of values separated by commas
   --hydra-help       Hydra's own flags
 """

@@ -13,8 +13,8 @@ from breedlab.errors import UsageError
 from breedlab.suggestions import nearest
 
 _PLUGINS = """\
-plugins=[my_package] imports packages of your own first, which an archive does not name: those of
-the model's head or engine, or of a metric. A run directory names its own."""
+plugins=[my_package] first imports packages of yours that a bare archive needs and does not name:
+those with the model's head or engine, or a metric. A run directory names them itself."""
 
 
 class Parser(argparse.ArgumentParser):

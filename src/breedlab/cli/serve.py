@@ -51,8 +51,8 @@ def command_parser() -> Parser:
         "serve",
         "MODEL|RUN [--host HOST] [--port PORT] [flags]",
         description=(
-            "Serve a model on SageMaker's contract: GET /ping, POST /invocations; also /docs and"
-            " /metrics."
+            "Serve a model over HTTP with the API of a SageMaker endpoint (GET /ping, POST"
+            " /invocations), a page at /, /docs, and /metrics."
         ),
         examples=(
             "runs/latest --port 8080",
@@ -72,17 +72,14 @@ def command_parser() -> Parser:
     parser.add_argument(
         "--allow-urls",
         metavar="none|public|HOST,...",
-        help=(
-            "hosts to fetch images from by URL (default: as the model was exported with"
-            " serving.allow_urls)"
-        ),
+        help=("hosts to fetch images from by URL (default: the model's serving.allow_urls)"),
     )
     parser.add_argument(
         "--allowed-hosts",
         metavar="HOST,...|*",
         help=(
-            "host names that requests may use besides localhost (default: for a server on this"
-            " machine only, none)"
+            "host names besides localhost that requests may use (default: none, if only this"
+            " machine can reach the server)"
         ),
     )
     parser.add_argument(
@@ -95,8 +92,8 @@ def command_parser() -> Parser:
         type=Path,
         metavar="FILE",
         help=(
-            "contains the key that requests must send, as X-API-Key or Bearer token (default:"
-            " BREEDLAB_API_KEY of the environment; without either, none)"
+            "holds the key that requests must send as X-API-Key or as a Bearer token (default:"
+            " the environment variable BREEDLAB_API_KEY; without either, no key)"
         ),
     )
     parser.add_argument(
@@ -104,7 +101,7 @@ def command_parser() -> Parser:
         action="append",
         default=[],
         metavar="ORIGIN,...",
-        help="pages of other origins that may ask, such as https://dogs.example (default: none)",
+        help="other origins whose pages may call it, such as https://dogs.example (default: none)",
     )
     return parser
 

@@ -106,8 +106,8 @@ def command_parser() -> Parser:
     parser.add_argument(
         "data", type=Path, metavar="DATA", help="a folder: DATA/train/<class>/*.jpg, valid and test"
     )
-    parser.add_argument("address", metavar="s3://...", help="where to, a folder in a bucket")
-    parser.add_argument("--region", help="the bucket's; the AWS profile's by default")
+    parser.add_argument("address", metavar="s3://...", help="the destination, a folder in a bucket")
+    parser.add_argument("--region", help="the bucket's region (default: the AWS profile's)")
     parser.add_argument("--kms-key", metavar="KEY", help="encrypt what is uploaded with this key")
     parser.add_argument(
         "--links",
