@@ -16,6 +16,7 @@ import torch
 
 from breedlab.config import Config
 from breedlab.pipeline.checked_images import checked_images
+from breedlab.pipeline.current_run import link_latest
 from breedlab.training.preparation import prepare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -94,6 +95,35 @@ def test_a_spawned_process_loads_the_same_images(configure: Callable[..., Config
         multiprocessing.set_start_method(method, force=True)
     (here, labels), (there, same) = batches
     assert torch.equal(here, there) and torch.equal(labels, same)
+
+
+def test_a_run_does_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on Windows without developer mode and on exFAT, where it ended in a traceback."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(1314, "A required privilege is not held by the client")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    link_latest(tmp_path, tmp_path / "dogs" / "2026-01-01_00-00-00")
+    assert list(tmp_path.iterdir()) == []
+    assert str(tmp_path / "dogs" / "2026-01-01_00-00-00") in capsys.readouterr().out
+
+
+def test_the_link_to_the_latest_run_is_replaced_where_links_to_folders_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Path, target: Path) -> None:
+        raise PermissionError(5, "Access is denied", str(self), None, str(target))
+
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+    link_latest(tmp_path, tmp_path / "first")
+    monkeypatch.setattr(Path, "replace", refuse)
+    link_latest(tmp_path, tmp_path / "second")
+    assert (tmp_path / "latest").resolve() == tmp_path / "second"
+    assert {path.name for path in tmp_path.iterdir()} == {"first", "second", "latest"}
 
 
 @pytest.mark.slow

@@ -17,6 +17,7 @@ except ImportError:  # not on Windows
 
 from breedlab.commands import command
 from breedlab.config import Config
+from breedlab.console import note
 from breedlab.errors import RunInUse, remember_run
 from breedlab.files import read_json_if_whole
 
@@ -116,9 +117,20 @@ def _start_of(run: Path) -> float:
 
 
 def link_latest(runs: Path, run: Path) -> None:
-    """Point `<runs_dir>/latest` at a run atomically."""
+    """Point `<runs_dir>/latest` at a run, atomically except on Windows. Where there are no links,
+    say so: a run does without."""
     runs.mkdir(parents=True, exist_ok=True)
-    scratch = runs / f".latest.{os.getpid()}"
+    latest, scratch = runs / "latest", runs / f".latest.{os.getpid()}"
     scratch.unlink(missing_ok=True)
-    scratch.symlink_to(os.path.relpath(run, runs), target_is_directory=True)
-    scratch.replace(runs / "latest")
+    try:
+        scratch.symlink_to(os.path.relpath(run, runs), target_is_directory=True)
+    except OSError as error:  # Windows without developer mode, exFAT, some network drives
+        note(f"{latest} cannot link to the run here ({error.strerror}); name it: {run}")
+        return
+    try:
+        scratch.replace(latest)
+    except PermissionError:  # Windows replaces no link to a folder
+        if not latest.is_symlink():
+            raise
+        latest.unlink()
+        scratch.rename(latest)
