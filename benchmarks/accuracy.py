@@ -88,7 +88,7 @@ def main() -> None:
     }
     ratios = [
         Ratio(f"{ours} / {peer}, top-1", [found[ours][s] / found[peer][s] for s in both])
-        for ours in ("frozen", "logistic", "logistic, refit", "auto")
+        for ours in ("frozen", "frozen refit", "logistic", "logistic refit", "search", "auto")
         for peer in PEERS
         if (both := found.get(ours, {}).keys() & found.get(peer, {}).keys())
     ]
@@ -160,9 +160,11 @@ def _contestants(folder: Path, minutes: float, fastai: Path, epochs: int) -> dic
     return {
         "frozen": ours(frozen),
         "logistic": ours([*frozen, "model.head_type=logistic", "optim.label_smoothing=0"]),
-        "logistic, refit": ours(
+        "frozen refit": ours([*frozen, "trainer.refit=true"]),
+        "logistic refit": ours(
             [*frozen, "model.head_type=logistic", "optim.label_smoothing=0", "trainer.refit=true"]
         ),
+        "search": ours(["experiment=resnet34_hpo", *common]),
         PEERS[0]: lambda root, seed: _plain_layers(*_features(root), seed),
         PEERS[1]: lambda root, seed: _scikit_learn(*_features(root)),
         "auto": ours(auto),
