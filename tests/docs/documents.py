@@ -59,6 +59,16 @@ def commands(*languages: str) -> list[Command]:
     return found
 
 
+def write_own_configs(folder: Path) -> None:
+    """Write the files that the pages show, where a block's first line says where they are."""
+    for block in blocks("yaml"):
+        if found := re.match(r"# (\w+/\S+\.yaml)\n", block.text):
+            file = folder / found[1]
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(block.text.partition("\n")[2])
+    (folder / "fixes.csv").write_text("file,fix\n")
+
+
 def of_breedlab(args: list[str]) -> list[str] | None:
     """Return `breedlab COMMAND ...` without its first word, however it is spelled; None if it is
     another program."""

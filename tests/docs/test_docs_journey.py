@@ -5,6 +5,9 @@ from __future__ import annotations
 import glob
 import json
 import re
+import shlex
+import shutil
+import subprocess
 import sys
 import tarfile
 from importlib import import_module
@@ -13,7 +16,18 @@ from typing import Any
 
 import preloaded
 import pytest
-from documents import ROOT, RUN, Command, blocks, commands, of_breedlab
+from documents import (
+    CHECKED,
+    ROOT,
+    RUN,
+    Command,
+    blocks,
+    commands,
+    of_breedlab,
+    write_own_configs,
+)
+
+from breedlab.cli import COMMANDS
 
 QUICKSTART = "python scripts/launch.py experiment=quickstart"
 OTHERS = [each for each in commands(RUN) if of_breedlab(each.args) and "aws-trial" not in each.page]
@@ -73,6 +87,74 @@ def test_a_command_of_the_docs_runs(
         and (bills := re.findall(r"\$\d+\.\d\d", text))
     ):
         assert all(bill in out for bill in bills)
+
+
+OWN_IMAGES = ("DIR", "clothing", "flowers", "photos", "roses")
+"""Folders that the pages suppose a reader to have."""
+
+
+def _takes_own_images(command: Command) -> bool:
+    name, *args = of_breedlab(command.args) or [""]
+    elsewhere = command.args[0] == "torchrun" or "s3://" in command.text or "--endpoint" in args
+    is_local = name in ("launch", "predict", "evaluate") or (name and name not in COMMANDS)
+    return bool(is_local) and not elsewhere
+
+
+@pytest.fixture(scope="module")
+def with_images(quickstart: Path) -> Path:
+    """The same folder, with images of the reader's own."""
+    for name in OWN_IMAGES:
+        (quickstart / name).symlink_to(quickstart / "data" / "sample" / "test")
+    image = next((quickstart / "photos").glob("*/0001.jpg"))
+    (quickstart / "photo.jpg").write_bytes(image.read_bytes())
+    write_own_configs(quickstart)
+    return quickstart
+
+
+@pytest.mark.parametrize(
+    "command", [each for each in commands(CHECKED) if _takes_own_images(each)], ids=str
+)
+def test_a_command_on_own_images_says_what_it_would_do(
+    command: Command, with_images: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """What trains for minutes is planned; the rest runs."""
+    monkeypatch.chdir(with_images)
+    name, *args = of_breedlab(command.args) or []
+    if name not in COMMANDS:
+        name, args = "folder", [name, *args]
+    if name in ("launch", "folder") and "dry_run=true" not in args:
+        args.append("dry_run=true")
+    monkeypatch.setattr(sys, "argv", [f"breedlab {name}", *args])
+    assert import_module(f"breedlab.cli.{name}").main(args) == 0
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_requests_of_the_docs_are_answered(
+    with_images: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Every curl, and `predict --endpoint`, against a server started as a page says."""
+    if shutil.which("curl") is None:
+        pytest.skip("no curl here")
+    from breedlab.backends.local import LocalBackend
+
+    monkeypatch.chdir(with_images)
+    server = LocalBackend()
+    address = server.deploy(Path("runs/latest"))
+    try:
+        curls = [each for each in commands(CHECKED) if each.args[0] == "curl"]
+        assert len(curls) >= 4
+        for command in curls:
+            typed = command.text.replace("http://127.0.0.1:8080", address)
+            done = subprocess.run(
+                ["curl", "--fail", "--silent", "--show-error", *shlex.split(typed)[1:]],
+                capture_output=True,
+            )
+            assert done.returncode == 0, f"{command}: {done.stderr!r}"
+        words = ["--endpoint", address, "photos/", "--top", "2"]
+        assert import_module("breedlab.cli.predict").main(words) == 0
+        assert "0001.jpg" in capsys.readouterr().out
+    finally:
+        server.delete(address)
 
 
 def test_the_readmes_python_trains_loads_and_predicts(quickstart: Path) -> None:

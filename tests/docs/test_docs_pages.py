@@ -15,7 +15,17 @@ from typing import Any
 
 import pytest
 import yaml
-from documents import CHECKED, PAGES, ROOT, RUN, Command, blocks, commands, of_breedlab
+from documents import (
+    CHECKED,
+    PAGES,
+    ROOT,
+    RUN,
+    Command,
+    blocks,
+    commands,
+    of_breedlab,
+    write_own_configs,
+)
 
 from breedlab.cli import COMMANDS
 from breedlab.config import validate
@@ -96,13 +106,8 @@ def parse(name: str, args: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def own_configs(here: Path) -> Path:
-    """The files that the pages show, where a page's first line says that they are."""
-    for block in blocks("yaml"):
-        if found := re.match(r"# (\w+/\S+\.yaml)\n", block.text):
-            file = here / found[1]
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(block.text.partition("\n")[2])
-    (here / "fixes.csv").write_text("file,fix\n")
+    """The files that the pages show."""
+    write_own_configs(here)
     return here
 
 
