@@ -33,9 +33,10 @@ class Entry:
 @cache
 def catalogue() -> dict[str, Entry]:
     """Return every torchvision classifier by name."""
-    read = json.loads(FILE.read_text("utf-8"))
+    tree = json.loads(FILE.read_text("utf-8"))
     return {
-        name: Entry(e["parameters"], e["features"], tuple(e["weights"])) for name, e in read.items()
+        name: Entry(entry["parameters"], entry["features"], tuple(entry["weights"]))
+        for name, entry in tree.items()
     }
 
 

@@ -133,13 +133,14 @@ def _say(text: str, code: int) -> int:
 def is_disk_full(error: BaseException) -> bool:
     """Return whether an error comes from a full disk or quota; libraries wrap it, and SQLite words
     it differently."""
-    return any(
-        (isinstance(each, OSError) and each.errno in (errno.ENOSPC, errno.EDQUOT))
-        or any(
-            words in str(each) for words in ("No space left on device", "database or disk is full")
-        )
-        for each in causes(error)
-    )
+    return any(map(_says_disk_full, causes(error)))
+
+
+def _says_disk_full(error: BaseException) -> bool:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return True
+    text = str(error)
+    return "No space left on device" in text or "database or disk is full" in text
 
 
 def is_shared_memory_full(error: BaseException) -> bool:

@@ -50,8 +50,8 @@ def main(argv: list[str]) -> int:
     with opened(words.model) as folder:
         description = read_description(folder)
         several = bool((description.get("answers") or {}).get("thresholds"))
-        read = labelled_several if several else labelled
-        images = read(words.folder, tuple(description["classes"]))
+        labels_of = labelled_several if several else labelled
+        images = labels_of(words.folder, tuple(description["classes"]))
         evaluation, engine = _evaluate(folder, words.engine, images, _monitor(words.model))
         # of models of older versions it is not known
         if not several:

@@ -104,8 +104,9 @@ def train_on(root: Path, words: list[str]) -> int:
     for reason in (*how_it_trains(config, report.images, gpu=gpu), *proposal.reasons):
         note(reason)
     result = "report.html" if extras.has("report") else "model.tar.gz"
+    duration = f"up to {in_words(seconds)}" if config.tuner.minutes else in_words(seconds)
     note(
-        f"this takes {'up to ' if config.tuner.minutes else ''}{in_words(seconds)} here and writes"
+        f"this takes {duration} here and writes"
         f" {config.runs_dir}/{config.name}/<date_time>/{result}"
     )
     note("the full command, to run it again with changes:")

@@ -214,8 +214,8 @@ def _answers(model: Any, images: list[Path], top: int) -> Iterator[dict[str, Any
     """Yield an answer for each image; the next ones are decoded while a batch is computed."""
     import torch
 
-    read = hardware.in_threads(partial(_read, model), images)
-    while batch := list(islice(read, _BATCH)):
+    inputs = hardware.in_threads(partial(_read, model), images)
+    while batch := list(islice(inputs, _BATCH)):
         ready = [(answer, image) for answer, image in batch if image is not None]
         if ready:
             described = model.describe(torch.stack([image for _, image in ready]))

@@ -64,7 +64,7 @@ def reword(errors: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[Pr
         by_path.setdefault(path, []).append(error)
     # Where one branch of a union got as far as a list's members, what the others say of the whole
     # is beside the point.
-    parents = {path for path in by_path if any(o.startswith(f"{path}.") for o in by_path)}
+    parents = {path for path in by_path if _has_members(path, by_path)}
     by_path = {path: records for path, records in by_path.items() if path not in parents}
     return [
         Problem(path, _message(path, records, list(names)), _CODES.get(records[0]["type"], "BL103"))
@@ -73,6 +73,10 @@ def reword(errors: Iterable[Mapping[str, Any]], names: Iterable[str]) -> list[Pr
 
 
 _CODES = {"extra_forbidden": "BL101", "missing": "BL102"}
+
+
+def _has_members(path: str, paths: Iterable[str]) -> bool:
+    return any(other.startswith(f"{path}.") for other in paths)
 
 
 def _message(path: str, records: list[Mapping[str, Any]], names: list[str]) -> str:

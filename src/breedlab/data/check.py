@@ -286,10 +286,8 @@ def _refusal(
                 counts[-1] += f" in two {where}"
         lines.append(f"{images.root}: {' and '.join(counts)}")
         for findings in (bad, conflicts, leaks):
-            lines += [
-                f"  {text}"
-                for text in first_few([f"{finding.path} {finding.reason}" for finding in findings])
-            ]
+            texts = [f"{finding.path} {finding.reason}" for finding in findings]
+            lines += [f"  {text}" for text in first_few(texts)]
         if max(len(bad), len(conflicts), len(leaks)) > FEW:
             lines.append(f"  all of them: {_write_all(memory, (*bad, *conflicts, *leaks))}")
     lines += lacking

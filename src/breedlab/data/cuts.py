@@ -82,7 +82,10 @@ def _cut_groups(
         ]
     split_of = spread(counts, fractions, seed)
     for split in ("train", *fractions):
-        files[split] = [[p for p in paths if split_of[group_of[p]] == split] for paths in whole]
+        files[split] = [[] for _ in whole]
+    for label, paths in enumerate(whole):
+        for path in paths:
+            files[split_of[group_of[path]]][label].append(path)
     return []
 
 

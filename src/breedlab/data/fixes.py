@@ -91,18 +91,8 @@ def apply_fixes(images: ImageSet, path: Path) -> ImageSet:
         raise DataError(
             "\n".join([f"data.fixes: {path}", *(f"  {text}" for text in first_few(wrong)), hint])
         )
-    fixed = replace(
-        images,
-        splits={
-            split: tuple(
-                own
-                for image in images.splits[split]
-                if (own := changed.get(image.path, image)) is not None
-            )
-            for split in SPLITS
-        },
-        notes=(*images.notes, _told(path, changed)),
-    )
+    splits = {split: _with_fixes(images.splits[split], changed) for split in SPLITS}
+    fixed = replace(images, splits=splits, notes=(*images.notes, _told(path, changed)))
     counts = zip(images.classes, images.counts("train"), fixed.counts("train"), strict=True)
     empty = [f"train has no {name} left" for name, before, after in counts if before and not after]
     if empty:
@@ -126,6 +116,14 @@ def _relabeled(image: LabeledImage, fix: str, label_of: Mapping[str, int]) -> La
 def _told(path: Path, changed: Mapping[Path, LabeledImage | None]) -> str:
     removed = sum(image is None for image in changed.values())
     return f"{path}: {counted(len(changed) - removed, 'image')} relabeled, {removed:,} removed"
+
+
+def _with_fixes(
+    images: Iterable[LabeledImage], changed: Mapping[Path, LabeledImage | None]
+) -> tuple[LabeledImage, ...]:
+    """Return images with those that were fixed in their places, and without those removed."""
+    fixed = [changed.get(image.path, image) for image in images]
+    return tuple(image for image in fixed if image is not None)
 
 
 def _read(path: Path) -> list[tuple[int, str, str]]:

@@ -223,21 +223,24 @@ def _multi_labelled(
         indices = sorted(index_of[name] for name in labels if name in index_of)
         return LabeledImage(path, -1, group_of.get(path, ""), tuple(indices))
 
-    return {s: tuple(labeled(p, by_split[s][p]) for p in sorted(by_split[s])) for s in SPLITS}
+    images = {}
+    for split in SPLITS:
+        rows = sorted(by_split[split].items())
+        images[split] = tuple(labeled(path, labels) for path, labels in rows)
+    return images
 
 
 def _labelled(
     files: dict[str, list[list[Path]]], group_of: dict[Path, str]
 ) -> dict[str, tuple[LabeledImage, ...]]:
     """Return each split's images as `LabeledImage`s, from its paths by class."""
-    return {
-        split: tuple(
-            LabeledImage(path, label, group_of.get(path, ""))
-            for label, paths in enumerate(files[split])
-            for path in paths
+    images = {}
+    for split in SPLITS:
+        labeled = [(label, path) for label, paths in enumerate(files[split]) for path in paths]
+        images[split] = tuple(
+            LabeledImage(path, label, group_of.get(path, "")) for label, path in labeled
         )
-        for split in SPLITS
-    }
+    return images
 
 
 def _all_of(files: dict[str, list[list[Path]]]) -> list[Path]:

@@ -108,8 +108,12 @@ def read_records(file: Path) -> tuple[list[dict[str, str]], list[str]]:
             f"{file}: line {wrong} has {len(lines[wrong - 1])} cells and the first {len(header)};"
             " put cells that hold a comma in double quotes"
         )
-    rows = [[*line, *[""] * (len(header) - len(line))] for line in lines[1:]]
-    return [dict(zip(header, (cell.strip() for cell in row), strict=True)) for row in rows], header
+    records = []
+    for line in lines[1:]:
+        cells = [cell.strip() for cell in line]
+        cells += [""] * (len(header) - len(cells))
+        records.append(dict(zip(header, cells, strict=True)))
+    return records, header
 
 
 def _json_records(file: Path, text: str) -> tuple[list[dict[str, str]], list[str]]:
@@ -129,7 +133,8 @@ def _json_records(file: Path, text: str) -> tuple[list[dict[str, str]], list[str
             )
         records.append({str(key): _text_of(value) for key, value in record.items()})
     columns = list(dict.fromkeys(key for record in records for key in record))
-    return [{column: record.get(column, "") for column in columns} for record in records], columns
+    blank = dict.fromkeys(columns, "")
+    return [{**blank, **record} for record in records], columns
 
 
 def _text_of(value: object) -> str:

@@ -163,9 +163,9 @@ def _table(root: Path, files: list[Path], ignore: Sequence[str], multi_label: bo
             f"{root}: holds {listed([file.name for file in files])} and no images; expected images"
             " beside"
         )
-    read = [_sheet(file, images, multi_label) for file in files]
-    sheets = [one for one in read if isinstance(one, _Sheet)]
-    others = [one for one in read if isinstance(one, str)]
+    results = [_sheet(file, images, multi_label) for file in files]
+    sheets = [result for result in results if isinstance(result, _Sheet)]
+    others = [result for result in results if isinstance(result, str)]
     if not sheets:
         kind = SeveralLabels if any(SEVERAL in text for text in others) else LabelFileError
         raise kind("\n".join(others))

@@ -44,9 +44,12 @@ def losses(run: Path | str) -> dict[str, list[tuple[int, float]]]:
         tape = TensorLog(opened(run))
     except NothingRecorded:
         return {"TRAIN": [], "EVAL": []}
-    return {
-        mode: [(entry.at, entry.loss) for entry in tape.losses(mode)] for mode in ("TRAIN", "EVAL")
-    }
+    return {mode: loss_series(tape, mode) for mode in ("TRAIN", "EVAL")}
+
+
+def loss_series(tape: TensorLog, mode: str) -> list[tuple[int, float]]:
+    """Return a mode's losses with their steps."""
+    return [(entry.at, entry.loss) for entry in tape.losses(mode)]
 
 
 def registrations(run: Path | str) -> list[str]:

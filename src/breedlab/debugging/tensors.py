@@ -78,10 +78,9 @@ def _kept(run: Path) -> Tensors | None:
             return None
         losses = {mode: _series(series) for mode, series in content["losses"].items()}
         saved = {name: (tensors, steps) for name, (tensors, steps) in content["saved"].items()}
-        figures = {
-            c: {name: _series(series) for name, series in by.items()}
-            for c, by in content["figures"].items()
-        }
+        figures = {}
+        for collection, by_name in content["figures"].items():
+            figures[collection] = {name: _series(series) for name, series in by_name.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return Tensors(losses, saved, figures)
@@ -111,9 +110,9 @@ def _read(run: Path) -> Tensors:
 
 
 def _shown(tape: Any) -> Tensors:
-    losses = {
-        mode: [(entry.at, entry.loss) for entry in tape.losses(mode)] for mode in ("TRAIN", "EVAL")
-    }
+    from breedlab.debugging.reader import loss_series
+
+    losses: dict[str, Series] = {mode: [*loss_series(tape, mode)] for mode in ("TRAIN", "EVAL")}
     saved, figures = {}, {}
     for collection in FIGURES:
         by_step = tape.saved(collection, "TRAIN")

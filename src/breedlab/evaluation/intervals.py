@@ -84,10 +84,10 @@ def _with_last(values: Array, last: Array) -> Array:
 
 def concatenated(batches: Sequence[Answers]) -> Answers:
     """Return the answers of several batches as one."""
-    names = [field.name for field in fields(Answers)]
-    return Answers(
-        **{name: np.concatenate([getattr(batch, name) for batch in batches]) for name in names}
-    )
+    columns = {}
+    for field in fields(Answers):
+        columns[field.name] = np.concatenate([getattr(batch, field.name) for batch in batches])
+    return Answers(**columns)
 
 
 Statistic = Callable[[Answers, Array], Array]

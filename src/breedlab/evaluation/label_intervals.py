@@ -106,11 +106,12 @@ def label_intervals(
     if "exact" in values:
         intervals["exact"] = wilson(values["exact"] * images, images)
     if "map" in values and defined.any():
-        of_labels = [_with_one(extra, [one.precision for one in every], how) for how in range(3)]
-        intervals["map"] = _clipped(
-            interval_of(values["map"], *(each[defined].mean(axis=0) for each in of_labels))
-        )
-    counts = [_with_one(extra, [one.counts for one in every], how) for how in range(3)]
+        precisions = [one.precision for one in every]
+        of_labels = [_with_one(extra, precisions, how) for how in range(3)]
+        means = [each[defined].mean(axis=0) for each in of_labels]
+        intervals["map"] = _clipped(interval_of(values["map"], *means))
+    counts_of_all = [one.counts for one in every]
+    counts = [_with_one(extra, counts_of_all, how) for how in range(3)]
     if "f1" in values:
         there = (answers.predicted | (answers.targets > 0)).any(axis=0)
         if there.any():

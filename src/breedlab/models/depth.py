@@ -102,10 +102,11 @@ def is_decayed(network: nn.Module, name: str) -> dict[str, bool]:
         exempt = tuple(model.no_weight_decay()) if hasattr(model, "no_weight_decay") else ()
     else:
         exempt = tuple(f"*{word}*" for word in _UNDECAYED)
-    return {
-        path: has_decay(path, parameter) and not any(fnmatch(path, pattern) for pattern in exempt)
-        for path, parameter in network.named_parameters()
-    }
+    decays = {}
+    for path, parameter in network.named_parameters():
+        is_exempt = any(fnmatch(path, pattern) for pattern in exempt)
+        decays[path] = has_decay(path, parameter) and not is_exempt
+    return decays
 
 
 def has_decay(path: str, parameter: nn.Parameter) -> bool:

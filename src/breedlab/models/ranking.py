@@ -51,13 +51,14 @@ def speedups(timing: Timing, reference: Timing) -> list[float]:
     both.
     """
     rounds = min((len(seconds) for seconds in timing.rounds.values()), default=0)
-    return [
-        geometric_mean(
+
+    def speedup(number: int) -> float:
+        return geometric_mean(
             reference.rounds[size][number] / seconds[number]
             for size, seconds in timing.rounds.items()
         )
-        for number in range(rounds)
-    ]
+
+    return [speedup(number) for number in range(rounds)]
 
 
 def speedup(timing: Timing, reference: Timing) -> tuple[float, float, float] | None:

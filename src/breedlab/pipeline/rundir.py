@@ -251,16 +251,16 @@ def _fresh(parent: Path) -> Path:
 
 
 def _splits(config: Config, report: Report) -> dict[str, Any]:
-    images = report.images
+    images, photos, labels = report.images, {}, {}
+    for split in SPLITS:
+        photos[split] = [os.path.relpath(each.path, images.root) for each in images.splits[split]]
+        labels[split] = [each.recorded for each in images.splits[split]]
     return {
         "root": config.conceal(str(images.root)),
         "classes": list(images.classes),
         "cut_from_train": list(images.cut),
-        "photos": {
-            split: [os.path.relpath(p.path, images.root) for p in images.splits[split]]
-            for split in SPLITS
-        },
-        "labels": {split: [p.recorded for p in images.splits[split]] for split in SPLITS},
+        "photos": photos,
+        "labels": labels,
         "warnings": [config.conceal(text) for text in report.warnings],
         "left_out": [
             {

@@ -182,9 +182,8 @@ def read_system(path: Path) -> System:
         return np.array([float(sample[name]) for sample in samples])
 
     def of_gpus(name: str) -> Figures:
-        values = np.array(
-            [[gpu[name] for gpu in sample["gpu"]] for sample in samples], dtype=np.float64
-        )
+        rows = [[gpu[name] for gpu in sample["gpu"]] for sample in samples]
+        values = np.array(rows, dtype=np.float64)
         return values.reshape(len(samples), -1) if values.size else np.zeros((len(samples), 0))
 
     return System(

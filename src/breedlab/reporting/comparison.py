@@ -70,11 +70,12 @@ def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict
         "classes": classes(runs),
         "rules": verdicts(runs),
         "profile": profile(runs),
-        "wanted": {
-            part: any(asked(run, part) != "none" for run in runs)
-            for part in ("debugger", "profiler")
-        },
+        "wanted": {part: _any_asked(runs, part) for part in ("debugger", "profiler")},
     }
+
+
+def _any_asked(runs: Sequence[RunRecord], part: str) -> bool:
+    return any(asked(run, part) != "none" for run in runs)
 
 
 def _curves(runs: Sequence[RunRecord]) -> list[str]:

@@ -4,6 +4,7 @@ does."""
 from __future__ import annotations
 
 import struct
+from typing import Literal
 
 from breedlab.data.decode import CostlyImage, DamagedImage
 
@@ -19,6 +20,7 @@ _SIZES |= {16: 8, 17: 8, 18: 8}
 _SINGLE_BYTES = (1, 2, 6, 7)
 _INTEGERS = {3: "H", 4: "I", 16: "Q"}
 """Types of a TIFF that offsets and sizes have."""
+_BYTE_ORDERS: dict[str, Literal["little", "big"]] = {"<": "little", ">": "big"}
 
 
 class Directory:
@@ -68,7 +70,7 @@ def check_directories(data: bytes, chained: bool = True) -> Directory:
         if len(offsets) > 16:
             raise CostlyImage("is absurdly split up (more than 16 directories)")
         head, size = (8, 20) if big else (2, 12)
-        count = int.from_bytes(data[at : at + head], "little" if order == "<" else "big")
+        count = int.from_bytes(data[at : at + head], _BYTE_ORDERS[order])
         if count > MAX_ENTRIES:
             raise CostlyImage(
                 f"is absurdly split up (a directory of {count:,} entries; at most {MAX_ENTRIES} are"
@@ -88,9 +90,7 @@ def check_directories(data: bytes, chained: bool = True) -> Directory:
             if values > MAX_VALUES and kind not in _SINGLE_BYTES:
                 raise CostlyImage(f"is absurdly split up (a directory entry of {values:,} values)")
             inline = entry[12:] if big else entry[8:]
-            value = (
-                int.from_bytes(inline[:width], "little" if order == "<" else "big") if width else 0
-            )
+            value = int.from_bytes(inline[:width], _BYTE_ORDERS[order])
             if len(offsets) == 1:
                 directory.counts[tag] = values
                 if kind in _INTEGERS:
@@ -118,4 +118,4 @@ def _number(data: bytes, at: int, order: str, big: bool) -> int:
     """Read an offset or a count: 4 bytes, in a BigTIFF 8; 0 at the end of the data."""
     size = 8 if big else 4
     part = data[at : at + size]
-    return int.from_bytes(part, "little" if order == "<" else "big") if len(part) == size else 0
+    return int.from_bytes(part, _BYTE_ORDERS[order]) if len(part) == size else 0

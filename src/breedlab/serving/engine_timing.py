@@ -74,10 +74,8 @@ def fastest_first(candidates: Sequence[Candidate]) -> list[Candidate]:
         key=lambda c: (_SAFEST_FIRST.index(c.choice.precision), c.choice.engine != EAGER),
     )
     by_choice = {candidate.choice: candidate for candidate in safest_first}
-    return [
-        by_choice[choice]
-        for choice in ranked({choice: _timing(c) for choice, c in by_choice.items()})
-    ]
+    timings = {choice: _timing(candidate) for choice, candidate in by_choice.items()}
+    return [by_choice[choice] for choice in ranked(timings)]
 
 
 def _timing(candidate: Candidate) -> Timing:

@@ -181,11 +181,8 @@ def _refuse_huge_layers(graph: Any) -> None:
     for node in graph.get_ordered_ops():
         for output in node.outputs():
             shape = output.get_partial_shape()
-            lengths = (
-                [1 if size.is_dynamic else size.get_length() for size in shape]
-                if shape.rank.is_static
-                else []
-            )
+            sizes = shape if shape.rank.is_static else []
+            lengths = [1 if size.is_dynamic else size.get_length() for size in sizes]
             if math.prod(lengths) > _LARGEST_LAYER:
                 raise ValueError(
                     f"its layer {node.get_friendly_name()[:60]!r} gives {math.prod(lengths):,}"

@@ -50,9 +50,8 @@ class MovingAverage:
     def update(self) -> None:
         """Take in the weights as they are now, after a step."""
         self.steps += 1
-        average, current = (
-            [side[name] for name in self._floating] for side in (self._average, self._current)
-        )
+        average = [self._average[name] for name in self._floating]
+        current = [self._current[name] for name in self._floating]
         torch._foreach_lerp_(average, current, 1 - decay_at(self.steps, self.decay))
         for name in self._current.keys() - set(self._floating):  # BatchNorm counts its batches
             self._average[name].copy_(self._current[name])

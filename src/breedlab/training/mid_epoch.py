@@ -87,9 +87,9 @@ class MidEpochCheckpoint(Checkpoint):
     ) -> None:
         if trainer.validating:
             # Validation starts again: Lightning sees one whose first batch was interrupted.
-            cut = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-            none = dict.fromkeys(cut, 0)
-            progress = {"total": cut, "current": none, "is_last_batch": False}
+            interrupted = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
+            none = dict.fromkeys(interrupted, 0)
+            progress = {"total": interrupted, "current": none, "is_last_batch": False}
             checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"].update(progress)
         checkpoint["generators"] = distributed.gather(_generators(pl_module.device))
 

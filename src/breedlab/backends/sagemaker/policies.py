@@ -114,7 +114,8 @@ class Account:
 
     def objects(self, places: Iterable[tuple[str, str]]) -> list[str]:
         """Return the ARNs of everything at some places."""
-        return [self.s3("/".join([part for part in place if part] + ["*"])) for place in places]
+        folders = ["/".join(filter(None, place)) for place in places]
+        return [self.s3(f"{folder}/*" if folder else "*") for folder in folders]
 
 
 def user(account: Account, commands: Iterable[str]) -> Policy:

@@ -127,6 +127,6 @@ def enough_combinations(call: Call, before: Sequence[Call]) -> Found:
     combinations = math.prod(counts)
     grid = search.get("Strategy") == "Grid"
     if jobs > combinations or (grid and jobs < combinations):
-        expected = f"{'as many as' if grid else 'at most'} {combinations}"
+        bound = "as many as" if grid else "at most"
         where = "HyperParameterTuningJobConfig.ResourceLimits.MaxNumberOfTrainingJobs"
-        yield where, f"got {jobs}; expected {expected}, the number of combinations"
+        yield where, f"got {jobs}; expected {bound} {combinations}, the number of combinations"

@@ -230,11 +230,10 @@ def position(value: Any, dimension: Dimension) -> float:
     if isinstance(dimension, Choices):
         figures = [figure(choice) for choice in dimension.values]
         number = figure(value)
-        return (
-            (figures.index(number) if number in figures else 0) / max(1, len(figures) - 1)
-            if len(figures) > 1
-            else 0.5
-        )
+        if len(figures) < 2:
+            return 0.5
+        index = figures.index(number) if number in figures else 0
+        return index / (len(figures) - 1)
     low, high, at = float(dimension.low), float(dimension.high), float(value)
     if high <= low:
         return 0.5

@@ -134,8 +134,10 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
     events.Reload()
     names = [name for name in events.Tags()["scalars"] if name.startswith(("train/", "valid/"))]
     figures = {name: [event.value for event in events.Scalars(name)] for name in names}
-    count = max(map(len, figures.values()), default=0)
-    return [
-        {name: values[i] for name, values in figures.items() if i < len(values)}
-        for i in range(count)
-    ]
+    epochs: list[dict[str, float]] = []
+    for name, values in figures.items():
+        for number, value in enumerate(values):
+            if number == len(epochs):
+                epochs.append({})
+            epochs[number][name] = value
+    return epochs

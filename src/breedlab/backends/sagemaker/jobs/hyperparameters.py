@@ -148,11 +148,10 @@ def _readings(value: Any) -> Iterator[Any]:
             yield _WORDS[value.strip().lower()]
             return
         try:
-            read = json.loads(value)
+            value = json.loads(value)
         except ValueError:
             return
-        yield read
-        value = read
+        yield value
     if isinstance(value, float) and value.is_integer():
         yield int(value)  # 1e2, 32.0
     if isinstance(value, int | float) and not isinstance(value, bool):

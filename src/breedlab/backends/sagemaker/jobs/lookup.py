@@ -85,10 +85,10 @@ def _output_of_steps(definition: Mapping[str, Any]) -> str | None:
 def _read(text: str) -> Record:
     place = f"the record ({FILE}) in the bucket"
     try:
-        read = json.loads(text)
+        recorded = json.loads(text)
     except ValueError as error:
         raise damaged(place, "it is empty" if not text.strip() else str(error)) from error
-    source = f"{read.get('name', '')}: {FILE}"
-    tree = upgrade(read, "job", source)
-    tree["config"] = upgrade({KEY: read.get(KEY, 1), **tree["config"]}, "run", source)
+    source = f"{recorded.get('name', '')}: {FILE}"
+    tree = upgrade(recorded, "job", source)
+    tree["config"] = upgrade({KEY: recorded.get(KEY, 1), **tree["config"]}, "run", source)
     return from_tree(tree, None)
