@@ -170,8 +170,18 @@ def test_the_core_alone_trains_and_names_the_extra_that_is_absent(
         (["serve", "runs/latest", "--port", "0"], "serve"),
         (["launch", "backend=sagemaker", "dry_run=true", *SMALL], "sagemaker"),
         (["upload", "photos", "s3://my-bucket/photos"], "sagemaker"),
+        (["launch", "experiment=quickstart", "debugger=none", "dry_run=true"], "pretrained"),
+        (["launch", *SMALL, "model.name=timm/resnet10t", "dry_run=true"], "timm"),
+        (["launch", *SMALL, "logger=mlflow", "dry_run=true"], "mlflow"),
+        (["launch", *SMALL, "logger=wandb", "dry_run=true"], "wandb"),
+        (["launch", *SMALL, "serving.engine=openvino", "dry_run=true"], "engines"),
+        (["export", "runs/latest", "--onnx", "model.onnx"], "onnx"),
     ):
         said = run(breedlab, *words, folder=tmp_path, code=2)
         assert f"pip install 'breedlab[{extra}]'" in said and "Traceback" not in said, said
-        assert len(said.strip().splitlines()) == 1, said
+        lines = [line for line in said.strip().splitlines() if "config: 1 problem" not in line]
+        assert len(lines) == 1, said
+    (tmp_path / "photos" / "train" / "phone.heic").touch()
+    told = run(breedlab, "photos", "dry_run=true", folder=tmp_path)
+    assert "1 .heic" in told and "pip install 'breedlab[heic]'" in told, told
     shutil.rmtree(environment)  # gigabytes

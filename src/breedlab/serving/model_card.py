@@ -41,7 +41,7 @@ def _front_matter(model: Model, in_timm: bool) -> Iterator[str]:
     experiment = str(model.lineage.get("experiment") or "model")
     test = _test(model)
     results = [
-        {"type": "accuracy" if name == "top1" else name, "name": title, "value": value}
+        {"type": "accuracy" if name == "top1" else name, "name": title, "value": round(value, 6)}
         for name, title in shown_metrics(test).items()
         if (value := test["metrics"][name]) is not None
     ]
