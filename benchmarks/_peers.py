@@ -63,8 +63,8 @@ def usual_epoch(root: Path, batch_size: int, classes: int) -> None:
     from breedlab.console import progress
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    normalise = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-    view = transforms.Compose([*usual_view(), transforms.ToTensor(), normalise])
+    normalize = transforms.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    view = transforms.Compose([*usual_view(), transforms.ToTensor(), normalize])
     loaders = {
         split: DataLoader(
             datasets.ImageFolder(str(root / split), view),

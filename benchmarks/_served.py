@@ -82,7 +82,7 @@ def exported(engine: str, images: list[Path]) -> Path:
     from breedlab.serving.archive import record_engine, write_code, write_folder
     from breedlab.serving.engines import Choice
     from breedlab.serving.model import Model
-    from breedlab.serving.openvino_export import convert, quantise, write_graph
+    from breedlab.serving.openvino_export import convert, quantize, write_graph
 
     folder = CACHE / f"exported-{engine}"
     if (folder / "ready").exists():
@@ -112,7 +112,7 @@ def exported(engine: str, images: list[Path]) -> Path:
         graph = convert(classifier, 224)
         if precision == "int8":
             model = Model(folder)
-            graph = quantise(
+            graph = quantize(
                 graph, [model.prepare(path.read_bytes()) for path in images[:64]], lambda *_: None
             )
         write_graph(graph, folder / "engines" / f"{precision}.xml", halves=precision == "bf16")

@@ -142,8 +142,8 @@ def _timed(models: dict[str, Any], rounds: int) -> dict[tuple[str, int], list[fl
     batches = {
         size: torch.randint(0, 256, (size, 3, 224, 224), dtype=torch.uint8) for size in _BATCHES
     }
-    normalised = {size: (batch / 255 - 0.45) / 0.225 for size, batch in batches.items()}
-    calls: dict[str, Callable[[int], object]] = {"usual": lambda size: usual(normalised[size])}
+    normalized = {size: (batch / 255 - 0.45) / 0.225 for size, batch in batches.items()}
+    calls: dict[str, Callable[[int], object]] = {"usual": lambda size: usual(normalized[size])}
     for name, model in models.items():
         calls[name] = lambda size, model=model: model.scores(batches[size])
     found: dict[tuple[str, int], list[float]] = {

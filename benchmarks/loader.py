@@ -40,13 +40,13 @@ def main() -> None:
 
 
 def _compare(args: argparse.Namespace, here: dict[str, Any], root: Path, cache: Path) -> None:
-    ours, theirs, normalised = _our_loaders(root, cache), _their_loaders(root), _normaliser()
+    ours, theirs, normalized = _our_loaders(root, cache), _their_loaders(root), _normalizer()
     excuse = "targets are for the full size" if args.small else ""
     ratios, figures = [], {}
     for view in _TARGETS:
         count = len(ours[view].dataset)
         for ending in ("", ", normalized"):
-            after = normalised if ending else None
+            after = normalized if ending else None
             pairs = interleave(
                 f"{view}{ending}, usual and ours",
                 lambda view=view: _drain(theirs[view]),  # type: ignore[misc]
@@ -133,7 +133,7 @@ def _their_loaders(root: Path) -> dict[str, Any]:
     }
 
 
-def _normaliser() -> Callable[[Any], Any]:
+def _normalizer() -> Callable[[Any], Any]:
     """What the network does first with a batch of bytes."""
     from breedlab.models.backbone import build
     from breedlab.models.classifier import Architecture, Classifier
@@ -142,7 +142,7 @@ def _normaliser() -> Callable[[Any], Any]:
     look = backbone.pretraining
     return Classifier(
         Architecture("resnet18", 2, (), 0.0, look.mean, look.std), backbone, "backbone", 224
-    ).normalised
+    ).normalized
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ SMALL = [
     "debugger=none",
     "profiler=none",
     "seed=7",
-    # Each run would convert, quantise and time; tests/serving/test_selection.py does.
+    # Each run would convert, quantize and time; tests/serving/test_engine_selection.py does.
     "serving.engine=eager",
     "serving.precision=fp32",
 ]

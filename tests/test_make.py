@@ -35,7 +35,7 @@ def test_help_lists_every_target_that_has_a_comment() -> None:
     assert {"demo", "test", "fast", "check", "help"} <= {name for name, _ in commented}
 
 
-def test_a_misspelt_target_is_sent_to_the_list() -> None:
+def test_a_misspelled_target_is_sent_to_the_list() -> None:
     ended = make("tset")
     assert ended.returncode == 2
     assert "no target 'tset'; 'make help' lists" in ended.stderr

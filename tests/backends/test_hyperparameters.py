@@ -88,8 +88,8 @@ def test_a_value_comes_back_from_every_form_it_arrives_in(data: st.DataObject) -
         encode(value) if isinstance(value, str) else str(value),
     ]
     for form in forms:
-        travelled = json.loads(json.dumps({sagemaker_name(path): form}))
-        back = decode(travelled)
+        traveled = json.loads(json.dumps({sagemaker_name(path): form}))
+        back = decode(traveled)
         assert back == {path: value} and type(back[path]) in (type(value), float), form
 
 

@@ -195,7 +195,7 @@ def paths(request: dict[str, Any]) -> list[str]:
         ({"EnableNetworkIsolation": "yes"}, "EnableNetworkIsolation"),
         ({"InputDataConfig": []}, "InputDataConfig"),
         ({"VpcConfig": {"Subnets": [], "SecurityGroupIds": ["sg-0"]}}, "VpcConfig.Subnets"),
-        ({"Colour": "red"}, "Colour"),
+        ({"Color": "red"}, "Color"),
     ],
 )
 def test_a_request_is_judged_shape_by_shape(more: dict[str, Any], path: str | None) -> None:

@@ -104,10 +104,10 @@ def test_a_whole_circle_names_commands_as_typed(
     """In all that is printed and in all that is written, beside what was typed."""
     (here / "scripts").symlink_to(ROOT / "scripts")
     test = image_folder / "test"
-    unlabelled = here / "unlabelled"
-    unlabelled.mkdir()
-    (unlabelled / "train").symlink_to(image_folder / "train")
-    (unlabelled / "test").symlink_to(next(test.iterdir()))
+    unlabeled = here / "unlabeled"
+    unlabeled.mkdir()
+    (unlabeled / "train").symlink_to(image_folder / "train")
+    (unlabeled / "test").symlink_to(next(test.iterdir()))
 
     def circle(name: str, *args: str, code: int = 0) -> str:
         """What a command prints; in this process, since each other would import everything anew."""
@@ -123,7 +123,7 @@ def test_a_whole_circle_names_commands_as_typed(
     shown = [
         circle("launch", *one_epoch),
         circle("launch", "resume=runs/latest", "dry_run=true"),
-        circle("launch", *one_epoch, f"data.root={unlabelled}", code=2),
+        circle("launch", *one_epoch, f"data.root={unlabeled}", code=2),
         circle("predict", "runs/latest", str(test)),
         circle("predict", str(test), "--endpoint", "http://127.0.0.1:9", code=2),
         circle("evaluate", "runs/latest", str(test)),

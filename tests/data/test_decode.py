@@ -164,13 +164,13 @@ def test_without_simplejpeg_the_pixels_stay_the_same(
         assert_equal(decode(data), pixels, within=2)
 
 
-def test_a_jpeg_of_rgb_components_keeps_its_colours(reader: str) -> None:
+def test_a_jpeg_of_rgb_components_keeps_its_colors(reader: str) -> None:
     data = encode(scene(), "JPEG", quality=95, keep_rgb=True)
     assert_equal(decode(data), by_pillow(data))
     assert_equal(decode(data)[:8, :8], np.broadcast_to(RED, (8, 8, 3)), within=25)
 
 
-def test_a_cmyk_jpeg_keeps_its_colours(reader: str) -> None:
+def test_a_cmyk_jpeg_keeps_its_colors(reader: str) -> None:
     data = encode(scene().convert("CMYK"), "JPEG", quality=95)
     assert_equal(decode(data), by_pillow(data))
     assert np.abs(decode(data).astype(int) - np.asarray(scene(), int)).mean() < 8
@@ -207,7 +207,7 @@ def test_a_dark_16_bit_image_stays_dark(form: str) -> None:
     assert decode(encode(Image.fromarray(values), form)).max() == 8
 
 
-def test_16_bit_colour_png() -> None:
+def test_16_bit_color_png() -> None:
     row = struct.pack(">6H", 0x8080, 0, 65535, 0x2020, 0x4040, 2000)
     got = decode(png(struct.pack(">IIBBBBB", 2, 1, 16, 2, 0, 0, 0), row))
     assert_equal(got, [[[128, 0, 255], [32, 64, 7]]], within=1)
@@ -359,7 +359,7 @@ def test_transparent_gray_lies_on_white() -> None:
     assert_equal(got[0, :, 0], [0, 255, 255, 127], within=1)
 
 
-def test_a_single_transparent_colour_lies_on_white() -> None:
+def test_a_single_transparent_color_lies_on_white() -> None:
     image = Image.new("RGB", (2, 1), RED)
     image.putpixel((1, 0), (0, 0, 0))
     assert_equal(decode(encode(image, "PNG", transparency=(0, 0, 0)))[0], [RED, WHITE])
@@ -370,7 +370,7 @@ def test_a_single_transparent_colour_lies_on_white() -> None:
 
 @pytest.mark.parametrize("form", ["GIF", "WEBP", "TIFF", "PNG"])
 def test_the_first_frame_stands_for_all(form: str) -> None:
-    frames = [Image.new("RGB", (20, 10), colour) for colour in (RED, (0, 200, 0), (0, 0, 200))]
+    frames = [Image.new("RGB", (20, 10), color) for color in (RED, (0, 200, 0), (0, 0, 200))]
     options = {"lossless": True} if form == "WEBP" else {}
     data = encode(frames[0], form, save_all=True, append_images=frames[1:], **options)
     assert_equal(decode(data), frames[0], within=2)

@@ -222,7 +222,7 @@ def test_numbers_before_class_names_leave_no_blank(tmp_path: Path) -> None:
     assert read(tmp_path).classes == ("Cat", "Dog")
 
 
-def test_an_unlabelled_test_is_refused_with_the_way_to_leave_it_out(tmp_path: Path) -> None:
+def test_an_unlabeled_test_is_refused_with_the_way_to_leave_it_out(tmp_path: Path) -> None:
     fill(tmp_path / "train", "cat", "dog", count=10)
     put(tmp_path / "test", *(f"{index}.jpg" for index in range(5)))
     text = refusal(tmp_path)

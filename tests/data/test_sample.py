@@ -81,7 +81,7 @@ def test_breeds_past_the_catalogue_still_look_different() -> None:
         assert len(set(images)) == 5
 
 
-def test_the_mean_colour_does_not_tell_the_breed() -> None:
+def test_the_mean_color_does_not_tell_the_breed() -> None:
     means = np.array(
         [
             [np.asarray(draw_dog(b, 100 * b + i, 32)).mean((0, 1)) for i in range(9)]

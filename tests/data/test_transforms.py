@@ -61,7 +61,7 @@ SIZES = {
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 @pytest.mark.parametrize("size", SIZES.values(), ids=SIZES.keys())
-def test_evaluation_is_torchvisions_resize_and_centre_crop_of_a_pil_image(
+def test_evaluation_is_torchvisions_resize_and_center_crop_of_a_pil_image(
     size: tuple[int, int], interpolation: str
 ) -> None:
     base, pixels = transform(interpolation=interpolation), image(*size)
@@ -103,7 +103,7 @@ def test_a_long_strip_is_refused_or_transformed_within_bounds(width: int, height
     assert (result.float().mean((1, 2)) - torch.tensor([30.0, 200.0, 60.0])).abs().max() < 3
 
 
-def test_the_cut_is_the_centre_when_nothing_is_resized() -> None:
+def test_the_cut_is_the_center_when_nothing_is_resized() -> None:
     pixels = image(100, 80)
     result = transform(80, 60)(pixels)
     np.testing.assert_array_equal(result.permute(1, 2, 0).numpy(), pixels[10:70, 20:80])

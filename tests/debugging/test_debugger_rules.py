@@ -55,7 +55,7 @@ class Training:
         spoil: Callable[[nn.Module, int], None] = lambda network, step: None,
     ) -> None:
         chance = torch.Generator().manual_seed(0)
-        self.centres = torch.randn(CLASSES, WIDTH, generator=chance)
+        self.centers = torch.randn(CLASSES, WIDTH, generator=chance)
         self.chance, self.spread, self.noise, self.taken_for = (
             chance,
             spread,
@@ -74,7 +74,7 @@ class Training:
         drawn = labels.clone()
         for label, other in self.taken_for.items():
             drawn[labels == label] = other
-        inputs = self.centres[drawn] + self.spread * torch.randn(
+        inputs = self.centers[drawn] + self.spread * torch.randn(
             count, WIDTH, generator=self.chance
         )
         if self.noise and not honest:

@@ -354,7 +354,7 @@ def test_a_folder_that_cannot_be_written_is_told_once_and_training_goes_on(
     assert (tmp_path / "run" / "trained.json").exists()
 
 
-def test_sagemaker_s_file_is_honoured(
+def test_sagemaker_s_file_is_honored(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tensors = tmp_path / "tensors"

@@ -95,7 +95,7 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["resnet43", "timm/resnet43"])
-def test_a_misspelt_backbone_is_answered_with_the_nearest(name: str) -> None:
+def test_a_misspelled_backbone_is_answered_with_the_nearest(name: str) -> None:
     if name.startswith("timm/"):
         pytest.importorskip("timm")
     with raises_code("BL120", names=("model.name", "resnet43", "did you mean")):

@@ -149,9 +149,9 @@ def test_nothing_frozen_cannot_be_cut() -> None:
         make("resnet18").tail()
 
 
-def test_normalisation_is_that_of_the_architecture() -> None:
+def test_normalization_is_that_of_the_architecture() -> None:
     classifier = make("resnet18")
     gray = torch.full((1, 3, 8, 8), 128, dtype=torch.uint8)
-    assert classifier.normalised(gray).mean().item() == pytest.approx(
+    assert classifier.normalized(gray).mean().item() == pytest.approx(
         (128 / 255 - 0.5) / 0.25, abs=1e-5
     )

@@ -16,7 +16,7 @@ import ctypes, gc, os, signal, threading
 import torch
 from breedlab.models.openvino_core import core
 from breedlab.models.openvino_export import convert
-from breedlab.serving.openvino_export import quantise
+from breedlab.serving.openvino_export import quantize
 
 
 def stack():
@@ -43,7 +43,7 @@ def use():
     graph = convert(Network().eval(), 16)
     compiled = core().compile_model(graph, "CPU")
     compiled([torch.zeros(1, 3, 16, 16, dtype=torch.uint8).numpy()])
-    held.append(quantise(graph, [torch.zeros(3, 16, 16, dtype=torch.uint8)] * 2, lambda *_: None))
+    held.append(quantize(graph, [torch.zeros(3, 16, 16, dtype=torch.uint8)] * 2, lambda *_: None))
     held.append(compiled)
 
 

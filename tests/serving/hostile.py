@@ -69,7 +69,7 @@ def real_files() -> list[bytes]:
 
 
 def png(
-    width: int, height: int, depth: int = 8, colour: int = 0, rows: bytes | None = None
+    width: int, height: int, depth: int = 8, color: int = 0, rows: bytes | None = None
 ) -> bytes:
     """A PNG with any header, black or of the rows given, compressed as far as it goes."""
 
@@ -81,8 +81,8 @@ def png(
             + struct.pack(">I", zlib.crc32(kind + content))
         )
 
-    head = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
-    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    head = struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0)
+    samples = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
     row = bytes(1 + (width * samples * depth + 7) // 8)
     if rows is None:
         packer = zlib.compressobj(9)

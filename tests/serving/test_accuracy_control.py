@@ -71,7 +71,7 @@ def refused(tmp_path: Path) -> Refused:
         reference = network(validation).argmax(1)
     graph = openvino_export.convert(network, SIDE)
     file = tmp_path / "int8.xml"
-    plain = openvino_export.quantise(graph, [*calibration], lambda *_: None)
+    plain = openvino_export.quantize(graph, [*calibration], lambda *_: None)
     openvino_export.write_graph(plain, file, halves=False)
     candidate = Candidate(Choice("openvino", "int8"), OpenVino(file, "int8"), right=1.0)
     candidate.agreement = float((decided(candidate.engine, validation) == reference).float().mean())

@@ -98,13 +98,13 @@ def as_if_timed(monkeypatch: pytest.MonkeyPatch, **speeds: float) -> None:
 
 @pytest.fixture
 def ruined(learned: Classifier, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quantisation whose graph answers the opposite."""
+    """A quantization whose graph answers the opposite."""
 
     opposite = copy.deepcopy(learned)
     for parameter in opposite.head[-1].parameters():
         parameter.data.neg_()
     graph = openvino_export.convert(opposite, learned.side)
-    monkeypatch.setattr(openvino_export, "quantise", lambda *_: graph)
+    monkeypatch.setattr(openvino_export, "quantize", lambda *_: graph)
     monkeypatch.setattr(accuracy_control, "restore_accuracy", lambda *_: False)
 
 
@@ -344,7 +344,7 @@ model = Model(folder, torch.device("cpu"), "eager")
 batch = torch.stack([model.prepare(path.read_bytes()) for path in images[:40]])
 seen = []
 graph = openvino_export.convert(model.network, model.transform.crop)
-graph = openvino_export.quantise(graph, batch, lambda done, total: seen.append((done, total)))
+graph = openvino_export.quantize(graph, batch, lambda done, total: seen.append((done, total)))
 openvino_export.write_graph(graph, folder / "int8.xml", halves=False)
 assert seen[-1] == (40, 40), seen
 assert (folder / "int8.bin").stat().st_size < (folder / "model.safetensors").stat().st_size / 3

@@ -8,29 +8,30 @@ from pathlib import Path
 import pytest
 from codes import raises_code
 
-from breedlab.cli.evaluate import labelled, main
+from breedlab.cli.evaluate import labeled, main
 
 
 @pytest.mark.parametrize("name", ["Amber_Pointer", "Amber Pointer", "017.Amber_Pointer"])
 def test_a_folder_is_its_class_with_spaces_or_underscores(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / name / "1.jpg").touch()
-    assert [image.label for image in labelled(tmp_path, ("Akita", "Amber Pointer"))] == [1]
+    assert [image.label for image in labeled(tmp_path, ("Akita", "Amber Pointer"))] == [1]
 
 
 def test_a_model_whose_classes_have_underscores_knows_them_too(tmp_path: Path) -> None:
     (tmp_path / "amber_pointer").mkdir()
     (tmp_path / "amber_pointer" / "1.jpg").touch()
-    assert [image.label for image in labelled(tmp_path, ("akita", "amber_pointer"))] == [1]
+    assert [image.label for image in labeled(tmp_path, ("akita", "amber_pointer"))] == [1]
 
 
 def test_classes_that_differ_in_nothing_else_are_kept_apart(tmp_path: Path) -> None:
     for name in ("a b", "a_b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").touch()
-    assert {
-        image.path.parent.name: image.label for image in labelled(tmp_path, ("a_b", "a b"))
-    } == {"a_b": 0, "a b": 1}
+    assert {image.path.parent.name: image.label for image in labeled(tmp_path, ("a_b", "a b"))} == {
+        "a_b": 0,
+        "a b": 1,
+    }
 
 
 @pytest.mark.parametrize("count", [1, 3])

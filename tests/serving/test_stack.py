@@ -134,7 +134,7 @@ def test_openvinos_graphs_answer_there_as_they_do_here(
         images = [
             image for batch, _ in context.data(context.config).test_dataloader() for image in batch
         ]
-        graph = conversion.quantise(graph, images, lambda done, total: None)
+        graph = conversion.quantize(graph, images, lambda done, total: None)
     conversion.write_graph(
         graph, content / "engines" / f"{precision}.xml", halves=precision == "bf16"
     )

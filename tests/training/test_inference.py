@@ -83,7 +83,7 @@ def test_a_cached_boundary_gives_training_features_without_an_image(
     assert not decoded
     images = torch.stack([context.data(config).dataset("train")[0, index][0] for index in (3, 0)])
     with torch.no_grad():
-        expected = classifier.eval().backbone(classifier.normalised(images))
+        expected = classifier.eval().backbone(classifier.normalized(images))
     torch.testing.assert_close(rows, expected, rtol=1e-3, atol=1e-4)
 
 

@@ -50,7 +50,7 @@ def main(argv: list[str]) -> int:
     with opened(words.model) as folder:
         description = read_description(folder)
         several = bool((description.get("answers") or {}).get("thresholds"))
-        labels_of = labelled_several if several else labelled
+        labels_of = labeled_several if several else labeled
         images = labels_of(words.folder, tuple(description["classes"]))
         evaluation, engine = _evaluate(folder, words.engine, images, _monitor(words.model))
         # of models of older versions it is not known
@@ -89,7 +89,7 @@ def command_parser() -> Parser:
     return parser
 
 
-def labelled(folder: Path, classes: tuple[str, ...]) -> list[LabeledImage]:
+def labeled(folder: Path, classes: tuple[str, ...]) -> list[LabeledImage]:
     """Return the images of class folders, or next to a label file, labeled by a model's class
     names.
 
@@ -114,7 +114,7 @@ def labelled(folder: Path, classes: tuple[str, ...]) -> list[LabeledImage]:
     return images
 
 
-def labelled_several(folder: Path, classes: tuple[str, ...]) -> list[LabeledImage]:
+def labeled_several(folder: Path, classes: tuple[str, ...]) -> list[LabeledImage]:
     """Return a folder's images with the labels from a file such as labels.csv, or from all class
     folders that they are in.
 

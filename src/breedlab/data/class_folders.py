@@ -51,7 +51,7 @@ def folders_in_classes(
     )
 
 
-def refuse_unlabelled(root: Path, folders: dict[str, Path]) -> None:
+def refuse_unlabeled(root: Path, folders: dict[str, Path]) -> None:
     """Refuse a split of images without class folders, which is what competitions give for a
     test."""
     for split, folder in folders.items():

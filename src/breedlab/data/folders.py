@@ -13,7 +13,7 @@ from breedlab.data.class_folders import (
     disagreements,
     folders_in_classes,
     read_class_folders,
-    refuse_unlabelled,
+    refuse_unlabeled,
 )
 from breedlab.data.cuts import cut_missing
 from breedlab.data.groups import groups_of
@@ -125,10 +125,10 @@ def survey(
         )
     fractions = {"valid": valid_fraction, "test": test_fraction}
     if (table := find_table(root, labels, ignore, multi_label=multi)) is not None:
-        return _labelled_by(table, root, fractions, seed, group, ignore, multi)
+        return _labeled_by(table, root, fractions, seed, group, ignore, multi)
     leftovers = Leftovers()
     folders = split_folders(root, ignore, leftovers)
-    refuse_unlabelled(root, folders)
+    refuse_unlabeled(root, folders)
     classes_by_split = {
         split: read_class_folders(folder, leftovers, ignore if folder == root else ())
         for split, folder in folders.items()
@@ -167,7 +167,7 @@ def survey(
         merged = {s: multi_label.merged_copies(images) for s, images in by_split.items()}
         several = _told_copies(merged)
         cut, few = multi_label.cut_missing(merged, names, fractions, seed, group_of)
-        splits = _multi_labelled(merged, names, group_of)
+        splits = _multi_labeled(merged, names, group_of)
     else:
         # By the folder's own name, composed or not: it is what earlier versions cut by.
         name_paths = [classes_by_split["train"][name][0] for name in names]
@@ -175,7 +175,7 @@ def survey(
             (folders["train"] / name, own) for name, own in zip(names, name_paths, strict=True)
         ]
         cut, few = cut_missing(files, fractions, places, seed, group_of)
-        splits = _labelled(files, group_of)
+        splits = _labeled(files, group_of)
     return ImageSet(
         root=root,
         classes=display_names(names),
@@ -204,7 +204,7 @@ def _counted(names: Sequence[str]) -> str:
     return f"1 class folder ({printable(names[0])})" if len(names) == 1 else "0 class folders"
 
 
-def _told_copies(merged: dict[str, multi_label.Labelled]) -> str:
+def _told_copies(merged: dict[str, multi_label.Labeled]) -> str:
     """Say how many images are in several class folders."""
     count = sum(len(labels) > 1 for images in merged.values() for labels in images.values())
     if not count:
@@ -213,8 +213,8 @@ def _told_copies(merged: dict[str, multi_label.Labelled]) -> str:
     return f"{several} in several class folders, and of all those classes"
 
 
-def _multi_labelled(
-    by_split: dict[str, multi_label.Labelled], names: Sequence[str], group_of: dict[Path, str]
+def _multi_labeled(
+    by_split: dict[str, multi_label.Labeled], names: Sequence[str], group_of: dict[Path, str]
 ) -> dict[str, tuple[LabeledImage, ...]]:
     """Return each split's images as `LabeledImage`s, from its paths and their classes."""
     index_of = {name: index for index, name in enumerate(names)}
@@ -230,7 +230,7 @@ def _multi_labelled(
     return images
 
 
-def _labelled(
+def _labeled(
     files: dict[str, list[list[Path]]], group_of: dict[Path, str]
 ) -> dict[str, tuple[LabeledImage, ...]]:
     """Return each split's images as `LabeledImage`s, from its paths by class."""
@@ -251,7 +251,7 @@ def _all_of(files: dict[str, list[list[Path]]]) -> list[Path]:
     return every
 
 
-def _labelled_by(
+def _labeled_by(
     table: Table,
     root: Path,
     fractions: dict[str, float],
@@ -263,7 +263,7 @@ def _labelled_by(
     """Return the images that label files name, cutting the splits that they do not name."""
     label_file = table.files[0]
     by_split: dict[str, dict[str, list[Path]]] = {}
-    images: dict[str, multi_label.Labelled] = {}
+    images: dict[str, multi_label.Labeled] = {}
     for row in table.rows:
         images.setdefault(row.split or "train", {})[row.path] = row.labels
         of_class = by_split.setdefault(row.split or "train", {})
@@ -298,11 +298,11 @@ def _labelled_by(
     group_of, grouped = groups_of(root, group, [row.path for row in table.rows], ignore)
     if multi:
         cut, few = multi_label.cut_missing(images, names, fractions, seed, group_of)
-        splits = _multi_labelled(images, names, group_of)
+        splits = _multi_labeled(images, names, group_of)
     else:
         places: list[tuple[Path | str, str]] = [(f"{label_file}: {name}", name) for name in names]
         cut, few = cut_missing(files, fractions, places, seed, group_of)
-        splits = _labelled(files, group_of)
+        splits = _labeled(files, group_of)
     leftovers = Leftovers()
     find_images(root, leftovers)
     for ending in (".csv", ".tsv", ".jsonl"):

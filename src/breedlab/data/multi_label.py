@@ -10,11 +10,11 @@ from pathlib import Path
 from breedlab.data.cuts import spread
 from breedlab.data.layout import SPLITS
 
-Labelled = dict[Path, tuple[str, ...]]
+Labeled = dict[Path, tuple[str, ...]]
 """The classes of each image."""
 
 
-def merged_copies(files: Mapping[str, Sequence[Path]]) -> Labelled:
+def merged_copies(files: Mapping[str, Sequence[Path]]) -> Labeled:
     """Return the classes of each image of some class folders: of one that is in several, all of
     theirs, under its first path.
 
@@ -26,7 +26,7 @@ def merged_copies(files: Mapping[str, Sequence[Path]]) -> Labelled:
         for path in paths:
             same_size.setdefault(_size(path), []).append(path)
     first: dict[tuple[int, str], Path] = {}
-    merged: Labelled = {}
+    merged: Labeled = {}
     for name, paths in files.items():
         for path in paths:
             size = _size(path)
@@ -53,7 +53,7 @@ def _digest(path: Path) -> str:
 
 
 def cut_missing(
-    by_split: dict[str, Labelled],
+    by_split: dict[str, Labeled],
     classes: Sequence[str],
     fractions: Mapping[str, float],
     seed: int,

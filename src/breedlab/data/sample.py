@@ -19,7 +19,7 @@ from PIL import Image
 from breedlab.data.drawing.coats import Coat
 from breedlab.data.drawing.dog import Build
 from breedlab.data.drawing.image import draw_image
-from breedlab.data.drawing.shapes import Colour, mix
+from breedlab.data.drawing.shapes import Color, mix
 from breedlab.errors import DataError
 
 MIN_SIZE = 32
@@ -27,7 +27,7 @@ _SPLITS = ("train", "valid", "test")
 
 # Base, accent (always in contrast to the base, so that every pattern shows on every color) and
 # white.
-_COLOURS: dict[str, tuple[Colour, Colour, Colour]] = {
+_COLORS: dict[str, tuple[Color, Color, Color]] = {
     "Amber": ((212, 146, 66), (72, 44, 30), (246, 236, 214)),
     "Ivory": ((234, 220, 190), (112, 74, 46), (250, 246, 236)),
     "Slate": ((112, 124, 140), (42, 44, 54), (232, 236, 240)),
@@ -96,7 +96,7 @@ _FIRST: list[tuple[str, str, str]] = [
 @functools.lru_cache(maxsize=1)
 def _catalogue() -> list[tuple[str, str, str]]:
     """Return every color, pattern and build, each combination once, neighbors unlike each other."""
-    every = list(itertools.product(_COLOURS, _PATTERNS, _BUILDS))
+    every = list(itertools.product(_COLORS, _PATTERNS, _BUILDS))
     # 331 shares no factor with the count, so the walk meets every combination.
     walk = (every[i * 331 % len(every)] for i in range(len(every)))
     first = set(_FIRST)
@@ -107,9 +107,9 @@ def _breed(index: int) -> tuple[str, Build, Coat]:
     """Name, build and coat of a breed; past the catalogue the coats come again in other shades."""
     catalogue = _catalogue()
     shade, place = divmod(index, len(catalogue))
-    colour, pattern, kind = catalogue[place]
-    words = [colour, _PATTERNS[pattern], kind]
-    base, accent, light = _COLOURS[colour]
+    color, pattern, kind = catalogue[place]
+    words = [color, _PATTERNS[pattern], kind]
+    base, accent, light = _COLORS[color]
     if shade:
         # Steps of irrational ratios (the golden one's siblings in the plane) never come back to an
         # old shade.

@@ -103,10 +103,10 @@ class Classifier(nn.Module):
         255."""
         if self.freeze == "backbone":
             return self.after_boundary(self.to_boundary(images))
-        logits: torch.Tensor = self.head(self.backbone(self.normalised(images)))
+        logits: torch.Tensor = self.head(self.backbone(self.normalized(images)))
         return logits
 
-    def normalised(self, images: torch.Tensor) -> torch.Tensor:
+    def normalized(self, images: torch.Tensor) -> torch.Tensor:
         """Normalize images from 0..255 to what the backbone was trained on, channels last."""
         # in place: a large batch's temporaries cost more than the arithmetic
         if images.dtype == torch.uint8:
@@ -117,7 +117,7 @@ class Classifier(nn.Module):
     @torch.no_grad()
     def to_boundary(self, images: torch.Tensor) -> torch.Tensor:
         """Run only the frozen part: from images to its last activations."""
-        inputs = self.normalised(images)
+        inputs = self.normalized(images)
         if self.freeze == "backbone":
             features: torch.Tensor = self.backbone(inputs)
             return features

@@ -29,7 +29,7 @@ class WithFeatures(nn.Module):
         self.classifier = classifier
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        features = self.classifier.backbone(self.classifier.normalised(images))
+        features = self.classifier.backbone(self.classifier.normalized(images))
         return torch.cat([self.classifier.head(features), features], 1)
 
 

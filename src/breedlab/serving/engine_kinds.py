@@ -73,7 +73,7 @@ class OpenVinoKind(EngineKind):
 
         graph = openvino_export.convert(network, images.shape[-1])
         converted = (
-            openvino_export.quantise(graph, list(images), lambda count, total: None)
+            openvino_export.quantize(graph, list(images), lambda count, total: None)
             if precision == "int8"
             else graph
         )

@@ -167,7 +167,7 @@ def _make(
                 with progress("calibrating int8 on training images") as report:
                     images = sources.calibration
                     calibration = len(images)
-                    graph = openvino_export.quantise(graph, list(images), report)
+                    graph = openvino_export.quantize(graph, list(images), report)
             with progress(f"making {candidate.choice}"):
                 openvino_export.write_graph(graph, file, halves=precision == "bf16")
                 candidate.engine = OpenVino(file, precision)

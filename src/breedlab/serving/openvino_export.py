@@ -23,7 +23,7 @@ def is_installed() -> bool:
     return find_spec("openvino") is not None and find_spec("nncf") is not None
 
 
-def quantise(graph: Any, images: Sequence[torch.Tensor], progress: Progress) -> Any:
+def quantize(graph: Any, images: Sequence[torch.Tensor], progress: Progress) -> Any:
     """Quantize the graph to int8 with static ranges, calibrated on images.
 
     Args:
@@ -63,7 +63,7 @@ def write_graph(graph: Any, file: Path, *, halves: bool) -> None:
     """Write an .xml file, and a .bin file next to it.
 
     Args:
-        graph: From `convert` or `quantise`; it gets other names.
+        graph: From `convert` or `quantize`; it gets other names.
         file: The .xml.
         halves: Keep weights in 16 bits: half the size, and nothing lost to what computes in bf16.
     """

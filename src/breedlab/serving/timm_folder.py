@@ -121,7 +121,7 @@ def _check(model: Model, folder: Path) -> None:
     image = probe(model.transform.crop)
     with torch.no_grad():
         expected = model.network(image.to(model.device)).cpu() / model.answers.temperature
-        logits = network(model.network.normalised(image.to(model.device)).cpu())
+        logits = network(model.network.normalized(image.to(model.device)).cpu())
     apart = float((logits - expected).abs().max())
     if not apart <= _FAR * max(1.0, float(expected.abs().max())):
         raise ServingError(

@@ -64,7 +64,7 @@ class Compiled(Eager):
             inductor.patch(freezing=self._device.type == "cpu"),
             autocast(self._device, self._precision),
         ):
-            out: torch.Tensor = self._compiled(self._classifier.normalised(images.to(self._device)))
+            out: torch.Tensor = self._compiled(self._classifier.normalized(images.to(self._device)))
         return out[:count]
 
 

@@ -116,7 +116,7 @@ def _features_of_images(context: TrainingContext, network: Classifier) -> ToFeat
 
 def _eager(network: Classifier) -> ToFeatures:
     """Return PyTorch's own way from images to the head's input."""
-    return lambda images: network.backbone(network.normalised(images))
+    return lambda images: network.backbone(network.normalized(images))
 
 
 def _rest(network: Classifier) -> ToFeatures:

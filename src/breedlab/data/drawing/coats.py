@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from breedlab.data.drawing.shapes import Colour, Place, Points, closed_curve, mix, unit_ring
+from breedlab.data.drawing.shapes import Color, Place, Points, closed_curve, mix, unit_ring
 
-Mark = tuple[Points, Colour]
+Mark = tuple[Points, Color]
 
 # Spots per zone; one that is missing here (the muzzle) stays clear of them.
 _MARKS = {"body": 24, "neck": 5, "leg": 5, "tail": 5, "skull": 5, "ear": 3}
@@ -19,9 +19,9 @@ class Coat:
     """Colors and pattern: ``base`` covers the dog, ``accent`` contrasts with it, ``light`` is the
     white."""
 
-    base: Colour
-    accent: Colour
-    light: Colour
+    base: Color
+    accent: Color
+    light: Color
     pattern: str
 
 
@@ -42,10 +42,10 @@ def _scatter(
     along = (order + rng.uniform(0.0, 1.0, count)) / max(count, 1)
     # The golden ratio spreads them across without the clumps that plain chance would leave.
     across = (rng.uniform() + order * 0.618034) % 1.0 * 1.9 - 0.95
-    centres = place(along, across)
+    centers = place(along, across)
     radii = rng.uniform(low, high, (count, 1, 1))
     ring = unit_ring(8) * rng.uniform(1 - rough, 1 + rough, (count, 8, 1))
-    return list(centres[:, None] + ring * radii)
+    return list(centers[:, None] + ring * radii)
 
 
 def _stripes(place: Place, count: int, rng: np.random.Generator) -> list[Points]:
@@ -62,7 +62,7 @@ def _stripes(place: Place, count: int, rng: np.random.Generator) -> list[Points]
 
 def zone_coat(
     zone: str, place: Place, coat: Coat, rng: np.random.Generator
-) -> tuple[Colour, list[Mark]]:
+) -> tuple[Color, list[Mark]]:
     """Return the ground color of one zone of a dog and the marks on it."""
     base, accent, light = coat.base, coat.accent, coat.light
     count = _MARKS.get(zone, 0)

@@ -12,7 +12,7 @@ import numpy as np
 from breedlab.data.drawing.coats import Coat, Mark, zone_coat
 from breedlab.data.drawing.shapes import (
     DARK,
-    Colour,
+    Color,
     Place,
     Points,
     Values,
@@ -24,8 +24,8 @@ from breedlab.data.drawing.shapes import (
     tube_through,
 )
 
-_TONGUE: Colour = (226, 116, 124)
-_COLLARS: list[Colour] = [
+_TONGUE: Color = (226, 116, 124)
+_COLLARS: list[Color] = [
     (206, 52, 48), (44, 110, 190), (60, 150, 84), (236, 186, 52), (150, 78, 170), (40, 40, 46),
 ]  # fmt: skip
 
@@ -85,7 +85,7 @@ class Part:
     """One overlapping piece of a dog; later pieces cover earlier ones."""
 
     outlines: list[Points]
-    ground: Colour
+    ground: Color
     marks: list[Mark] = field(default_factory=list)
     shade: float = 1.0
     flat: bool = False
@@ -162,11 +162,11 @@ class Dog:
         )
         marks += zone_coat("neck", neck.place, self.coat, self.marks)[1]
         if self.rng.uniform() < 0.5:
-            colour = mix(
+            color = mix(
                 _COLLARS[int(self.rng.integers(len(_COLLARS)))], DARK, self.rng.uniform(0, 0.3)
             )
             band = neck.place(np.array([0.42, 0.42, 0.56, 0.56]), np.array([-1.2, 1.2, 1.2, -1.2]))
-            marks.append((band, colour))
+            marks.append((band, color))
         self.parts.append(Part([outline, *neck.outlines], ground, marks))
 
     def _tail(self) -> None:
@@ -285,10 +285,10 @@ class Dog:
         for s in sides:
             spots += [((0.72, 0.2, s), 0.17, iris), ((0.76, 0.2, s), 0.11, (14, 10, 12)),
                       ((0.8, 0.27, s * 0.9), 0.045, (250, 250, 250))]  # fmt: skip
-        for at, (_, radius, colour) in zip(
+        for at, (_, radius, color) in zip(
             view([place for place, _, _ in spots]), spots, strict=True
         ):
-            features.append((disc(at, radius * b.head), colour))
+            features.append((disc(at, radius * b.head), color))
         self.parts.append(Part([outline for outline, _ in features], DARK, features, flat=True))
         self._ear(turn, yaw, near=True)
 

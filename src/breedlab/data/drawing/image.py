@@ -40,8 +40,8 @@ def _paint(
     for polygon in polygons[: len(part.outlines)]:
         pen.polygon(polygon, fill=255)
     pen = ImageDraw.Draw(coat)
-    for polygon, (_, colour) in zip(polygons[len(part.outlines) :], part.marks, strict=True):
-        pen.polygon(polygon, fill=mix(BLACK, colour, part.shade))
+    for polygon, (_, color) in zip(polygons[len(part.outlines) :], part.marks, strict=True):
+        pen.polygon(polygon, fill=mix(BLACK, color, part.shade))
     mask, coat = mask.reduce(_SUPERSAMPLING), coat.reduce(_SUPERSAMPLING)
     if not part.flat:
         # How far the blurred outline leans toward the light stands in for the slope of a round
@@ -85,11 +85,11 @@ def draw_image(build: Build, coat: Coat, seed: int, size: int) -> Image.Image:
         scale = size * (0.7 + 0.27 * zoom) / max(wide, tall)
         floor = max(floor, (tall + 0.02) * scale)
         slack = max(size - wide * scale, 0.1 * size)
-    centre = size / 2 + slack * (across - 0.5) * 0.84
+    center = size / 2 + slack * (across - 0.5) * 0.84
     sideways = scale if where.uniform() < 0.5 else -scale
     flip, shift = (
         (sideways, -scale),
-        np.array([centre - sideways * float((low + high)[0]) / 2, floor]),
+        np.array([center - sideways * float((low + high)[0]) / 2, floor]),
     )
 
     def to_pixels(points: Points) -> Points:
@@ -98,7 +98,7 @@ def draw_image(build: Build, coat: Coat, seed: int, size: int) -> Image.Image:
 
     sun = 1.6 * sun - 0.8
     shadow = Image.new("L", (size, size))
-    x, half = centre + 0.1 * sun * size, wide * scale / 2
+    x, half = center + 0.1 * sun * size, wide * scale / 2
     ImageDraw.Draw(shadow).ellipse(
         (x - half, floor - 0.05 * size, x + half, floor + 0.035 * size), fill=120
     )

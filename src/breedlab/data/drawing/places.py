@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from breedlab.data.drawing.shapes import DARK, WHITE, Colour, Values, mix
+from breedlab.data.drawing.shapes import DARK, WHITE, Color, Values, mix
 
-_WALLS: list[Colour] = [
+_WALLS: list[Color] = [
     (226, 206, 176), (160, 190, 186), (206, 168, 158), (176, 182, 206), (222, 218, 206), (140, 160, 130),
 ]  # fmt: skip
-_LEAVES: list[Colour] = [(214, 120, 40), (232, 170, 60), (176, 70, 44), (140, 140, 60)]
-_FLOWERS: list[Colour] = [(250, 250, 240), (250, 210, 70), (232, 120, 140), (170, 130, 220)]
+_LEAVES: list[Color] = [(214, 120, 40), (232, 170, 60), (176, 70, 44), (140, 140, 60)]
+_FLOWERS: list[Color] = [(250, 250, 240), (250, 210, 70), (232, 120, 140), (170, 130, 220)]
 
 
-def _near(colour: Colour, rng: np.random.Generator, by: float = 14) -> Colour:
+def _near(color: Color, rng: np.random.Generator, by: float = 14) -> Color:
     """Return a color close to another one."""
     r, g, b = (
-        min(max(round(v + d), 0), 255) for v, d in zip(colour, rng.normal(0, by, 3), strict=True)
+        min(max(round(v + d), 0), 255) for v, d in zip(color, rng.normal(0, by, 3), strict=True)
     )
     return r, g, b
 
@@ -28,45 +28,43 @@ class _Canvas:
     """An empty place in the making. Every position and length is a share of its side, from the top
     left."""
 
-    def __init__(self, size: int, rng: np.random.Generator, *stops: tuple[float, Colour]) -> None:
+    def __init__(self, size: int, rng: np.random.Generator, *stops: tuple[float, Color]) -> None:
         """Fill with the colors that ``stops`` give for some heights, and blends in between."""
-        heights, colours = zip(*stops, strict=True)
+        heights, colors = zip(*stops, strict=True)
         rows = np.linspace(0, 1, size)
-        column = np.stack(
-            [np.interp(rows, heights, band) for band in zip(*colours, strict=True)], 1
-        )
+        column = np.stack([np.interp(rows, heights, band) for band in zip(*colors, strict=True)], 1)
         self.image = Image.fromarray(np.rint(column).astype(np.uint8)[:, None]).resize((size, size))
         self.size, self.rng, self.pen = size, rng, ImageDraw.Draw(self.image)
 
-    def oval(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
-        self.pen.ellipse([v * self.size for v in (x0, y0, x1, y1)], fill=colour)
+    def oval(self, x0: float, y0: float, x1: float, y1: float, color: Color) -> None:
+        self.pen.ellipse([v * self.size for v in (x0, y0, x1, y1)], fill=color)
 
-    def box(self, x0: float, y0: float, x1: float, y1: float, colour: Colour) -> None:
-        self.pen.rectangle([v * self.size for v in (x0, y0, x1, y1)], fill=colour)
+    def box(self, x0: float, y0: float, x1: float, y1: float, color: Color) -> None:
+        self.pen.rectangle([v * self.size for v in (x0, y0, x1, y1)], fill=color)
 
     def line(
-        self, x0: float, y0: float, x1: float, y1: float, colour: Colour, width: float = 0.008
+        self, x0: float, y0: float, x1: float, y1: float, color: Color, width: float = 0.008
     ) -> None:
         ends = [v * self.size for v in (x0, y0, x1, y1)]
-        self.pen.line(ends, fill=colour, width=max(1, round(width * self.size)))
+        self.pen.line(ends, fill=color, width=max(1, round(width * self.size)))
 
-    def shape(self, corners: Sequence[tuple[float, float]], colour: Colour) -> None:
-        self.pen.polygon([v * self.size for corner in corners for v in corner], fill=colour)
+    def shape(self, corners: Sequence[tuple[float, float]], color: Color) -> None:
+        self.pen.polygon([v * self.size for corner in corners for v in corner], fill=color)
 
-    def hill(self, y: float, height: float, colour: Colour) -> None:
+    def hill(self, y: float, height: float, color: Color) -> None:
         """Draw a ridge that rises up to ``height`` over ``y``."""
         x = np.linspace(0, 1, 12)
         waves = 0.5 + 0.5 * np.sin(x * self.rng.uniform(3, 9) + self.rng.uniform(0, 6))
         ridge = list(zip(x.tolist(), (y - height * waves).tolist(), strict=True))
-        self.shape([*ridge, (1, y + 0.01), (0, y + 0.01)], colour)
+        self.shape([*ridge, (1, y + 0.01), (0, y + 0.01)], color)
 
     def dots(
-        self, count: int, top: float, bottom: float, radius: float, colours: Sequence[Colour]
+        self, count: int, top: float, bottom: float, radius: float, colors: Sequence[Color]
     ) -> None:
         """Scatter discs between two heights, nearer ones (lower down) larger."""
         for i, (x, y, grow) in enumerate(self.rng.uniform(0, 1, (count, 3)).tolist()):
             r, y0 = radius * (0.4 + 0.6 * y) * (0.6 + 0.8 * grow), top + (bottom - top) * y
-            self.oval(x - r, y0 - r, x + r, y0 + r, colours[i % len(colours)])
+            self.oval(x - r, y0 - r, x + r, y0 + r, colors[i % len(colors)])
 
 
 def _meadow(size: int, y: float, rng: np.random.Generator) -> Image.Image:
@@ -150,8 +148,8 @@ def _room(size: int, y: float, rng: np.random.Generator) -> Image.Image:
     c.box(x, 0.06, x + w, 0.06 + w * 1.1, (246, 242, 232))
     c.box(x + 0.02, 0.08, x + w - 0.02, 0.04 + w * 1.1, _near((150, 196, 224), rng, 40))
     c.oval(x + 0.07, 0.14, x + 0.15, 0.22, _near((240, 210, 120), rng, 25))
-    for inset, colour in ((0.0, rug), (0.06, mix(rug, (250, 236, 210), 0.6)), (0.08, rug)):
-        c.oval(inset - 0.05, y + 0.12 + inset / 2, 1.05 - inset, 1.08 - inset / 2, colour)
+    for inset, color in ((0.0, rug), (0.06, mix(rug, (250, 236, 210), 0.6)), (0.08, rug)):
+        c.oval(inset - 0.05, y + 0.12 + inset / 2, 1.05 - inset, 1.08 - inset / 2, color)
     return c.image
 
 

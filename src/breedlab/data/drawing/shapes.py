@@ -10,17 +10,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Points = NDArray[np.float64]
 Values = NDArray[np.float64]
 Place = Callable[[Values, Values], Points]
 
-BLACK: Colour = (0, 0, 0)
-WHITE: Colour = (255, 255, 255)
-DARK: Colour = (34, 26, 28)
+BLACK: Color = (0, 0, 0)
+WHITE: Color = (255, 255, 255)
+DARK: Color = (34, 26, 28)
 
 
-def mix(first: Colour, second: Colour, share: float) -> Colour:
+def mix(first: Color, second: Color, share: float) -> Color:
     """Return ``first`` mixed with ``share`` (0 to 1) of ``second``."""
     r, g, b = (round(a + (c - a) * share) for a, c in zip(first, second, strict=True))
     return r, g, b
@@ -62,8 +62,8 @@ def unit_ring(n: int) -> Points:
     return np.stack([np.cos(angle), np.sin(angle)], 1)
 
 
-def disc(centre: Points, radius: float, n: int = 14) -> Points:
-    disc: Points = unit_ring(n) * radius + centre
+def disc(center: Points, radius: float, n: int = 14) -> Points:
+    disc: Points = unit_ring(n) * radius + center
     return disc
 
 

@@ -251,7 +251,7 @@ function where({ class: name, heat, box }) {
   return `The strongest evidence for ${name} is in the ${words[y][x]} of the image.`;
 }
 
-// The heat map has few cells; between their centres it is blended smoothly, and the cut is shown as it was.
+// The heat map has few cells; between their centers it is blended smoothly, and the cut is shown as it was.
 function draw() {
   const explanation = explanations.get(current?.index);
   if (!explanation || overlay.hidden) return;
