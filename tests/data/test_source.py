@@ -64,7 +64,7 @@ def test_a_file_in_the_place_of_the_folder_is_left_alone(tmp_path: Path) -> None
 
 def test_a_folder_of_ones_own_is_never_made_up(tmp_path: Path) -> None:
     config = validate(load(["data=image_folder", f"data.root={tmp_path / 'mine'}"]))
-    with raises_code("BL200", names=tmp_path / "mine"):
+    with raises_code("BL211", names=tmp_path / "mine"):
         obtain(config)
     assert not (tmp_path / "mine").exists()
 
