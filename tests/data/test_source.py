@@ -50,7 +50,7 @@ def test_ones_own_images_are_used_whatever_the_sample_would_be(tmp_path: Path) -
 
 def test_nothing_is_drawn_into_a_folder_that_holds_something_else(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with raises_code("BL200", names=tmp_path):
+    with raises_code("BL211", names=tmp_path):
         obtain(sample(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
@@ -64,7 +64,7 @@ def test_a_file_in_the_place_of_the_folder_is_left_alone(tmp_path: Path) -> None
 
 def test_a_folder_of_ones_own_is_never_made_up(tmp_path: Path) -> None:
     config = validate(load(["data=image_folder", f"data.root={tmp_path / 'mine'}"]))
-    with raises_code("BL211", names=tmp_path / "mine"):
+    with raises_code("BL200", names=tmp_path / "mine"):
         obtain(config)
     assert not (tmp_path / "mine").exists()
 
