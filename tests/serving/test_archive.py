@@ -240,7 +240,7 @@ def test_a_head_that_nothing_here_registers_is_told_with_where_plugins_come_from
 ) -> None:
     """A bare archive does not name the plugin that a run directory does."""
     archive = described(folder, tmp_path / "content", head_type="of_a_plugin", head_settings={})
-    with raises_code("BL507", names=("'of_a_plugin'", "run directory", "import the plugin")):
+    with raises_code("BL507", names=("'of_a_plugin'", "run directory", "plugins=[my_package]")):
         Model(archive)
 
 
