@@ -13,7 +13,6 @@ from codes import raises_code
 from breedlab.data.check import check
 from breedlab.data.folders import SPLITS, scan
 from breedlab.data.image_set import ImageSet
-from breedlab.errors import DataError
 
 BREEDS = ("beagle", "collie")
 
@@ -51,8 +50,8 @@ def labels_of(images: ImageSet) -> dict[str, str]:
     }
 
 
-def refusal(root: Path, labels: str = "auto") -> str:
-    with pytest.raises(DataError) as caught:
+def refusal(root: Path, labels: str = "auto", code: str = "BL210") -> str:
+    with raises_code(code) as caught:
         read(root, labels)
     return str(caught.value)
 
