@@ -39,6 +39,8 @@ CODES = {
     "BL209": "An image is also a file of another kind, such as a ZIP or a web page.",
     "BL210": "A label file cannot be read, or names no images or no classes.",
     "BL211": "The folders are not classes of images, or not in splits that are understood.",
+    "BL212": "The images cannot be downloaded now; a later run resumes.",
+    "BL213": "The archive of images is not the expected one, is damaged, or may do harm.",
     "BL300": "Training or the search could not produce a model.",
     "BL301": "A disk is full.",
     "BL302": "A search has used up its minutes.",

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import TYPE_CHECKING, Protocol
 
-from breedlab.errors import DataError
+from breedlab.errors import DataError, DiskFull
 from breedlab.files import atomic_write_bytes
 from breedlab.version import __version__
 
@@ -94,9 +94,9 @@ def fetch(
             _download(archive, part, partial(report, "download"))
             part.replace(zip_file)
         elif (size := _size(zip_file)) != archive.bytes:
-            raise DataError(
+            raise _unexpected(
                 f"{zip_file} has {size} bytes, but {archive.url} has {archive.bytes}. Put the"
-                " complete file there, or delete this one and run again to download it."
+                " complete file there, or delete this one and run again to download it.",
             )
         _extract(zip_file, root, archive.folder, partial(report, "extract"))
         _discard(part)
@@ -105,7 +105,8 @@ def fetch(
         if error.errno in _FULL:
             raise DataError(
                 f"The disk of {root.parent} is full. What was downloaded is kept there: free some"
-                " space and run again, or set data.root to a folder on a larger disk."
+                " space and run again, or set data.root to a folder on a larger disk.",
+                DiskFull.code,
             ) from error
         if error.filename:
             raise DataError(
@@ -252,10 +253,10 @@ def _wanted(
         )
         if outside or stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             kind = "leads out of its folder" if outside else "is a link or device"
-            raise DataError(
+            raise _unexpected(
                 f"{zip_file} holds {entry.filename!r}, which {kind}; images need only plain files,"
                 " so nothing was unpacked. Delete it and set data.archive to a source that you"
-                " trust."
+                " trust.",
             )
         if name.endswith("/") or any(p == "__MACOSX" or p.startswith(".") for p in path.parts):
             continue
@@ -263,17 +264,17 @@ def _wanted(
         if path.is_relative_to(top) and path != top:
             members[entry] = path.relative_to(top)
     if not members:
-        raise DataError(
+        raise _unexpected(
             f"{zip_file} holds no files in a folder {folder!r}, but has"
             f" {', '.join(sorted(tops)[:10])} at its top. Set data.archive.folder to the one with"
-            " the images."
+            " the images.",
         )
     total, size = sum(entry.file_size for entry in members), _size(zip_file)
     if total > MAX_UNPACKED or total > max(GROWTH_MATTERS_FROM, MAX_GROWTH * size):
-        raise DataError(
+        raise _unexpected(
             f"{zip_file} ({_amount(size)}) would unpack to {_amount(total)}; expected at most"
             f" {MAX_GROWTH} times its size and {_amount(MAX_UNPACKED)}. If you trust it, unpack it"
-            f" yourself: its {folder!r} becomes {root}."
+            f" yourself: its {folder!r} becomes {root}.",
         )
     return members
 
@@ -287,10 +288,14 @@ def _reading(zip_file: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and (error.errno in _FULL or error.filename):
             raise
-        raise DataError(
+        raise _unexpected(
             f"{zip_file} is not a whole, readable zip archive ({error}). Delete {zip_file} and run"
-            " again to download it afresh."
+            " again to download it afresh.",
         ) from error
+
+
+def _unexpected(message: str) -> DataError:
+    return DataError(message, "BL213")
 
 
 def _unreachable(archive: Archive, part: Path, reason: str) -> DataError:
@@ -305,7 +310,8 @@ def _unreachable(archive: Archive, part: Path, reason: str) -> DataError:
         f"  - fetch it ({archive.bytes} bytes) by other means and put it at"
         f" {part.with_suffix('')}\n"
         "  - use your own images: data=image_folder data.root=<your images>\n"
-        "  - use generated images: data=sample"
+        "  - use generated images: data=sample",
+        "BL212",
     )
 
 
@@ -329,10 +335,10 @@ def _reason(error: Exception) -> str:
 
 
 def _wrong_size(archive: Archive, size: str) -> DataError:
-    return DataError(
+    return _unexpected(
         f"{archive.url} has {size} bytes, but {archive.bytes} were expected, so it was not kept."
         " It has changed, or something else answered, such as a network's login page. Run again in"
-        " another network, or set data.archive.url and data.archive.bytes to a file that you know."
+        " another network, or set data.archive.url and data.archive.bytes to a file that you know.",
     )
 
 
@@ -341,7 +347,8 @@ def _require_space(folder: Path, need: int, purpose: str) -> None:
     if free < need:
         raise DataError(
             f"{folder} has {_amount(free)} free, but {_amount(need)} are needed {purpose}. Free"
-            " some space, or set data.root to a folder on a larger disk."
+            " some space, or set data.root to a folder on a larger disk.",
+            DiskFull.code,
         )
 
 
