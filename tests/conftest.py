@@ -69,6 +69,8 @@ SMALL = [
     # Each run would convert, quantize and time; tests/serving/test_engine_selection.py does.
     "serving.engine=eager",
     "serving.precision=fp32",
+    # Another tenth; test_answers, test_novelty, and the journeys have it.
+    "serving.unknown=off",
 ]
 
 Configure = Callable[..., Config]

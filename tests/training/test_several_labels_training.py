@@ -351,6 +351,7 @@ def test_a_stranger_is_unknown_and_the_images_of_the_labels_are_not(
     from breedlab.serving.model import Model
 
     words = (f"runs_dir={tmp_path}", "data.valid_fraction=0.4", "model.head_type=logistic")
+    words += ("serving.unknown=field",)
     ended = run(configured(*words), [])
     stripes = tmp_path / "stripes.png"
     pixels = np.where(np.indices((96, 96))[1] % 24 < 12, 255, 0).astype(np.uint8)
