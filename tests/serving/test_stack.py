@@ -220,7 +220,7 @@ def test_an_archive_that_brings_its_wheels_needs_no_package_index(
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     for name, value in {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}.items():
         monkeypatch.setenv(name, value)
-    with raises_code("BL400", names="optuna"), torchserve.running(content, python):
+    with raises_code("BL400", names="requirements.txt"), torchserve.running(content, python):
         pass
     with torchserve.running(vendored, python) as served:
         assert ask(served, image).status == 200
