@@ -72,7 +72,8 @@ def inspect(image: bytes) -> int:
 
 
 def _refuse_other_kinds(image: bytes, name: str) -> None:
-    kinds = [kind for mark, kind in _OTHERS_AT_THE_START.items() if mark in image[:1024].lower()]
+    start = image[:1024].lower()
+    kinds = [kind for mark, kind in _OTHERS_AT_THE_START.items() if mark in start]
     tail = max(0, len(image) - _TAIL)
     if image.rfind(_ZIP, tail) >= 0:
         kinds.append("ZIP")
