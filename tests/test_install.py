@@ -181,7 +181,8 @@ def test_the_core_alone_trains_and_names_the_extra_that_is_absent(
         assert f"pip install 'breedlab[{extra}]'" in said and "Traceback" not in said, said
         lines = [line for line in said.strip().splitlines() if "config: 1 problem" not in line]
         assert len(lines) == 1, said
-    (tmp_path / "photos" / "train" / "phone.heic").touch()
+    breed = next(path for path in (tmp_path / "photos" / "train").iterdir() if path.is_dir())
+    (breed / "phone.heic").touch()
     told = run(breedlab, "photos", "dry_run=true", folder=tmp_path)
     assert "1 .heic" in told and "pip install 'breedlab[heic]'" in told, told
     shutil.rmtree(environment)  # gigabytes
