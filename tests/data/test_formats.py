@@ -79,3 +79,19 @@ def test_without_the_plugin_one_sentence_names_the_extra(
     for read in (decode, inspect):
         with raises_code("BL208", names=("HEIC", "pip install 'breedlab[heic]'")):
             read(data)
+
+
+@pytest.mark.parametrize("place", ["cat", "."])
+def test_photos_of_a_phone_that_are_not_read_are_told_wherever_they_lie(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the class folders they were passed over without a word."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for index in range(8):
+            (tmp_path / name / f"{index}.jpg").write_bytes(encoded("JPEG"))
+    (tmp_path / place / "IMG_1.HEIC").write_bytes(b"ftyp")
+    monkeypatch.setattr(formats, "reads_heic", lambda: False)
+    images = scan(tmp_path, valid_fraction=0.2, test_fraction=0.2, seed=0)
+    (line,) = images.left_out
+    assert "1 .heic" in line and "pip install 'breedlab[heic]'" in line

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from breedlab.commands import command
+from breedlab.data import formats
 from breedlab.data.layout import listed
-from breedlab.data.listing import Leftovers, find_images, loose_images, subfolders
+from breedlab.data.listing import Leftovers, find_images, is_litter, loose_images, subfolders
 from breedlab.errors import LayoutError
 from breedlab.names import composed, printable, unprintable
 
@@ -31,6 +32,10 @@ def read_class_folders(
         classes[name] = (first, sorted([*others, *images]), unread or own.unread())
     if loose := loose_images(folder):
         leftovers.loose[folder.name] += loose
+    for entry in folder.iterdir():
+        # Photos, too, but of a format that is not read here.
+        if formats.hint([entry.suffix.lower()]) and not is_litter(entry.name):
+            leftovers.endings[entry.suffix.lower()] += 1
     return classes
 
 
