@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -13,7 +14,8 @@ from codes import raises_code
 
 from breedlab import cli
 from breedlab.cli import launch
-from breedlab.errors import CODES, BackboneError, BreedlabError
+from breedlab.errors import CODES, BackboneError, BreedlabError, ServingError
+from breedlab.serving.request_parser import BadImage, BadRequest
 
 SOURCE = Path(__file__).parents[1] / "src"
 Words = Callable[..., list[str]]
@@ -95,6 +97,33 @@ def test_the_registry_has_every_code_that_is_given_and_no_other() -> None:
     sources[errors] = sources[errors].partition("class BreedlabError")[2]
     given = {code for text in sources.values() for code in re.findall(r"\bBL[0-9]{3}\b", text)}
     assert given == CODES.keys()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BackboneError("gone.pth does not exist"),
+        ServingError("it cannot be unpacked", "BL505"),
+        BadRequest(413, "the body is too large"),
+        BadImage(1, BadRequest(415, "it is plain text"), 2),
+    ],
+    ids=lambda error: error.code,
+)
+def test_an_error_stays_what_it_is_in_other_words_and_in_another_process(
+    error: BreedlabError,
+) -> None:
+    said = str(error)
+    reworded, received = error.reworded(f"b.jpg: {error}"), pickle.loads(pickle.dumps(error))
+    assert (str(reworded), str(received), str(error)) == (f"b.jpg: {said}", said, said)
+    for same in (reworded, received):
+        assert type(same) is type(error)
+        assert vars(same) == vars(error)
+
+
+def test_no_error_is_made_anew_by_a_call_of_its_class() -> None:
+    """Which fails for a class whose constructor takes other arguments, and loses the code."""
+    texts = [path.read_text("utf-8") for path in SOURCE.rglob("*.py")]
+    assert [call for text in texts for call in re.findall(r"type\(error\)\(.*", text)] == []
 
 
 def test_a_refusal_is_matched_by_its_code_and_by_what_it_names() -> None:

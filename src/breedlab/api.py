@@ -164,7 +164,7 @@ class Model:
                 f"{name}: cannot be read ({error.strerror or error}); expected an image file"
             ) from error
         except ImageError as error:
-            raise type(error)(f"{name}: {error}") from error
+            raise error.reworded(f"{name}: {error}") from error
 
     def _prediction(self, answer: Mapping[str, Any]) -> Prediction:
         ranked = sorted(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import copyreg
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Self
 
 CODES = {
     "BL100": "The config has several kinds of problems, or one without a code of its own.",
@@ -100,6 +103,16 @@ class BreedlabError(Exception):
     def __init__(self, message: str = "", code: str = "") -> None:
         super().__init__(message)
         self.code = code or self.code
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions are copied by a call with their message; a subclass may take other arguments.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+
+    def reworded(self, message: str) -> Self:
+        """Return the same error, of the same class and code, with another message."""
+        same = copy.copy(self)
+        same.args = (message,)
+        return same
 
     def shown(self) -> str:
         """Return the message as commands print it, after its code."""

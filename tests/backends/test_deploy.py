@@ -444,6 +444,9 @@ def test_a_image_that_is_not_there_is_named(
 ) -> None:
     with raises_code("BL200", names=("endpoint.photo", "gone.jpg")):
         deploy(archive, "--photo", str(tmp_path / "gone.jpg"))
+    (tmp_path / "no.jpg").write_bytes(b"no photo")
+    with raises_code("BL208", names=("endpoint.photo", "no.jpg")):
+        deploy(archive, "--photo", str(tmp_path / "no.jpg"))
 
 
 def test_the_same_command_again_finds_its_endpoint(

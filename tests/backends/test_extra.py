@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from breedlab.backends.sagemaker import session
-from breedlab.cli import deploy, jobs, launch
+from breedlab.cli import batch, deploy, jobs, launch
 from breedlab.errors import BreedlabError
 
 
@@ -23,12 +23,15 @@ def test_launching_deploying_and_their_dry_runs_ask_for_the_extra_in_the_same_wo
         (launch.main, ["backend=sagemaker", "backend.role=r", "backend.bucket=my-bucket"]),
         (deploy.main, ["runs/latest", "--dry-run"]),
         (deploy.main, ["runs/latest"]),
+        (deploy.main, ["--list"]),
+        (deploy.main, ["--delete", "dogs"]),
+        (batch.main, ["--follow", "dogs"]),
         (jobs.main, ["show", "dogs"]),
     ):
         with pytest.raises(BreedlabError) as refusal:
             command(words)
-        said.add((refusal.value.exit_code, str(refusal.value)))
-    ((code, message),) = said
-    assert code == 2
+        said.add((refusal.value.code, refusal.value.exit_code, str(refusal.value)))
+    ((code, status, message),) = said
+    assert (code, status) == ("BL401", 2)
     assert "needs sagemaker; install the extra: pip install 'breedlab[sagemaker]'" in message
     assert list(here.iterdir()) == []

@@ -35,6 +35,7 @@ from breedlab.cli import jobs, upload
 from breedlab.cli.launch import main
 from breedlab.config import validate
 from breedlab.config.compose import load
+from breedlab.errors import NotFound
 from breedlab.pipeline.run import run
 from breedlab.tuning.trial_log import read_trial
 
@@ -341,6 +342,18 @@ def test_ctrl_c_detaches_and_stops_nothing(
         main(cloud(*SEARCH))
     assert not [name for name, _ in account.requests if name.startswith("Stop")]
     assert account.tuning["dogs"]["HyperParameterTuningJobStatus"] == "InProgress"
+
+
+def test_what_ends_the_following_keeps_its_code_and_gets_the_ways_on(
+    cloud: Cloud, account: Account, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def gone(*_: object) -> None:
+        raise NotFound("the search is gone")
+
+    monkeypatch.setattr(follow, "list_trials", gone)
+    with raises_code("BL407", names=("gone", "jobs fetch dogs", "jobs stop dogs")) as caught:
+        main(cloud(*SEARCH))
+    assert caught.type is NotFound
 
 
 @pytest.mark.slow

@@ -47,9 +47,7 @@ def main(argv: list[str]) -> int:
     try:
         return _main(argv)
     except (BackendError, ConfigError, DataError) as error:
-        worded = type(error)(_as_flags(str(error)))
-        worded.code = error.code
-        raise worded from error
+        raise error.reworded(_as_flags(str(error))) from error
 
 
 def _main(argv: list[str]) -> int:

@@ -178,7 +178,7 @@ def _read_archive(path: Path) -> StoredWeights:
                 )
             inner = _read_safetensors(file)
     except ConfigError as error:
-        raise BackboneError(str(error).replace(str(file.parent), str(path))) from error
+        raise error.reworded(str(error).replace(str(file.parent), str(path))) from error
     except BreedlabError as error:
         raise BackboneError(f"model.weights: {error}") from error
     return StoredWeights(

@@ -101,7 +101,7 @@ def settings_of_endpoint() -> Iterator[None]:
     try:
         yield
     except BackendError as error:
-        raise BackendError(of_endpoint(str(error))) from error
+        raise error.reworded(of_endpoint(str(error))) from error
 
 
 def answer_here(folder: Path, image: bytes, inference_env: str | None) -> None:

@@ -205,7 +205,7 @@ def _read_image(path: Path) -> bytes:
             f"endpoint.photo: {path}: cannot be read ({error.strerror}); expected an image"
         ) from error
     except ImageError as error:
-        raise DataError(f"endpoint.photo: {path}: {error}; expected an image") from error
+        raise error.reworded(f"endpoint.photo: {path}: {error}; expected an image") from error
     return content
 
 

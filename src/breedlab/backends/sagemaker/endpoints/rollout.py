@@ -191,7 +191,7 @@ class Rollout:
         except BreedlabError as error:
             if is_denied(error):
                 return error
-            raise BackendError(f"{error}{self._log_hint()}") from error
+            raise error.reworded(f"{error}{self._log_hint()}") from error
 
     def _before(self) -> Before | None:
         with aws_errors():

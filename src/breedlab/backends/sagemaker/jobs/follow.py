@@ -53,7 +53,7 @@ def detachable(record: Record) -> Iterator[None]:
     except BackendError as error:
         if isinstance(error, JobFailed | Detached):
             raise
-        raise BackendError(f"{error}\n{ways_on(record)}") from error
+        raise error.reworded(f"{error}\n{ways_on(record)}") from error
 
 
 class JobFailed(BackendError):

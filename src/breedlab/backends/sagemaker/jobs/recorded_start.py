@@ -47,7 +47,7 @@ def start_on_record(
             f"interrupted while starting {name}; it may be running\n{ways_on(record)}"
         ) from error
     except LostAnswer as error:
-        raise LostAnswer(f"{error}\n{ways_on(record)}") from error
+        raise error.reworded(f"{error}\n{ways_on(record)}") from error
     except (BackendError, OSError):
         forget(record, account)
         raise
