@@ -140,13 +140,19 @@ def _label(prediction: dict[str, Any], classes: list[str]) -> dict[str, Any]:
     """Return what is answered of an image: its label and score, or those that a multi-label model
     gives it, of which there may be none."""
     if "error" in prediction:  # one bad image of several
-        return {"error": str(prediction["error"])}
+        return _error(prediction)
     top, also = prediction["top"], {name: prediction[name] for name in _ALSO if name in prediction}
     if "labels" in prediction:
         probability = dict(zip(classes, prediction["probabilities"], strict=True))
         scores = [probability[name] for name in prediction["labels"]]
         return {"labels": prediction["labels"], "scores": scores, "top": top, **also}
     return {"label": top[0]["class"], "score": top[0]["probability"], "top": top, **also}
+
+
+def _error(tree: dict[str, Any]) -> dict[str, str]:
+    """Return what the model says is wrong, with its code if it gives one."""
+    code = {"code": str(tree["code"])} if "code" in tree else {}
+    return {"error": str(tree["error"]), **code}
 
 
 def _refusal(error: ClientError) -> dict[str, Any]:
@@ -157,7 +163,7 @@ def _refusal(error: ClientError) -> dict[str, Any]:
     status = status if isinstance(status, int) else 0
     if 400 <= status < 500:
         try:
-            return _answer(status, {"error": json.loads(response["OriginalMessage"])["error"]})
+            return _answer(status, _error(json.loads(response["OriginalMessage"])))
         except (ValueError, LookupError, TypeError):
             pass
     details = response.get("Error") or {}

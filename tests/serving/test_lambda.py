@@ -265,7 +265,8 @@ def test_one_bad_image_of_several_is_told_beside_the_others(
         answer = function.handler(event)
         assert answer["statusCode"] == 200
         good, bad = told(answer)["photos"]
-        assert good["label"] and set(bad) == {"error"} and "image 2 of 2" in bad["error"]
+        assert good["label"] and set(bad) == {"error", "code"}
+        assert bad["code"] == "BL208" and "image 2 of 2" in bad["error"]
 
 
 class _Runtime:
@@ -344,8 +345,7 @@ def test_a_image_by_its_url_gets_its_label_and_score_where_the_model_allows_it(
             "GET /dogs/a.jpg HTTP/1.1"
         ] * 2
         other = function.handler({"url": "http://elsewhere.example/a.jpg"})
-        assert other["statusCode"] == 403
-        assert told(other)["error"] == "the image: its host is not one that this model fetches from"
+        assert other["statusCode"] == 403 and told(other)["code"] == "BL503"
         assert len(internet.asked) == 2
     internet.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -11,8 +12,13 @@ from types import SimpleNamespace
 
 import pytest
 from codes import raises_code
+from test_guard import running
 
+from breedlab.backends.client import ask
 from breedlab.cli import evaluate, predict
+from breedlab.serving.model import Model
+from breedlab.serving.protocol import settings
+from breedlab.serving.server import make_app
 
 
 def test_a_csv_has_a_line_for_each_image_with_its_error(
@@ -29,6 +35,26 @@ def test_a_csv_has_a_line_for_each_image_with_its_error(
     assert broken["label"] == "" and broken["error"] == "is empty"
     good = next(row for row in rows if not row["error"])
     assert good["label"] and 0 < float(good["probability"]) <= 1
+
+
+def test_json_has_the_code_of_what_is_wrong_with_an_image(
+    folder: Path, image_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = tmp_path / "images"
+    images.mkdir()
+    shutil.copy(next((image_folder / "test").rglob("*.jpg")), images / "a.jpg")
+    (images / "empty.jpg").write_bytes(b"")
+    (images / "link.jpg").symlink_to("gone.jpg")
+    (images / "words.jpg").write_text("no image")
+    expected = {"a.jpg": None, "empty.jpg": "BL205", "link.jpg": "BL600", "words.jpg": "BL208"}
+    capsys.readouterr()
+    assert predict.main([str(folder), str(images / "*.jpg"), "--json"]) == 1
+    here = json.loads(capsys.readouterr().out)
+    with running(settings(make_app(Model(folder)))) as port:
+        there = list(ask(f"http://127.0.0.1:{port}", sorted(images.iterdir()), 1))
+    for answers in (here, there):
+        assert {Path(each["photo"]).name: each.get("code") for each in answers} == expected
+        assert ["error" in each for each in answers] == [False, True, True, True]
 
 
 def test_an_image_comes_through_stdin(

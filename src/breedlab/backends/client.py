@@ -19,7 +19,7 @@ from breedlab.backends.base import VERBOSE, Send
 from breedlab.backends.launched import ready
 from breedlab.commands import command
 from breedlab.data.decode import ImageError, read_image
-from breedlab.errors import ServingError
+from breedlab.errors import FileError, ServingError
 from breedlab.serving.access import KEY_VARIABLE
 
 _TIMEOUT_S = 60.0
@@ -49,10 +49,14 @@ def ask(
             try:
                 content = read_image(path)
             except ImageError as error:
-                yield {**answer, "error": str(error)}
+                yield {**answer, "error": str(error), "code": error.code}
                 continue
             except OSError as error:
-                yield {**answer, "error": f"cannot be read ({error.strerror})"}
+                yield {
+                    **answer,
+                    "error": f"cannot be read ({error.strerror})",
+                    "code": FileError.code,
+                }
                 continue
             yield {**answer, **_read(endpoint, *send(content), top)}
 
@@ -73,7 +77,7 @@ def scores(endpoint: str, image: bytes) -> tuple[np.ndarray[Any, Any], list[str]
     with _contract(endpoint, status):
         tree = json.loads(body)
         if status != 200:
-            raise ServingError(f"{endpoint}: {tree['error']}")
+            raise ServingError(f"{endpoint}: {tree['error']}", str(tree.get("code", "")))
         return np.array(tree["predictions"][0]["scores"]), list(tree["classes"])
 
 
@@ -151,7 +155,9 @@ def _read(endpoint: str, status: int, body: bytes, top: int) -> dict[str, Any]:
     with _contract(endpoint, status):
         tree = json.loads(body)
         if status != 200:
-            return {"error": str(tree["error"])}
+            # a proxy's or a framework's own refusal has no code
+            code = {"code": str(tree["code"])} if "code" in tree else {}
+            return {"error": str(tree["error"]), **code}
         classes, probabilities = tree["classes"], tree["predictions"][0]["probabilities"]
         best = sorted(range(len(classes)), key=lambda index: -probabilities[index])[:top]
         predictions = [

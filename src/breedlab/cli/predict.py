@@ -26,7 +26,7 @@ from breedlab.config.plugins import load_plugins_of
 from breedlab.data.decode import ImageError, keep_memory, read_image
 from breedlab.data.folders import display_names, listed
 from breedlab.data.listing import Leftovers, find_images
-from breedlab.errors import DataError
+from breedlab.errors import DataError, FileError
 from breedlab.names import composed, printable
 from breedlab.serving.description import read_description
 
@@ -145,7 +145,9 @@ def command_parser() -> Parser:
         help="instead of the one chosen at export",
     )
     parser.add_argument(
-        "--json", action="store_true", help="print JSON: a list, one entry per image"
+        "--json",
+        action="store_true",
+        help="print JSON: a list, one entry per image; error and code if it cannot be read",
     )
     parser.add_argument(
         "--csv", action="store_true", help="print CSV: photo,label,probability,unknown,error"
@@ -230,9 +232,10 @@ def _read(model: Any, path: Path) -> tuple[dict[str, Any], torch.Tensor | None]:
     try:
         return answer, model.prepare(read_image(path))
     except ImageError as error:
-        return {**answer, "error": str(error)}, None
+        return {**answer, "error": str(error), "code": error.code}, None
     except OSError as error:
-        return {**answer, "error": f"cannot be read ({error.strerror})"}, None
+        failure = {"error": f"cannot be read ({error.strerror})", "code": FileError.code}
+        return {**answer, **failure}, None
 
 
 def _told(model: Any, description: dict[str, Any], top: int) -> dict[str, Any]:
