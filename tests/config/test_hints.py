@@ -87,6 +87,7 @@ def test_what_other_tools_call_it_is_answered_with_its_name_here(word: str, mean
         "profiler.rules.gpu.limit=3",  # backend.limits
         "optim.c=3",  # model.logistic.c
         "backend.threshold=3",  # backend.role
+        "endpoint.name=dogs",  # backend.name
     ],
 )
 def test_a_setting_far_away_is_not_offered(word: str) -> None:

@@ -26,6 +26,9 @@ def refusal(*words: str, code: str = "") -> list[str]:
         ("optim.lrr=0.1", "BL101", ["optim.lrr: ", "optim.lr?"]),
         ("lr=0.1", "BL101", ["lr: ", "optim.lr?"]),
         ("nothing_like_it=1", "BL101", ["nothing_like_it: "]),
+        ("endpoint.name=dogs", "BL101", ["endpoint.name: ", "deploy"]),
+        ("+endpoint.name=dogs", "BL101", ["endpoint", "deploy"]),
+        ("endpoint=async", "BL101", ["endpoint: ", "deploy"]),
         (
             "data=dog_breed",
             "BL103",

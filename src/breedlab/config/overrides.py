@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 from breedlab.config.components import component_sections
 from breedlab.config.environment import resolved
-from breedlab.config.problems import Problem, error_from
+from breedlab.config.problems import Problem, error_from, unknown
 from breedlab.config.validate import Tree, known_paths
 from breedlab.config.yaml_folders import groups, in_quotes, plain
 from breedlab.registry import SOURCES
@@ -210,7 +210,7 @@ def screened(
                 "BL103",
             )
     elif key not in paths and not key.startswith(tuple(f"{path}." for path in _OPEN)):
-        return Problem(key, "unknown name" + nearest(key, [*paths, *choices]), "BL101")
+        return Problem(key, unknown(key, [*paths, *choices]), "BL101")
     if not grid and _is_sweep(word):
         hint = f", or write a list: [{value}]" if key in _LISTS and "(" not in value else ""
         if key in _FOLDERS:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from breedlab.commands import command
+from breedlab.config.yaml_folders import OF_DEPLOY
 from breedlab.errors import ConfigError
 from breedlab.suggestions import nearest
 
@@ -79,10 +81,18 @@ def _has_members(path: str, paths: Iterable[str]) -> bool:
     return any(other.startswith(f"{path}.") for other in paths)
 
 
+def unknown(path: str, names: Sequence[str]) -> str:
+    """Return what is said of a path that is none of `names`, with the nearest of them."""
+    section = path.partition(".")[0]
+    if section in OF_DEPLOY and not _has_members(section, names):
+        return f"unknown name; {section} belongs to `{command('deploy')}`"
+    return "unknown name" + nearest(path, names)
+
+
 def _message(path: str, records: list[Mapping[str, Any]], names: list[str]) -> str:
     kind, value = records[0]["type"], records[0]["input"]
     if kind == "extra_forbidden":
-        return "unknown name" + nearest(path, names)
+        return unknown(path, names)
     if kind == "missing":
         return "is missing from the config"
     expected = " or ".join(dict.fromkeys(_expectation(record) for record in records))
