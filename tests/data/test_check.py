@@ -17,7 +17,6 @@ from PIL import Image
 from breedlab.data.check import Report, check
 from breedlab.data.folders import SPLITS, survey
 from breedlab.data.image_set import ImageSet
-from breedlab.errors import DataError
 
 
 def paint(path: Path, seed: int) -> Path:
@@ -67,7 +66,7 @@ def run(root: Path, memory: Path, on_bad_file: str = "error") -> Report:
 
 
 def refusal(root: Path, memory: Path) -> str:
-    with pytest.raises(DataError) as error:
+    with raises_code("BL200") as error:
         run(root, memory)
     return str(error.value)
 
@@ -153,15 +152,11 @@ def test_broken_files_leaks_empty_and_imbalanced_classes_are_told_together(
         (root / split / "emu").mkdir()
     for i in range(40):
         paint(root / "train" / "cat" / f"more{i}.jpg", 3000 + i)
-    message = refusal(root, memory)
-    assert "5 broken files and 1 image that stands in two splits" in message
-    assert all(str(path) in message for path in (*broken, leaked))
-    assert "no images of emu" in message
-    assert "classes are imbalanced: cat has 43 training images, dog 4" in message
-    with pytest.raises(DataError) as under_skip:
+    with raises_code("BL200", names=("5 broken files", "1 image", *broken, leaked, "emu", 43)):
+        run(root, memory)
+    with raises_code("BL200", names="emu") as under_skip:
         run(root, memory, "skip")
-    assert "no images of emu" in str(under_skip.value)
-    assert "Fix or remove" not in str(under_skip.value)
+    assert not any(str(path) in str(under_skip.value) for path in (*broken, leaked))
     for path in (*broken, leaked):
         path.unlink()
     for split in SPLITS:
@@ -177,12 +172,9 @@ def test_copies_that_a_cut_puts_apart_are_told_beside_broken_files(
     root = build_twice(tmp_path / "bare")
     (root / "cat" / "empty.jpg").write_bytes(b"")
     apart = len(run(root, memory, "skip").leaks)
-    message = refusal(root, memory)
-    assert "1 broken file\n" in message
-    assert (
-        apart > 1
-        and f"{apart} copies of images of train was put into another split by the cut" in message
-    )
+    assert apart > 1
+    with raises_code("BL200", names=("1 broken file", f"{apart} copies", "train")):
+        run(root, memory)
 
 
 def test_of_many_findings_the_first_are_told_and_a_file_has_them_all(
@@ -375,9 +367,8 @@ def test_a_link_to_nothing_is_listed_or_left_out(root: Path, memory: Path) -> No
     """What remains of images that were linked in from a disk that is not there today."""
     dangling = root / "train" / "cat" / "linked.jpg"
     dangling.symlink_to(root / "nowhere.jpg")
-    message = refusal(root, memory)
-    assert str(dangling) in message
-    assert "cannot be read" in message
+    with raises_code("BL200", names=dangling):
+        run(root, memory)
     found = run(root, memory, "skip")
     assert [finding.path for finding in found.bad] == [dangling]
 

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from codes import raises_code
+from codes import Names, raises_code
 
 from breedlab import __version__
 from breedlab.data import download
@@ -195,8 +195,8 @@ def _fetched(root: Path, images: dict[str, bytes] = IMAGES) -> bool:
 LATER, UNEXPECTED, FULL = "BL212", "BL213", "BL301"
 
 
-def _refused(archive: Archive, root: Path, code: str) -> str:
-    with raises_code(code) as error:
+def _refused(archive: Archive, root: Path, code: str, names: Names = ()) -> str:
+    with raises_code(code, names=names) as error:
         fetch(archive, root)
     assert not root.exists()
     assert not (root.parent / "dogs.unpacking").exists()
@@ -288,9 +288,7 @@ def test_drops_do_not_add_up_while_there_is_progress(site: Site, root: Path) -> 
 
 def test_drops_without_progress_end_in_one_message(site: Site, root: Path) -> None:
     site.script = [("drop", 200_000)] + [("drop", 0)] * 50
-    message = _refused(site.archive(), root, LATER)
-    assert "connection dropped" in message
-    assert f"(0.2 MB) is kept in {root}.zip.part" in message
+    _refused(site.archive(), root, LATER, names=("0.2 MB", f"{root}.zip.part"))
     assert len(site.requests) <= 1 + download.RETRIES + 1
     site.script = []
     fetch(site.archive(), root)
@@ -356,7 +354,7 @@ def test_a_server_without_ranges_starts_over(site: Site, root: Path) -> None:
 def test_a_server_without_ranges_that_drops_ends_in_one_message(site: Site, root: Path) -> None:
     site.ranges = False
     site.script = [("drop", 100_000)] * 50
-    assert "the connection dropped" in _refused(site.archive(), root, LATER)
+    _refused(site.archive(), root, LATER, names=site.url)
     assert len(site.requests) <= 1 + download.RETRIES + 1
 
 
@@ -412,9 +410,7 @@ def test_an_answer_without_the_file_is_named(
     site: Site, root: Path, status: int, tries: int
 ) -> None:
     site.script = [("status", status)] * 20
-    message = _refused(site.archive(), root, LATER)
-    assert f" {status} " in message
-    assert site.url in message
+    _refused(site.archive(), root, LATER, names=(status, site.url))
     assert len(site.requests) == tries
 
 
@@ -426,19 +422,15 @@ def test_a_wrong_size_is_named_and_not_kept(
     site.length = length
     expected = len(CONTENT) + difference
     given = "{0} bytes" if length else given
-    message = _refused(site.archive(bytes=expected), root, UNEXPECTED)
-    assert (
-        f"{site.url} has {given.format(len(CONTENT), expected)}, but {expected} were expected"
-        in message
-    )
+    names = (site.url, given.format(len(CONTENT), expected), expected)
+    _refused(site.archive(bytes=expected), root, UNEXPECTED, names)
     assert _beside(root) == set()
 
 
 def test_a_part_of_a_file_of_another_size_is_not_kept(site: Site, root: Path) -> None:
     _part(root, CONTENT[:1000], '"one"')
-    assert f"{len(CONTENT)} bytes, but" in _refused(
-        site.archive(bytes=len(CONTENT) + 1), root, UNEXPECTED
-    )
+    archive = site.archive(bytes=len(CONTENT) + 1)
+    _refused(archive, root, UNEXPECTED, names=(len(CONTENT), len(CONTENT) + 1))
     assert _beside(root) == set()
 
 
@@ -462,8 +454,8 @@ def test_an_incomplete_zip_put_by_hand_is_named_and_kept(site: Site, root: Path)
     root.parent.mkdir()
     by_hand = root.parent / "dogs.zip"
     by_hand.write_bytes(CONTENT[:-9])
-    message = _refused(site.archive(), root, UNEXPECTED)
-    assert f"{by_hand} has {len(CONTENT) - 9} bytes, but {site.url} has {len(CONTENT)}" in message
+    names = (by_hand, len(CONTENT) - 9, site.url, len(CONTENT))
+    _refused(site.archive(), root, UNEXPECTED, names)
     assert by_hand.exists()
     assert not site.requests
 
@@ -498,12 +490,8 @@ def test_a_name_that_does_not_resolve(
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    message = _refused(site.archive(url="https://photos.invalid/dogs.zip"), root, LATER)
-    assert (
-        "https://photos.invalid/dogs.zip could not be downloaded: its host name cannot be resolved"
-        in message
-    )
-    assert "Nothing was fetched so far" in message
+    url = "https://photos.invalid/dogs.zip"
+    _refused(site.archive(url=url), root, LATER, names=(url, "host name"))
 
 
 def test_a_server_that_does_not_answer(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -511,22 +499,16 @@ def test_a_server_that_does_not_answer(root: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(download, "READ_TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/dogs.zip"
-        assert "the server sent nothing for 0.05 s" in _refused(
-            Archive(url, 10, "dogs"), root, LATER
-        )
+        _refused(Archive(url, 10, "dogs"), root, LATER, names=(url, "0.05 s"))
 
 
 @pytest.mark.parametrize("url", ["ftp://a.example/dogs.zip", "file:///etc/passwd", "dogs.zip"])
 def test_only_http_is_downloaded(root: Path, url: str) -> None:
-    assert f"{url!r}; expected one with http:// or https://" in _refused(
-        Archive(url, 10, "dogs"), root, "BL200"
-    )
+    _refused(Archive(url, 10, "dogs"), root, "BL200", names=(repr(url), "http://", "https://"))
 
 
 def test_a_url_without_host_is_named(root: Path) -> None:
-    assert "http:// could not be downloaded: No host specified" in _refused(
-        Archive("http://", 10, "d"), root, LATER
-    )
+    _refused(Archive("http://", 10, "d"), root, LATER, names=("http://", "host"))
 
 
 def test_an_interruption_keeps_what_was_fetched(site: Site, root: Path) -> None:
@@ -584,8 +566,7 @@ def test_the_disk_fills_up_during_the_download(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", open_on_small_disk)
-        message = _refused(site.archive(), root, FULL)
-    assert f"The disk of {root.parent} is full" in message
+        _refused(site.archive(), root, FULL, names=root.parent)
     kept = (root.parent / "dogs.zip.part").stat().st_size
     assert kept > 200_000
     fetch(site.archive(), root)
@@ -600,7 +581,7 @@ def test_the_disk_fills_up_during_the_extraction(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(shutil, "copyfileobj", full)
-    assert f"The disk of {root.parent} is full" in _refused(site.archive(), root, FULL)
+    _refused(site.archive(), root, FULL, names=root.parent)
     assert (root.parent / "dogs.zip").read_bytes() == CONTENT
 
 
@@ -608,8 +589,8 @@ def test_space_is_checked_before_the_download(
     site: Site, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=1_500_000_000))
-    message = _refused(site.archive(bytes=1_132_023_110), root, FULL)
-    assert f"{root.parent} has 1.50 GB free, but 2.26 GB are needed for {site.url}" in message
+    names = (root.parent, "1.50 GB", "2.26 GB", site.url)
+    _refused(site.archive(bytes=1_132_023_110), root, FULL, names)
     assert not site.requests
 
 
@@ -619,16 +600,13 @@ def test_space_is_checked_before_the_extraction(
     root.parent.mkdir()
     (root.parent / "dogs.zip").write_bytes(CONTENT)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=100_000))
-    message = _refused(site.archive(), root, FULL)
-    assert f"0.1 MB free, but 0.6 MB are needed to unpack {root}.zip" in message
+    _refused(site.archive(), root, FULL, names=("0.1 MB", "0.6 MB", f"{root}.zip"))
     assert (root.parent / "dogs.zip").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_named(site: Site, root: Path) -> None:
     root.parent.write_text("a file")
-    message = _refused(site.archive(), root, "BL200")
-    assert str(root.parent) in message
-    assert "set data.root to a folder that can be written" in message
+    _refused(site.archive(), root, "BL200", names=(root.parent, "data.root"))
     assert not site.requests
 
 
@@ -655,8 +633,7 @@ EVIL = {
 def test_entries_that_may_do_harm_are_refused(site: Site, root: Path, kind: str) -> None:
     entry, why = EVIL[kind]
     site.content = _zip([(zipfile.ZipInfo("dogImages/a/1.jpg"), b"photo"), (entry, b"/etc/passwd")])
-    message = _refused(site.archive(), root, UNEXPECTED)
-    assert f"{root}.zip holds {entry.filename!r}, which {why}" in message
+    _refused(site.archive(), root, UNEXPECTED, names=(f"{root}.zip", repr(entry.filename), why))
     assert _beside(root) - {"dogs.zip.part.etag"} == {"dogs.zip"}
     assert not list(root.parent.parent.rglob("evil*"))
 
@@ -673,8 +650,7 @@ def test_zip_bombs_are_refused(
 ) -> None:
     monkeypatch.setattr(download, limit, 10**6)
     site.content = _zip({"dogImages/a/1.jpg": bytes(2_000_000)}, zipfile.ZIP_DEFLATED)
-    message = _refused(site.archive(), root, UNEXPECTED)
-    assert f"{root}.zip (0.0 MB)" in message and "2.0 MB" in message and "10 times" in message
+    _refused(site.archive(), root, UNEXPECTED, names=(f"{root}.zip", "0.0 MB", "2.0 MB"))
 
 
 def test_small_archives_may_grow(site: Site, root: Path) -> None:

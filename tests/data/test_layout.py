@@ -15,7 +15,6 @@ from PIL import Image
 from breedlab.data.check import check
 from breedlab.data.folders import SPLITS, scan, survey
 from breedlab.data.image_set import ImageSet
-from breedlab.errors import DataError
 
 JPEG = b"\xff\xd8\xff\xe0" + bytes(20)
 
@@ -36,10 +35,9 @@ def read(root: Path, *ignore: str) -> ImageSet:
     return scan(root, valid_fraction=0.15, test_fraction=0.15, seed=0, ignore=ignore)
 
 
-def refusal(root: Path, *ignore: str, code: str = "BL211") -> str:
-    with raises_code(code) as caught:
+def refuse(root: Path, *ignore: str, code: str = "BL211", names: Names) -> None:
+    with raises_code(code, names=names):
         read(root, *ignore)
-    return str(caught.value)
 
 
 # ---------------------------------------------------------------- splits under other names
@@ -104,8 +102,7 @@ def test_classes_whose_names_hold_the_word_of_a_split_are_classes(
 def test_classes_with_the_same_folders_inside_are_refused_as_likely_splits(tmp_path: Path) -> None:
     fill(tmp_path / "fold_a", "cat", "dog")
     fill(tmp_path / "fold_b", "cat", "dog")
-    text = refusal(tmp_path)
-    assert "fold_a, fold_b" in text and "cat, dog" in text and str(tmp_path / "train") in text
+    refuse(tmp_path, names=("fold_a", "fold_b", "cat", "dog", tmp_path / "train"))
 
 
 def test_what_the_refusal_of_likely_splits_says_to_do_helps(tmp_path: Path) -> None:
@@ -125,7 +122,7 @@ def test_a_folder_around_the_splits_is_named_as_the_root(tmp_path: Path) -> None
     for split in ("train", "test"):
         fill(tmp_path / "chest_xray" / split, "NORMAL", "PNEUMONIA")
     (tmp_path / "__MACOSX").mkdir()
-    assert f"data.root={tmp_path / 'chest_xray'}" in refusal(tmp_path)
+    refuse(tmp_path, names=f"data.root={tmp_path / 'chest_xray'}")
 
 
 @pytest.mark.parametrize("around", ["animals", "archive/PetImages", "archive (1)/data/images"])
@@ -134,7 +131,7 @@ def test_folders_around_the_classes_are_followed_to_the_root_that_was_meant(
 ) -> None:
     """Kaggle's archives unpack to one folder, or several in one another."""
     fill(tmp_path / around, "cat", "dog")
-    assert f"data.root={tmp_path / around}?" in refusal(tmp_path)
+    refuse(tmp_path, names=f"data.root={tmp_path / around}")
     assert read(tmp_path / around).classes == ("cat", "dog")
 
 
@@ -143,13 +140,13 @@ def test_splits_that_do_not_hold_all_the_same_classes_are_no_classes_either(
 ) -> None:
     fill(tmp_path / "entrenamiento", "cat", "dog", "owl")
     fill(tmp_path / "prueba", "cat", "dog")
-    assert "splits" in refusal(tmp_path)
+    refuse(tmp_path, names=("entrenamiento", "prueba"))
 
 
 def test_the_largest_of_unnamed_splits_is_the_one_to_train_on(tmp_path: Path) -> None:
     fill(tmp_path / "Trainingsdaten", "cat", "dog", count=9)
     fill(tmp_path / "Testdaten", "cat", "dog")
-    assert f"such as data.root={tmp_path / 'Trainingsdaten'}" in refusal(tmp_path)
+    refuse(tmp_path, names=f"data.root={tmp_path / 'Trainingsdaten'}")
 
 
 @pytest.mark.parametrize("inside", ["", "train"])
@@ -163,8 +160,7 @@ def test_a_data_set_of_boxes_or_masks_has_no_classes(
     fill(tmp_path / inside, *names)
     if inside:
         fill(tmp_path / "valid", *names)
-    text = refusal(tmp_path)
-    assert "boxes or masks" in text and "labels.csv" in text
+    refuse(tmp_path, names=(*names, "labels.csv"))
 
 
 def test_each_split_that_lacks_a_class_has_a_line_of_its_own(tmp_path: Path) -> None:
@@ -172,16 +168,17 @@ def test_each_split_that_lacks_a_class_has_a_line_of_its_own(tmp_path: Path) -> 
     fill(tmp_path / "train", "cat", "dog")
     fill(tmp_path / "test", "cat", "emu")
     found = survey(tmp_path, valid_fraction=0.2, test_fraction=0.2, seed=0)
-    with pytest.raises(DataError) as caught:
+    with raises_code("BL200") as caught:
         check(found, tmp_path / "memory", on_bad_file="error")
-    assert f"\n  {tmp_path / 'test'} is missing dog\n" in str(caught.value)
+    lines = [line for line in str(caught.value).splitlines() if str(tmp_path / "test") in line]
+    assert any("dog" in line for line in lines) and not any("\\n" in line for line in lines)
 
 
 def test_two_versions_of_a_data_set_are_not_its_classes(tmp_path: Path) -> None:
     """Each holds nothing but `train`: a network learned to tell augmented images from others."""
     for version in ("augmented", "original"):
         fill(tmp_path / version / "train", "cat", "dog")
-    assert f"data.root={tmp_path / 'augmented'}" in refusal(tmp_path)
+    refuse(tmp_path, names=f"data.root={tmp_path / 'augmented'}")
 
 
 def test_classes_that_share_a_folder_or_two_are_classes(tmp_path: Path) -> None:
@@ -193,8 +190,7 @@ def test_classes_that_share_a_folder_or_two_are_classes(tmp_path: Path) -> None:
 def test_splits_of_images_without_class_folders_are_no_classes(tmp_path: Path) -> None:
     """COCO's layout: the network learned to tell train2017 from val2017."""
     put(tmp_path, *(f"{name}/{i}.jpg" for name in ("train2017", "val2017") for i in range(6)))
-    text = refusal(tmp_path)
-    assert "train2017, val2017" in text and "labels.csv" in text
+    refuse(tmp_path, names=("train2017", "val2017", "labels.csv"))
     put(tmp_path, *(f"train 2/{i}.jpg" for i in range(6)))
     assert read(tmp_path, "val2017").classes == ("train 2", "train2017")
 
@@ -205,16 +201,14 @@ def test_a_test_without_labels_in_a_folder_of_its_own_is_left_out_the_same_way(
 ) -> None:
     fill(tmp_path / "train", "cat", "dog", count=10)
     put(tmp_path / "test", *(f"{inner}/{index}.jpg" for index in range(5)))
-    text = refusal(tmp_path, code="BL200")
-    assert f"5 images in {inner}" in text and "data.ignore=[test]" in text
+    refuse(tmp_path, code="BL200", names=("5 images", inner, "data.ignore=[test]"))
 
 
 def test_a_split_whose_class_folders_are_empty_is_refused(tmp_path: Path) -> None:
     fill(tmp_path / "train", "cat", "dog", count=10)
     for name in ("cat", "dog"):
         (tmp_path / "test" / name).mkdir(parents=True)
-    text = refusal(tmp_path, code="BL200")
-    assert "data.ignore=[test]" in text
+    refuse(tmp_path, code="BL200", names="data.ignore=[test]")
 
 
 def test_numbers_before_class_names_leave_no_blank(tmp_path: Path) -> None:
@@ -225,19 +219,14 @@ def test_numbers_before_class_names_leave_no_blank(tmp_path: Path) -> None:
 def test_an_unlabeled_test_is_refused_with_the_way_to_leave_it_out(tmp_path: Path) -> None:
     fill(tmp_path / "train", "cat", "dog", count=10)
     put(tmp_path / "test", *(f"{index}.jpg" for index in range(5)))
-    text = refusal(tmp_path)
-    assert (
-        "5 images and no class folders" in text
-        and "data.ignore=[test]" in text
-        and "breedlab predict runs/latest" in text
-    )
+    refuse(tmp_path, names=("5 images", "data.ignore=[test]", "breedlab predict runs/latest"))
     images = read(tmp_path, "test")
     assert images.cut == ("valid", "test") and images.classes == ("cat", "dog")
 
 
 def test_what_is_ignored_has_to_be_there(tmp_path: Path) -> None:
     fill(tmp_path, "cat", "dog")
-    assert "data.ignore" in refusal(tmp_path, "tset", code="BL200")
+    refuse(tmp_path, "tset", code="BL200", names=("data.ignore", "tset"))
     fill(tmp_path, "junk")
     assert read(tmp_path, "junk").classes == ("cat", "dog")
 
@@ -348,8 +337,7 @@ def test_a_class_of_files_that_are_not_read_is_refused_with_what_they_are(
     monkeypatch.setattr("breedlab.data.formats.more_endings", frozenset)
     fill(tmp_path, "cat")
     put(tmp_path, "dog/1.HEIC", "dog/2.HEIC")
-    text = refusal(tmp_path, code="BL200")
-    assert "no images of dog" in text and "dog holds 2 .heic" in text and "convert" in text
+    refuse(tmp_path, code="BL200", names=("dog", "2 .heic"))
 
 
 def test_a_fifo_in_a_class_stops_nothing(tmp_path: Path) -> None:
@@ -391,9 +379,7 @@ def test_class_names_that_cannot_travel_are_refused_before_training(
 
 def test_names_that_are_no_utf8_are_told_for_what_windows_meant(tmp_path: Path) -> None:
     fill(tmp_path, "caf\udce9", "dog")
-    assert "'caf\\xe9'" in refusal(tmp_path, code="BL200") and "café" in refusal(
-        tmp_path, code="BL200"
-    )
+    refuse(tmp_path, code="BL200", names=("'caf\\xe9'", "café"))
 
 
 def test_unicode_forms_of_one_name_are_one_class(tmp_path: Path) -> None:
@@ -429,10 +415,9 @@ def test_broken_files_whose_names_are_no_utf8_are_told_and_written_down(tmp_path
     for index in range(9):
         (root / "cat" / f"caf\udce9{index}.jpg").write_bytes(b"no photo")
     images = survey(root, valid_fraction=0.15, test_fraction=0.15, seed=0)
-    with pytest.raises(DataError) as caught:
+    with raises_code("BL200", names="caf\\xe90.jpg") as caught:
         check(images, memory, on_bad_file="error")
     str(caught.value).encode("utf-8")
-    assert "caf\\xe90.jpg" in str(caught.value)
     assert (memory / "refused.txt").read_bytes().count(b"caf\xe9") == 9
     assert len(check(images, memory, on_bad_file="skip").bad) == 9
 
@@ -453,14 +438,9 @@ def test_a_image_in_two_classes_is_refused_and_skip_takes_every_copy_out(
             (root / split / "cat" / f"{index}.png").read_bytes()
         )
     images = survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0)
-    with pytest.raises(DataError) as caught:
+    copies = (root / split / "cat" / "1.png", root / split / "dog" / "copy1.png")
+    with raises_code("BL200", names=("6 images", "data.on_bad_file=skip", *copies)):
         check(images, memory, on_bad_file="error")
-    text = str(caught.value)
-    assert "6 images that stand in two classes" in text and "data.on_bad_file=skip" in text
-    assert (
-        str(root / split / "cat" / "1.png") in text
-        and str(root / split / "dog" / "copy1.png") in text
-    )
     report = check(images, memory, on_bad_file="skip")
     assert len(report.conflicts) == 6 and not report.leaks
     assert sum(len(report.images.splits[split]) for split in SPLITS) == 17
