@@ -131,8 +131,9 @@ class Batcher:
         if self._parts and waiting + self._computed >= self._parts:
             if not self._free:
                 return None
-            # Half of a part's share: the rest balances the load of the parts.
-            return min(_MOST_APART, -(-waiting // (2 * self._parts))), True
+            # A part's share: twos and fours are computed faster than ones, by a tenth on processors
+            # without AMX.
+            return min(_MOST_APART, -(-waiting // self._parts)), True
         if self._computed:
             return None
         return min(self._most, waiting), False
