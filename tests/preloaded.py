@@ -8,7 +8,7 @@ pipes, signals, process group and exit code of its own, and a child of the test'
 A command that this cannot stand in for gets a fresh interpreter: another program, a `preexec_fn`,
 or an environment that is read while modules are imported, which is all but the few `_LATE` names.
 What is *about* a fresh interpreter (which modules a command imports, the seed of hashes) is for
-`subprocess` itself.
+`FreshPopen`, or `subprocess.run`.
 """
 
 from __future__ import annotations
@@ -47,8 +47,19 @@ _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _MOST_BYTES = 200_000  # of a request
 
 
-class Popen(subprocess.Popen[Any]):
-    """A `subprocess.Popen` that forks a preloaded interpreter where it can."""
+class FreshPopen(subprocess.Popen[Any]):
+    """A `subprocess.Popen` whose process is killed when the test's process ends, however that
+    ends."""
+
+    def _execute_child(  # type: ignore[override]
+        self, args: Any, executable: Any, preexec_fn: Any, *rest: Any
+    ) -> None:
+        before = preexec_fn or _ending_with(os.getpid())
+        super()._execute_child(args, executable, before, *rest)  # type: ignore[misc]
+
+
+class Popen(FreshPopen):
+    """One that forks a preloaded interpreter where it can."""
 
     def _execute_child(  # type: ignore[override]
         self,
@@ -71,10 +82,10 @@ class Popen(subprocess.Popen[Any]):
         if any(value not in (None, False, ()) for value in special) or not can_stand_in(
             words, environment
         ):
-            super()._execute_child(  # type: ignore[misc]
+            super()._execute_child(
                 args,
                 executable,
-                preexec_fn or _ending_with(os.getpid()),
+                preexec_fn,
                 close_fds,
                 pass_fds,
                 cwd,

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import preloaded
 import pytest
 
 from breedlab.files import (
@@ -107,7 +108,9 @@ def test_two_processes_that_write_the_same_file_leave_one_whole_content(tmp_path
         "for number in range(100): atomic_write_json(sys.argv[1], [int(sys.argv[2])] * 5_000)"
     )
     file = tmp_path / "book.json"
-    writers = [subprocess.Popen([sys.executable, "-c", script, str(file), str(n)]) for n in (1, 2)]
+    writers = [
+        preloaded.FreshPopen([sys.executable, "-c", script, str(file), str(n)]) for n in (1, 2)
+    ]
     contents = set()
     while any(writer.poll() is None for writer in writers):
         if file.exists():

@@ -3,6 +3,7 @@ takes."""
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
@@ -112,6 +113,16 @@ def test_a_command_ends_with_the_test_that_started_it(variable: str) -> None:
     while _is_running(pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _is_running(pid)
+
+
+def test_no_test_starts_a_process_that_outlives_it() -> None:
+    started = {
+        path.name
+        for path in Path(__file__).parent.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "subprocess.Popen"
+    }
+    assert started == {"preloaded.py"}  # whose server ends with its socket
 
 
 def _is_running(pid: int) -> bool:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import psutil
 import pytest
 from filelock import FileLock
@@ -156,7 +157,7 @@ class Container:
         if "ContainerEntrypoint" in algorithm:
             # The first process of the container, as it is on SageMaker, with all that this means to
             # signals.
-            apart = ["--pid", "--fork", "--mount-proc"]
+            apart = ["--pid", "--fork", "--kill-child", "--mount-proc"]
             command = [*algorithm["ContainerEntrypoint"], *algorithm["ContainerArguments"]]
         else:
             apart, command = [], ["train"]  # which the image's own first process starts
@@ -182,7 +183,7 @@ class Container:
         aside = self.folder / "opt"
         aside.mkdir(exist_ok=True)
         with (tree / "log").open("wb") as log:
-            return subprocess.Popen(
+            return preloaded.FreshPopen(
                 [
                     "unshare",
                     "-m",

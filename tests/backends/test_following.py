@@ -11,7 +11,6 @@ import pty
 import re
 import sqlite3
 import struct
-import subprocess
 import sys
 import tarfile
 import termios
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+import preloaded
 import pytest
 import yaml
 from codes import raises_code
@@ -240,7 +240,7 @@ def on_a_terminal(call: str, seen: list[str]) -> Iterator[None]:
                 whole += drawn
                 seen[:] = [re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", whole.decode(errors="replace"))]
 
-    with subprocess.Popen(
+    with preloaded.FreshPopen(
         [sys.executable, "-c", f"{quick}; {call}"],
         stdin=theirs,
         stdout=theirs,

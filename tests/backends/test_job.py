@@ -13,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import psutil
 import pytest
 import torch
@@ -174,7 +175,7 @@ def test_without_pidfd_a_job_still_hears_that_its_starter_ended(
         raise error
 
     monkeypatch.setattr(os, "pidfd_open", refused)
-    with subprocess.Popen(["sleep", "60"]) as starter:
+    with preloaded.FreshPopen(["sleep", "60"]) as starter:
         waiting = threading.Thread(
             target=jobs._wait_for_one, args=([psutil.Process(starter.pid)],), daemon=True
         )

@@ -13,6 +13,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 
 from breedlab.backends.sagemaker.jobs.source import write_source
@@ -45,7 +46,7 @@ class Machine:
             "BREEDLAB_STAGE": "run",
             "TMPDIR": str(disk),
         }
-        self.process = subprocess.Popen(
+        self.process = preloaded.FreshPopen(
             [sys.executable, str(job / "source" / "entry" / "train.py")],
             env=environment,
             cwd=disk,

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import preloaded
 import psutil
 import pytest
 
@@ -60,13 +61,14 @@ def start(script: str, folder: Path) -> subprocess.Popen[str]:
         "-m",
         "--pid",
         "--fork",
+        "--kill-child",
         "--mount-proc",
         "bash",
         "-c",
         _CONTAINER,
         str(file),
     ]
-    return subprocess.Popen(
+    return preloaded.FreshPopen(
         [*apart, *command()], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 

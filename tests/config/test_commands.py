@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import preloaded
 import pytest
 from codes import raises_code
 
@@ -85,7 +86,7 @@ def test_the_installed_command_names_its_commands(
 
 def test_a_reader_that_goes_away_is_no_error_message(here: Path) -> None:
     command = [sys.executable, str(LAUNCH), "--help"]
-    with subprocess.Popen(
+    with preloaded.FreshPopen(
         command, cwd=here, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as running:
         assert running.stdout is not None

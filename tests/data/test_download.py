@@ -9,7 +9,6 @@ import random
 import shutil
 import socket
 import stat
-import subprocess
 import sys
 import time
 import zipfile
@@ -21,6 +20,7 @@ from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
+import preloaded
 import pytest
 from codes import Names, raises_code
 
@@ -323,7 +323,9 @@ def test_a_killed_process_is_resumed(site: Site, root: Path) -> None:
         f"fetch({site.archive()!r}, Path({str(root)!r}))"
     )
     path = os.pathsep.join(filter(None, sys.path))
-    process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path})
+    process = preloaded.FreshPopen(
+        [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}
+    )
     part = root.parent / "dogs.zip.part"
     deadline = time.monotonic() + 30
     while not (part.exists() and part.stat().st_size == 4 * CHUNK) and time.monotonic() < deadline:

@@ -20,6 +20,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+import preloaded
 import pytest
 import urllib3
 from botocore.exceptions import (
@@ -101,7 +102,7 @@ def server_url(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     }
     command = [str(ROOT / "docker" / "serve"), "serve"]
     piped: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(command, env=environment, **piped) as process:
+    with preloaded.FreshPopen(command, env=environment, **piped) as process:
         assert process.stdout is not None
         shown = []
         for line in process.stdout:

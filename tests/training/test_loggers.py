@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
@@ -15,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import preloaded
 import pytest
 from codes import raises_code
 
@@ -110,7 +110,7 @@ def mlflow_server(tmp_path: Path) -> Iterator[str]:
     store = ["--backend-store-uri", f"sqlite:///{home / 'store.db'}", "--workers", "1"]
     with (
         (home / "log").open("wb") as log,
-        subprocess.Popen(
+        preloaded.FreshPopen(
             [*command, "--port", str(port), *store],
             cwd=home,
             stdout=log,

@@ -318,7 +318,7 @@ def test_a_run_that_another_process_works_on_is_refused(
         "import fcntl, sys; file = open(sys.argv[1], 'r+'); fcntl.flock(file, fcntl.LOCK_EX);"
         " print(flush=True); input()"
     )
-    other = subprocess.Popen(
+    other = preloaded.Popen(
         [sys.executable, "-c", script, str(run / "config.yaml")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
