@@ -133,10 +133,9 @@ def survey(
         split: read_class_folders(folder, leftovers, ignore if folder == root else ())
         for split, folder in folders.items()
     }
-    by_split = {
-        split: {name: images for name, (_, images, _) in classes.items()}
-        for split, classes in classes_by_split.items()
-    }
+    by_split = {}
+    for split, classes in classes_by_split.items():
+        by_split[split] = {name: images for name, (_, images, _) in classes.items()}
     names = sorted(by_split["train"])
     if len(names) < 2:
         raise LayoutError(
@@ -145,7 +144,9 @@ def survey(
             " (filename,label) beside the images"
         )
     flaws = [*bad_names(classes_by_split, folders), *disagreements(by_split, folders, root)]
-    files = {split: [by_split[split].get(name, []) for name in names] for split in by_split}
+    files = {}
+    for split, images in by_split.items():
+        files[split] = [images.get(name, []) for name in names]
     empty = [name for name, paths in zip(names, files["train"], strict=True) if not paths]
     if empty:
         unread = {name: classes_by_split["train"][name][2] for name in empty}

@@ -94,10 +94,8 @@ def _extent(run: Path) -> dict[str, int]:
     """Return how many steps each registration has saved."""
     from breedlab.debugging.reader import registrations
 
-    return {
-        Path(folder).name: sum(1 for _ in Path(folder).glob("index/*/*.json"))
-        for folder in registrations(run)
-    }
+    folders = map(Path, registrations(run))
+    return {folder.name: len(list(folder.glob("index/*/*.json"))) for folder in folders}
 
 
 def _read(run: Path) -> Tensors:

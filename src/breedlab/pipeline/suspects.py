@@ -132,13 +132,16 @@ def _several(
     # probable it is that the most doubtful one is right
     least = doubted.own.min(1).values
     confidence = torch.where(doubted.worth_a_look.any(1), 1 - least, least)
+    labels = []
+    for row in suggested:
+        labels.append(joined([classes[index] for index in row.nonzero().flatten()]))
     unjudged = ""
     if not bool(doubted.judged.any()):
         unjudged = "the frozen features tell no label well enough to doubt one"
     return _Doubtful(
         doubted.listed(),
         int(doubted.probable.sum()),
-        [joined([classes[index] for index in row.nonzero().flatten()]) for row in suggested],
+        labels,
         confidence.tolist(),
         unjudged,
     )

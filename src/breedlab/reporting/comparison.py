@@ -187,9 +187,12 @@ def differences(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
     """Return the config paths whose values differ between runs; values found by a search replace
     the given ones."""
     configs = [{**flat(run.config), **_found(run)} for run in runs]
-    paths = sorted({path for config in configs for path in config})
-    rows = [(path, [config.get(path, "") for config in configs]) for path in paths]
-    return [(path, _shorter(values)) for path, values in rows if not _all_same(values)]
+    rows = []
+    for path in sorted({path for config in configs for path in config}):
+        values = [config.get(path, "") for config in configs]
+        if not _all_same(values):
+            rows.append((path, _shorter(values)))
+    return rows
 
 
 def _found(run: RunRecord) -> dict[str, str]:

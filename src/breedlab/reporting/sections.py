@@ -207,14 +207,20 @@ def search(run: RunRecord) -> Section:
         "parallel": search_charts.parallel(run),
         "importance": search_charts.importance(importances(run)),
         "best_and_worst": search_charts.best_and_worst(run),
-        "pair": (
-            pair
-            and [
-                (path, *(figure(trial["values"].get(path, "")) for trial in pair)) for path in paths
-            ]
-        ),
+        "pair": pair and _side_by_side(pair, paths),
         "ends": pair and [(trial["number"], trial["objective"]) for trial in pair],
     }
+
+
+def _side_by_side(
+    trials: Sequence[Mapping[str, Any]], paths: Sequence[str]
+) -> list[tuple[str, ...]]:
+    """Return a row for each path: its name, and each trial's value."""
+    rows = []
+    for path in paths:
+        values = [figure(trial["values"].get(path, "")) for trial in trials]
+        rows.append((path, *values))
+    return rows
 
 
 def importances(run: RunRecord) -> dict[str, float]:

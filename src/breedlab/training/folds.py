@@ -168,11 +168,13 @@ def solve(
 
 
 def _mean(epochs: Sequence[loop.Epoch], config: Config) -> loop.Epoch:
-    names = epochs[0].valid
     metric = config.monitor.metric
+    valid = {}
+    for name in epochs[0].valid:
+        valid[name] = mean(each.valid[name] for each in epochs)
     return loop.Epoch(
         epochs[0].number,
         mean(each.train_loss for each in epochs),
-        {name: mean(each.valid[name] for each in epochs) for name in names},
+        valid,
         tuple(each.valid[metric] for each in epochs),
     )

@@ -150,7 +150,7 @@ def class_counts(counts: Mapping[str, Sequence[int]], classes: Sequence[str]) ->
     """Chart the images per class by split, most first."""
     if not classes or not counts:
         return None
-    totals = [sum(split[index] for split in counts.values()) for index in range(len(classes))]
+    totals = [sum(of_class) for of_class in zip(*counts.values(), strict=True)]
     order = sorted(range(len(classes)), key=lambda index: (-totals[index], classes[index]))
     splits = list(counts)
     rows = [

@@ -133,11 +133,10 @@ def read_epochs(folder: Path) -> list[dict[str, float]]:
     events = EventAccumulator(str(folder))
     events.Reload()
     names = [name for name in events.Tags()["scalars"] if name.startswith(("train/", "valid/"))]
-    figures = {name: [event.value for event in events.Scalars(name)] for name in names}
     epochs: list[dict[str, float]] = []
-    for name, values in figures.items():
-        for number, value in enumerate(values):
+    for name in names:
+        for number, event in enumerate(events.Scalars(name)):
             if number == len(epochs):
                 epochs.append({})
-            epochs[number][name] = value
+            epochs[number][name] = event.value
     return epochs

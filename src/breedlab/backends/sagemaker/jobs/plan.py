@@ -167,7 +167,8 @@ def _search(experiment: Experiment) -> Iterator[str]:
             rows.append((sagemaker_name(path), path, kind, describe_dimension(dimension)))
         if not experiment.searches:  # one job searches by itself, and knows its own names only
             rows = [row[1:] for row in rows]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]) - 1)]
+        *columns, _ = zip(*rows, strict=True)
+        widths = [max(map(len, column)) for column in columns]
         for row in rows:
             yield "  " + "  ".join(
                 [*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[-1]]
