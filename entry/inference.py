@@ -20,7 +20,7 @@ import torch
 
 from breedlab.serving import handler
 from breedlab.serving.model import Model
-from breedlab.serving.request_parser import JSON, BadRequest
+from breedlab.serving.request_parser import JSON, BadRequest, error_body
 
 # The packages that the archive's run named in `plugins`: its head or its engine may be one of
 # theirs.
@@ -91,4 +91,4 @@ def _tried(function: Any, *arguments: Any) -> Any:
         return _Failure(error.status, error.answer())
     except Exception:  # told in the log, not to the client
         logging.getLogger().exception("the request failed")
-        return _Failure(500, {"error": "the server failed; its log says more"})
+        return _Failure(500, error_body(500, "the server failed; its log says more"))

@@ -81,6 +81,8 @@ CODES = {
     "BL513": "None of the types that a request accepts can be produced.",
     "BL514": "A request's body cannot be read as JSON, a form, or gzip, or holds no images.",
     "BL515": "The host of an image's URL does not answer, or not with an image.",
+    "BL516": "A request lacks the API key, or its page or host may not ask this server.",
+    "BL517": "The server has too much to do; ask again in a second.",
     "BL600": "A file or folder cannot be read or written.",
 }
 """The code of each kind of error, independent of its wording. A code is never reused."""

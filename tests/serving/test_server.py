@@ -425,6 +425,7 @@ def test_above_capacity_it_says_when_to_come_again(model: Model, files: list[byt
             "POST", url, body=encoded(*files[:3]), headers={"Content-Type": "application/json"}
         )
         assert (answer.status, answer.headers["retry-after"]) == (503, "1")
+        assert answer.json()["code"] == "BL517"
         assert (
             urllib3.request(
                 "POST", url, body=files[0], headers={"Content-Type": "image/jpeg"}

@@ -25,7 +25,15 @@ from breedlab.serving.fetch import Address, NotFetched
 from breedlab.serving.grad_cam import Explainer, NotExplainable
 from breedlab.serving.invocations import BodyReader
 from breedlab.serving.model import Model
-from breedlab.serving.request_parser import FORM, JSON, MALFORMED, BadImage, BadRequest, parse
+from breedlab.serving.request_parser import (
+    FORM,
+    JSON,
+    MALFORMED,
+    BadImage,
+    BadRequest,
+    error_body,
+    parse,
+)
 from breedlab.serving.scoring import Scorer
 from breedlab.serving.structure import MAX_PIXELS
 
@@ -242,4 +250,4 @@ def _refused(error: BadRequest) -> Response:
 
 
 def _refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse({"error": message}, status_code=status, headers=headers)
+    return JSONResponse(error_body(status, message), status_code=status, headers=headers)

@@ -19,6 +19,8 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from breedlab.serving.request_parser import error_body
+
 HEAD_SECONDS = 10.0
 """Seconds in which a request's head has to come in."""
 LINGER_SECONDS = 5.0
@@ -165,7 +167,7 @@ class GuardedProtocol(HttpToolsProtocol):
             and self.cycle.response_started
             and not self.cycle.response_complete
         ):
-            body = json.dumps({"error": message}).encode()
+            body = json.dumps(error_body(status, message)).encode()
             head = f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
             head += b"content-type: application/json\r\nconnection: close\r\n" + headers
             self.transport.write(head + f"content-length: {len(body)}\r\n\r\n".encode() + body)

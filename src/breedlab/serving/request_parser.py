@@ -60,6 +60,7 @@ _BOUNDARY = re.compile(r"""boundary=(?:"([^"]{1,70})"|([^\s";,]{1,70}))""", re.I
 
 
 _OF_STATUS = {413: "BL511", 415: "BL512", 406: "BL513"}
+_OF_STATUS |= {401: "BL516", 403: "BL516", 421: "BL516", 503: "BL517"}
 MALFORMED = "BL514"
 
 
@@ -80,7 +81,13 @@ class BadRequest(ServingError):
 
     def answer(self) -> dict[str, str]:
         """Return what a client gets as JSON."""
-        return {"error": str(self), "code": self.code}
+        return error_body(self.status, str(self), self.code)
+
+
+def error_body(status: int, message: str, code: str = "") -> dict[str, str]:
+    """Return what a client gets as JSON instead of an answer; by default with the code that the
+    HTTP status says."""
+    return {"error": message, "code": code or _OF_STATUS.get(status, BadRequest.code)}
 
 
 class BadImage(BadRequest):

@@ -23,7 +23,7 @@ from breedlab.serving.invocations import CAPACITY, MAX_HELD, BodyReader, Invocat
 from breedlab.serving.model import Model
 from breedlab.serving.openapi import REQUEST_BODY, RESPONSES
 from breedlab.serving.request_parser import MAX_BYTES as MAX_BYTES
-from breedlab.serving.request_parser import BadRequest
+from breedlab.serving.request_parser import BadRequest, error_body
 from breedlab.serving.scoring import Batcher, Scorer
 
 INVOCATIONS = "/invocations"
@@ -231,4 +231,4 @@ async def refuse(_request: Request, error: Exception) -> Response:
 def _replied(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
     if not message:
         return Response(status_code=status, headers=headers)
-    return JSONResponse({"error": message}, status_code=status, headers=headers)
+    return JSONResponse(error_body(status, message), status_code=status, headers=headers)
