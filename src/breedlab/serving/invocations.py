@@ -4,15 +4,15 @@ it are parsed and scored; the scores are written as the client accepts them."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from breedlab.serving.model import Model
 from breedlab.serving.request_parser import MAX_BYTES as MAX_BYTES
-from breedlab.serving.request_parser import BadRequest, parse
+from breedlab.serving.request_parser import BadRequest, error_body, parse
 from breedlab.serving.response import answered
 from breedlab.serving.scoring import Scorer
 
@@ -60,10 +60,10 @@ class Invocations:
         """
         if self.open >= self._capacity:
             raise Overloaded  # before its body is read
-        _refuse_other_encodings(request)
         verbose, accept = _verbose(request), request.headers.get("accept", "")
         async with self._reader.body(request) as body:
             request.state.bytes = len(body)
+            _refuse_other_encodings(request)
             images = parse(body, request.headers.get("content-type", ""), self._reader.max_bytes)
             request.state.images = count = len(images)
             if self.open + count > self._capacity:
@@ -155,3 +155,15 @@ class BodyReader:
 def _announced(request: Request) -> int:
     word = request.headers.get("content-length", "0")
     return int(word) if word.isascii() and word.isdigit() else 0
+
+
+def refused(error: BadRequest) -> Response:
+    """Return the response to a request that cannot be answered."""
+    return JSONResponse(error.answer(), status_code=error.status)
+
+
+def replied(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """Return a response without an answer; without a message, it has no body."""
+    if not message:
+        return Response(status_code=status, headers=headers)
+    return JSONResponse(error_body(status, message), status_code=status, headers=headers)

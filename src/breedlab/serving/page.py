@@ -23,7 +23,7 @@ from breedlab.evaluation.metrics import titles as metric_titles
 from breedlab.serving import file_checks
 from breedlab.serving.fetch import Address, NotFetched
 from breedlab.serving.grad_cam import Explainer, NotExplainable
-from breedlab.serving.invocations import BodyReader
+from breedlab.serving.invocations import BodyReader, refused, replied
 from breedlab.serving.model import Model
 from breedlab.serving.request_parser import (
     FORM,
@@ -31,7 +31,6 @@ from breedlab.serving.request_parser import (
     MALFORMED,
     BadImage,
     BadRequest,
-    error_body,
     parse,
 )
 from breedlab.serving.scoring import Scorer
@@ -97,7 +96,7 @@ def router(model: Model, *, reader: BodyReader, scorer: Scorer) -> APIRouter:
     @routes.get("/page/{name}", include_in_schema=False)
     async def asset(name: str) -> Response:
         if name not in _TYPES:
-            return _refusal(404, f"the page has no file {name!r}")
+            return replied(404, f"the page has no file {name!r}")
         return Response((_FILES / name).read_bytes(), media_type=_TYPES[name], headers=_HEADERS)
 
     @routes.get("/model")
@@ -143,7 +142,7 @@ def router(model: Model, *, reader: BodyReader, scorer: Scorer) -> APIRouter:
                 # counted once all of it is here: half a request takes no slot
                 if waiting >= _WAITING:
                     message = "too many explanations at once; try again in a second"
-                    return _refusal(503, message, {"Retry-After": "1"})
+                    return replied(503, message, {"Retry-After": "1"})
                 waiting += 1
                 try:
                     async with scorer.apart(image):
@@ -154,9 +153,9 @@ def router(model: Model, *, reader: BodyReader, scorer: Scorer) -> APIRouter:
                     waiting -= 1
             return JSONResponse(explanation)
         except BadRequest as error:
-            return _refused(error)
+            return refused(error)
         except ImageError as error:
-            return _refused(BadImage(0, error))
+            return refused(BadImage(0, error))
 
     @routes.post("/photo", openapi_extra=_FETCH)
     async def fetch_image(request: Request) -> Response:
@@ -169,9 +168,9 @@ def router(model: Model, *, reader: BodyReader, scorer: Scorer) -> APIRouter:
                 content = await scorer.fetch(_address(body))
             await run_in_threadpool(_inspect, content, "the file at that address")
         except BadRequest as error:
-            return _refused(error)
+            return refused(error)
         except NotFetched as error:
-            return _refused(BadImage(0, error))
+            return refused(BadImage(0, error))
         kind = file_checks.format_of(content).lower()
         return Response(content, media_type=f"image/{kind}", headers=_HEADERS)
 
@@ -243,11 +242,3 @@ def _address(body: bytes) -> Address:
     if not (isinstance(tree, dict) and set(tree) == {"url"} and isinstance(tree["url"], str)):
         raise BadRequest(400, 'expected {"url": "<address of an image>"}', MALFORMED)
     return Address(tree["url"])
-
-
-def _refused(error: BadRequest) -> Response:
-    return JSONResponse(error.answer(), status_code=error.status)
-
-
-def _refusal(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
-    return JSONResponse(error_body(status, message), status_code=status, headers=headers)

@@ -40,8 +40,8 @@ Result = np.ndarray[Any, Any] | BadImage
 Computed = np.ndarray[Any, Any] | Exception
 
 _MOST_APART = 4
-"""Images in one batch of a part of the cores; more are no faster there, and all wait for the
-last."""
+"""The largest batch for one part of the cores. A larger one is no faster per image, and each image
+in it would wait for the last."""
 
 
 class Batcher:
@@ -159,16 +159,15 @@ class Batcher:
                 self._wake()  # another part may be free, too
             # some clients have gone
             pending = [(image, future) for image, future in batch if not future.done()]
-            answer = self._rows(compute, [image for image, _ in pending])
+            answer = self._rows(compute, [image for image, _ in pending]) if pending else None
             with self._changed:
                 self._computed -= count
                 if apart:
                     self._free.append(compute)
-            self._loop.call_soon_threadsafe(_deliver, [future for _, future in pending], answer)
+            if answer is not None:
+                self._loop.call_soon_threadsafe(_deliver, [future for _, future in pending], answer)
 
     def _rows(self, compute: Compute, images: list[torch.Tensor]) -> Computed:
-        if not images:
-            return np.empty(0)
         try:
             # With numpy: to copy so little, torch would wake threads that then keep the cores of
             # others busy.

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import prometheus_client as prometheus
 from fastapi import FastAPI, Request, Response
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.responses import PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
@@ -19,11 +19,19 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from breedlab.data.decode import keep_memory
 from breedlab.serving import page
 from breedlab.serving.access import Access
-from breedlab.serving.invocations import CAPACITY, MAX_HELD, BodyReader, Invocations, Overloaded
+from breedlab.serving.invocations import (
+    CAPACITY,
+    MAX_HELD,
+    BodyReader,
+    Invocations,
+    Overloaded,
+    refused,
+    replied,
+)
 from breedlab.serving.model import Model
 from breedlab.serving.openapi import REQUEST_BODY, RESPONSES
 from breedlab.serving.request_parser import MAX_BYTES as MAX_BYTES
-from breedlab.serving.request_parser import BadRequest, error_body
+from breedlab.serving.request_parser import BadRequest
 from breedlab.serving.scoring import Batcher, Scorer
 
 INVOCATIONS = "/invocations"
@@ -114,7 +122,7 @@ class App:
 
         try:
             if reply is not None:
-                await _replied(*reply)(scope, receive, timed)
+                await replied(*reply)(scope, receive, timed)
             elif scope["path"] == INVOCATIONS and scope["method"] == "POST":
                 request = Request(scope, receive)
                 try:
@@ -133,7 +141,7 @@ class App:
                 flush=True,
             )
             if not status:
-                await _replied(500, "the server failed; its log says more")(scope, receive, timed)
+                await replied(500, "the server failed; its log says more")(scope, receive, timed)
         # Not the path that the client typed: each of those would become a separate time series.
         path = (
             INVOCATIONS
@@ -217,18 +225,12 @@ async def refuse(_request: Request, error: Exception) -> Response:
     """Return the error response for a client."""
     match error:
         case BadRequest():
-            return JSONResponse(error.answer(), status_code=error.status)
+            return refused(error)
         case HTTPException():
-            return _replied(error.status_code, str(error.detail), dict(error.headers or {}))
+            return replied(error.status_code, str(error.detail), dict(error.headers or {}))
         case _:
-            return _replied(
+            return replied(
                 503,
                 "too many images at once; try again in a second",
                 {"Retry-After": "1"},
             )
-
-
-def _replied(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    if not message:
-        return Response(status_code=status, headers=headers)
-    return JSONResponse(error_body(status, message), status_code=status, headers=headers)
