@@ -419,6 +419,23 @@ def test_the_requests_of_the_docs_work_as_they_stand(
         )
 
 
+@pytest.mark.parametrize(
+    ("query", "verbose"),
+    [("verbose=1", True), ("verbose=true", True), ("verbose=0", False), ("noverbose=1", False)],
+)
+def test_a_query_asks_for_a_verbose_answer(
+    query: str, verbose: bool, server: Server, files: list[bytes]
+) -> None:
+    answer = urllib3.request(
+        "POST",
+        f"{server.url}/invocations?{query}",
+        body=files[0],
+        headers={"Content-Type": "image/jpeg"},
+    )
+    assert answer.status == 200
+    assert isinstance(answer.json(), dict) == verbose
+
+
 def test_above_capacity_it_says_when_to_come_again(model: Model, files: list[bytes]) -> None:
     with _running(make_app(model, capacity=2)) as url:
         answer = urllib3.request(

@@ -92,7 +92,7 @@ def _verbose(request: Request) -> bool:
     # Parsing the query takes as long as writing the answer.
     if b"verbose=" not in request.scope["query_string"]:
         return False
-    return request.query_params["verbose"] in ("1", "true")
+    return request.query_params.get("verbose") in ("1", "true")
 
 
 class BodyReader:
