@@ -48,17 +48,17 @@ def ask(
             answer: dict[str, Any] = {"photo": str(path)}
             try:
                 content = read_image(path)
-            except ImageError as error:
-                yield {**answer, "error": str(error), "code": error.code}
-                continue
-            except OSError as error:
-                yield {
-                    **answer,
-                    "error": f"cannot be read ({error.strerror})",
-                    "code": FileError.code,
-                }
+            except (ImageError, OSError) as error:
+                yield {**answer, **unreadable(error)}
                 continue
             yield {**answer, **_read(endpoint, *send(content), top)}
+
+
+def unreadable(error: ImageError | OSError) -> dict[str, str]:
+    """Return the `error` and `code` of an image's entry whose file cannot be read."""
+    if isinstance(error, ImageError):
+        return {"error": str(error), "code": error.code}
+    return {"error": f"cannot be read ({error.strerror})", "code": FileError.code}
 
 
 def scores(endpoint: str, image: bytes) -> tuple[np.ndarray[Any, Any], list[str]]:

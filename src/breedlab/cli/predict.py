@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from breedlab import hardware
 from breedlab.archives import opened
-from breedlab.backends.client import ask
+from breedlab.backends.client import ask, unreadable
 from breedlab.cli.parser import Parser
 from breedlab.cli.plugins import without_plugins
 from breedlab.commands import command
@@ -26,7 +26,7 @@ from breedlab.config.plugins import load_plugins_of
 from breedlab.data.decode import ImageError, keep_memory, read_image
 from breedlab.data.folders import display_names, listed
 from breedlab.data.listing import Leftovers, find_images
-from breedlab.errors import DataError, FileError
+from breedlab.errors import DataError
 from breedlab.names import composed, printable
 from breedlab.serving.description import read_description
 
@@ -231,11 +231,8 @@ def _read(model: Any, path: Path) -> tuple[dict[str, Any], torch.Tensor | None]:
     answer: dict[str, Any] = {"photo": str(path)}
     try:
         return answer, model.prepare(read_image(path))
-    except ImageError as error:
-        return {**answer, "error": str(error), "code": error.code}, None
-    except OSError as error:
-        failure = {"error": f"cannot be read ({error.strerror})", "code": FileError.code}
-        return {**answer, **failure}, None
+    except (ImageError, OSError) as error:
+        return {**answer, **unreadable(error)}, None
 
 
 def _told(model: Any, description: dict[str, Any], top: int) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def command_parser() -> Parser:
     parser.add_argument(
         "--allow-urls",
         metavar="none|public|HOST,...",
-        help=("hosts to fetch images from by URL (default: the model's serving.allow_urls)"),
+        help="hosts to fetch images from by URL (default: the model's serving.allow_urls)",
     )
     parser.add_argument(
         "--allowed-hosts",

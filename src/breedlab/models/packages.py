@@ -48,7 +48,7 @@ def load_packaged(network: nn.Module, name: str, package: str) -> None:
         package: A key of `PACKAGES`.
 
     Raises:
-        ConfigError: If there is no such package, or it holds another model's weights.
+        ConfigError: If no package has this name, or it contains another model's weights.
         MissingExtra: If it is not installed.
     """
     entry = PACKAGES.get(package)

@@ -117,8 +117,8 @@ def _start_of(run: Path) -> float:
 
 
 def link_latest(runs: Path, run: Path) -> None:
-    """Point `<runs_dir>/latest` at a run, atomically except on Windows. Where there are no links,
-    say so: a run does without."""
+    """Point `<runs_dir>/latest` at a run, atomically except on Windows. Where the file system has
+    no links, print a note instead: a run does not need it."""
     runs.mkdir(parents=True, exist_ok=True)
     latest, scratch = runs / "latest", runs / f".latest.{os.getpid()}"
     scratch.unlink(missing_ok=True)
