@@ -24,6 +24,12 @@ import absl.logging
 import preloaded  # noqa: F401 - keeps the environment that tests start with
 import pytest
 import torch
+from crashes import (  # noqa: F401 - hooks of pytest's
+    pytest_handlecrashitem,
+    pytest_sessionfinish,
+    pytest_testnodedown,
+    pytest_xdist_make_scheduler,
+)
 from lightning.fabric.utilities import registry
 
 from breedlab.config import Config, validate
@@ -74,43 +80,6 @@ SMALL = [
 ]
 
 Configure = Callable[..., Config]
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Distribute by file, as `--dist loadfile` does, so that a crashed process does not hang the
-    rest.
-
-    pytest-xdist 3.8 puts all files of a crashed process back into its queue, those that are done,
-    too, each of which then waits for a test to end elsewhere: at the end there are none, and the
-    run never ends.
-    """
-    if config.getoption("dist") != "loadfile":
-        return None
-    from xdist.scheduler import LoadFileScheduling
-
-    class Files(LoadFileScheduling):
-        def remove_node(self, node: Any) -> str | None:
-            work = self.assigned_work[node]
-            for file in [file for file, tests in work.items() if all(tests.values())]:
-                del work[file]
-            return super().remove_node(node)
-
-    return Files(config, log)
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any, error: object) -> None:
-    """Say how a process of pytest-xdist ended that was not told to: by which signal, or with which
-    code."""
-    process = getattr(getattr(node.gateway, "_io", None), "popen", None)
-    if error is None or process is None:
-        return
-    try:
-        code = process.wait(timeout=10)
-    except subprocess.TimeoutExpired:
-        code = "none: it still runs, and only its connection is closed"
-    print(f"\n{node.gateway.id}: exit code {code}", file=sys.__stderr__, flush=True)
 
 
 LONGEST = [

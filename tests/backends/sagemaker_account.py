@@ -8,16 +8,17 @@ arrived, and the test says what becomes of a job. S3, IAM, STS and the logs are 
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 import socket
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import boto3
 from moto.server import DomainDispatcherApplication, create_backend_app
@@ -27,6 +28,9 @@ from werkzeug.wrappers import Request, Response
 
 from breedlab.backends.sagemaker.judge import refusals
 from breedlab.backends.sagemaker.limits import Call
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 ROLE = "arn:aws:iam::123456789012:role/SageMakerRole"
 REGION = "us-east-1"
@@ -83,6 +87,17 @@ _QUOTAS = {f"{machine} for {kind}": 100.0 for machine in _ROOM for kind in _KIND
 _OF_A_DEFINITION = ("OutputDataConfig", "CheckpointConfig", "AlgorithmSpecification")
 
 
+def _at_once(
+    method: Callable[Concatenate[Account, P], T],
+) -> Callable[Concatenate[Account, P], T]:
+    @functools.wraps(method)
+    def locked(self: Account, *given: P.args, **named: P.kwargs) -> T:
+        with self.lock:
+            return method(self, *given, **named)
+
+    return locked
+
+
 class Account(Pipelines):
     """Takes requests over HTTP and keeps them.
 
@@ -98,6 +113,8 @@ class Account(Pipelines):
         prices: By region, type and use, what AWS's price list has beside nothing.
         passes: What IAM decides on iam:PassRole.
         simulated: What IAM was asked to decide.
+        lock: Held while a request changes the account, so that a thread of the test sees no half of
+            a change.
         lag: Seconds for which nothing that was created is found: AWS is consistent eventually.
     """
 
@@ -117,6 +134,7 @@ class Account(Pipelines):
         self.simulated: list[dict[str, str]] = []
         self._born: dict[str, float] = {}
         self.calls: list[str] = []
+        self.lock = threading.RLock()
         self._moto = DomainDispatcherApplication(create_backend_app)
         self.url = ""
 
@@ -141,8 +159,9 @@ class Account(Pipelines):
             if _once(self.throttle, operation):
                 raise Refusal("ThrottlingException", "Rate exceeded")
             refuse_what_aws_refuses("sagemaker", operation, parameters, self.before())
-            answer = getattr(self, f"_{operation}")(parameters)
-            response = Response(json.dumps(answer), 200, content_type="application/x-amz-json-1.1")
+            with self.lock:
+                answer = json.dumps(getattr(self, f"_{operation}")(parameters))
+            response = Response(answer, 200, content_type="application/x-amz-json-1.1")
         except Refusal as error:
             body = json.dumps({"__type": error.code, "message": str(error)})
             response = Response(body, 400, content_type="application/x-amz-json-1.1")
@@ -238,6 +257,7 @@ class Account(Pipelines):
 
     # What a test makes of a job.
 
+    @_at_once
     def end_training(self, name: str, status: str = "Completed", **fields: Any) -> None:
         written = self.training[name].get("OutputDataConfig", {}).get("S3OutputPath")
         artifacts = {"S3ModelArtifacts": f"{written}/{name}/output/model.tar.gz"}
@@ -250,6 +270,7 @@ class Account(Pipelines):
             **fields,
         }
 
+    @_at_once
     def end_tuning(self, name: str, status: str = "Completed") -> None:
         job = self.tuning[name]
         job |= {"HyperParameterTuningJobStatus": status, "HyperParameterTuningEndTime": _now()}
@@ -269,6 +290,7 @@ class Account(Pipelines):
                 key=lambda trial: trial["FinalHyperParameterTuningJobObjectiveMetric"]["Value"],
             )
 
+    @_at_once
     def add_trial(
         self,
         tuning: str,

@@ -299,9 +299,10 @@ def _needs(step: dict[str, Any]) -> set[str]:
 
 def started(account: Account, step: str) -> str | None:
     """Return the name of the job that a step of the newest execution became; None if of none."""
-    for execution in list(account.executions.values())[::-1]:
-        found = execution["steps"].get(step, {})
-        return found.get("name")
+    with account.lock:
+        for execution in list(account.executions.values())[::-1]:
+            found = execution["steps"].get(step, {})
+            return found.get("name")
     return None
 
 
@@ -335,5 +336,6 @@ def training_ends(account: Account, left: Path) -> str:
 
 def look(account: Account) -> None:
     """Let time pass: executions go on whenever somebody looks."""
-    for arn in list(account.executions):
-        account._DescribePipelineExecution({"PipelineExecutionArn": arn})
+    with account.lock:
+        for arn in list(account.executions):
+            account._DescribePipelineExecution({"PipelineExecutionArn": arn})

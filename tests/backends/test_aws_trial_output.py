@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from job_tree import put_output
 from sagemaker_account import Account, say
 from sagemaker_pipelines import look, search_ends, training_ends
 from trial_page import expected, steps
-from waiting import until
+from waiting import beside, until
 
 from breedlab.backends.sagemaker.jobs import follow
 from breedlab.training.objective import FIGURES, epoch_line
@@ -44,7 +43,7 @@ def left(golden: Path) -> Path:
 
 def trains(account: Account, ends: str, left: Path, epochs: int) -> None:
     """Do what AWS does with the training job whose name ends so."""
-    job = str(until(lambda: next((name for name in account.training if name.endswith(ends)), None)))
+    (job,) = until(lambda: [name for name in [*account.training] if name.endswith(ends)])
     for state in ("Starting", "Downloading", "Training"):
         account.training[job]["SecondaryStatus"] = state
         time.sleep(0.3)
@@ -60,7 +59,7 @@ def trains(account: Account, ends: str, left: Path, epochs: int) -> None:
 
 
 def searches(account: Account, left: Path, **_: Any) -> None:
-    search = str(until(lambda: next(iter(account.tuning), None)))
+    (search,) = until(lambda: [*account.tuning])
     for number, objective in enumerate((0.5, 0.75)):
         values = {"optim__lr": repr(0.001 * (number + 1)), "data__batch_size": "32"}
         trial = account.add_trial(search, values, objective)
@@ -101,10 +100,8 @@ def test_a_script_prints_what_the_page_says(
     monkeypatch.setattr(follow, "POLL_SECONDS", 0.05)
     boto3.client("s3").create_bucket(Bucket="my-bucket")
     account.refuse["ListServiceQuotas"] = ("AccessDeniedException", "no")
-    worker = threading.Thread(target=aws, args=(account, left))
-    worker.start()
-    seen = " ".join(steps(script, capsys, f"data.root={few}"))
-    worker.join()
+    with beside(lambda: aws(account, left)):
+        seen = " ".join(steps(script, capsys, f"data.root={few}"))
     run = max((here / "runs").glob("trial-*/*/"), key=lambda path: path.stat().st_mtime)
 
     def is_seen(quote: str) -> bool:

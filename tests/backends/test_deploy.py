@@ -722,7 +722,7 @@ def test_an_archive_that_knows_the_unknown_is_deployed(
     model_folder: Path, tmp_path: Path, no_account: None, capsys: Any
 ) -> None:
     """Every run leaves what tells images of none of its classes."""
-    from breedlab.serving import novelty
+    from breedlab.models import novelty
 
     content = Path(shutil.copytree(model_folder, tmp_path / "content"))
     (content / novelty.FILE).write_bytes((content / "model.safetensors").read_bytes())

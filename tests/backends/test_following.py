@@ -26,7 +26,7 @@ import yaml
 from codes import raises_code
 from sagemaker_account import TWO_TRIALS as SEARCH
 from sagemaker_account import Account, say
-from waiting import until
+from waiting import beside, until
 
 from breedlab.backends.sagemaker.jobs import follow
 from breedlab.backends.sagemaker.jobs.job_files import is_of_a_trial
@@ -82,13 +82,13 @@ def leave_output(run: Path, key: str, job: str) -> None:
 def work(account: Account, finished: Path, objectives: tuple[float, ...] = (0.5, 0.75)) -> None:
     """Does what AWS does with a search that was launched: trials, then whatever final job is asked
     for."""
-    tuning = until(lambda: next(iter(account.tuning), None))
+    (tuning,) = until(lambda: [*account.tuning])
     for number, objective in enumerate(objectives):
         values = {"optim__lr": repr(0.01 * (number + 1)), "data__batch_size": "32"}
         name = account.add_trial(tuning, values, objective)
         leave_output(finished, f"breedlab/jobs/{tuning}/output/{name}/output/output.tar.gz", name)
     account.end_tuning(tuning)
-    final = until(lambda: next((n for n in account.training if n.endswith("-final")), None))
+    (final,) = until(lambda: [name for name in [*account.training] if name.endswith("-final")])
     leave(finished, f"{account.training[final]['CheckpointConfig']['S3Uri']}/{final}")
     say(final, "epoch 1/2", "epoch 2/2")
     account.end_training(final)
@@ -97,15 +97,8 @@ def work(account: Account, finished: Path, objectives: tuple[float, ...] = (0.5,
 @pytest.fixture
 def aws(account: Account, finished: Path) -> Iterator[Callable[..., None]]:
     """Runs `work` beside the test."""
-    threads: list[threading.Thread] = []
-
-    def start(*given: Any) -> None:
-        threads.append(threading.Thread(target=work, args=(account, finished, *given)))
-        threads[-1].start()
-
-    yield start
-    for thread in threads:
-        thread.join()
+    with contextlib.ExitStack() as running:
+        yield lambda *given: running.enter_context(beside(lambda: work(account, finished, *given)))
 
 
 def test_a_search_comes_back_as_a_run_directory(

@@ -6,7 +6,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from recording import Recorder
 from sagemaker_account import REGION, ROLE, Account, say
 from sagemaker_endpoints import EndpointAccount
 from sagemaker_pipelines import started
+from waiting import beside, until
 
 from breedlab.backends.sagemaker.endpoints import transform
 from breedlab.backends.sagemaker.jobs import follow
@@ -144,23 +144,21 @@ def follow_a_pipeline(account: Account, words: list[str]) -> None:
     """Launch a training by a pipeline and see it through; what it leaves holds no run."""
 
     def work() -> None:
-        while (job := started(account, "train")) is None:
-            pass
-        account.end_training(job)
+        account.end_training(until(lambda: started(account, "train")))
 
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    with suppress(BreedlabError, FileNotFoundError):
+    with beside(work), suppress(BreedlabError, FileNotFoundError):
         launch.main(words)
-    worker.join()
 
 
 def resume_while_it_is_stopped(account: Account) -> None:
-    worker = threading.Thread(target=lambda: stop_again(account), daemon=True)
-    worker.start()
-    with suppress(BreedlabError):
+    before = set(account.training)
+
+    def work() -> None:
+        new = until(lambda: set(account.training) - before)
+        account.end_training(new.pop(), "Failed")
+
+    with beside(work), suppress(BreedlabError):
         jobs.main(["resume", "rats"])
-    worker.join()
 
 
 def use_a_pipeline(account: Account, words: list[str], here: Path) -> None:
@@ -185,33 +183,21 @@ def use_a_pipeline(account: Account, words: list[str], here: Path) -> None:
     account.refuse.clear()
 
 
-def stop_again(account: Account) -> None:
-    before = set(account.training)
-    while not (new := set(account.training) - before):
-        pass
-    account.end_training(new.pop(), "Failed")
-
-
 def follow_a_search(account: Account, words: list[str]) -> None:
     """Launch a search and see it through; what it leaves holds no run, which is told in the end."""
 
     def work() -> None:
-        while not account.tuning:
-            pass
-        (name,) = account.tuning
+        (name,) = until(lambda: account.tuning)
         account.add_trial(name, {"optim__lr": "0.01", "data__batch_size": "32"}, 0.5)
         account.end_tuning(name)
 
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    end_when_there(account, "dogs-final", lambda: launch.main(words))
-    worker.join()
+    with beside(work):
+        end_when_there(account, "dogs-final", lambda: launch.main(words))
 
 
 def end_when_there(account: Account, job: str, command: Callable[[], int]) -> None:
     def work() -> None:
-        while job not in account.training:
-            pass
+        until(lambda: job in account.training)
         bucket, _, prefix = (
             account.training[job]["CheckpointConfig"]["S3Uri"].removeprefix("s3://").partition("/")
         )
@@ -219,11 +205,8 @@ def end_when_there(account: Account, job: str, command: Callable[[], int]) -> No
         say(job, "epoch 1/1")
         account.end_training(job)
 
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    with suppress(BreedlabError, FileNotFoundError):  # what it left is no run
+    with beside(work), suppress(BreedlabError, FileNotFoundError):  # what it left is no run
         command()
-    worker.join()
 
 
 def test_the_calls_of_deployments_are_those_on_record(

@@ -4,8 +4,8 @@ it, with no laptop to follow."""
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import pytest
 from codes import raises_code
 from sagemaker_account import TWO_TRIALS, Account
 from sagemaker_pipelines import look, search_ends, started, training_ends
-from waiting import until
+from waiting import beside, until
 
 from breedlab.backends.sagemaker.jobs import follow, job_start
 from breedlab.cli import jobs
@@ -29,15 +29,13 @@ LATER = "backend.wait=false"
 
 def resume(account: Account, first: str | None, left: Path) -> None:
     """Have the pipeline go on; the training that it starts in place of the first one ends well."""
-    worker = threading.Thread(
-        target=lambda: (
-            until(lambda: started(account, "train") not in (None, first)),
-            training_ends(account, left),
-        )
-    )
-    worker.start()
-    assert jobs.main(["resume", "dogs"]) == 0
-    worker.join()
+
+    def work() -> None:
+        until(lambda: started(account, "train") not in (None, first))
+        training_ends(account, left)
+
+    with beside(work):
+        assert jobs.main(["resume", "dogs"]) == 0
 
 
 @pytest.fixture(autouse=True)
@@ -58,20 +56,14 @@ def left(golden: Path) -> Path:
 @pytest.fixture
 def aws(account: Account, left: Path) -> Iterator[Callable[[], None]]:
     """Does what AWS does with a pipeline, beside the test."""
-    threads: list[threading.Thread] = []
+    with ExitStack() as running:
+        yield lambda: running.enter_context(beside(lambda: goes_through(account, left)))
 
-    def work() -> None:
-        until(lambda: account.executions)
-        search_ends(account)
-        training_ends(account, left)
 
-    def begin() -> None:
-        threads.append(threading.Thread(target=work))
-        threads[-1].start()
-
-    yield begin
-    for thread in threads:
-        thread.join()
+def goes_through(account: Account, left: Path) -> None:
+    until(lambda: account.executions)
+    search_ends(account)
+    training_ends(account, left)
 
 
 def test_a_search_is_trained_and_registered_by_the_account_alone(
@@ -278,16 +270,8 @@ def test_a_launch_that_broke_off_is_resumed_under_its_name(
     account.lose.clear()
     account.executions.clear()
     account._answers.clear()
-    worker = threading.Thread(
-        target=lambda: (
-            until(lambda: account.executions),
-            search_ends(account),
-            training_ends(account, left),
-        )
-    )
-    worker.start()
-    assert jobs.main(["resume", "dogs"]) == 0
-    worker.join()
+    with beside(lambda: goes_through(account, left)):
+        assert jobs.main(["resume", "dogs"]) == 0
     assert len(account.pipelines) == len(account.executions) == 1
 
 
