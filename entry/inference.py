@@ -20,7 +20,8 @@ import torch
 
 from breedlab.serving import handler
 from breedlab.serving.model import Model
-from breedlab.serving.request_parser import JSON, BadRequest, error_body
+from breedlab.serving.refusals import BadRequest, error_body
+from breedlab.serving.request_parser import JSON
 
 # The packages that the archive's run named in `plugins`: its head or its engine may be one of
 # theirs.

@@ -15,7 +15,7 @@ from codes import raises_code
 from breedlab import cli
 from breedlab.cli import launch
 from breedlab.errors import CODES, BackboneError, BreedlabError, ServingError
-from breedlab.serving.request_parser import BadImage, BadRequest
+from breedlab.serving.refusals import BadImage, BadRequest
 
 SOURCE = Path(__file__).parents[1] / "src"
 Words = Callable[..., list[str]]

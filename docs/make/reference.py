@@ -297,16 +297,15 @@ def _statuses() -> str:
 
 
 def _limits() -> str:
-    from breedlab.serving import fetch, invocations, structure
-    from breedlab.serving.request_parser import MAX_IMAGES
+    from breedlab.serving import fetch, file_checks, invocations, request_parser
 
     rows = {
-        "a request's body": f"{invocations.MAX_BYTES / 1e6:g} MB",
-        "the time for it to arrive": f"{invocations.BODY_SECONDS:g} seconds",
-        "images in a list": f"{MAX_IMAGES}",
-        "an image": f"{structure.MAX_PIXELS / 1e6:g} megapixels",
+        "a request's body": f"{request_parser.MAX_BYTES / 1e6:g} MB",
+        "the time for it to arrive": f"{request_parser.BODY_SECONDS:g} seconds",
+        "images in a list": f"{request_parser.MAX_IMAGES}",
+        "an image": f"{file_checks.MAX_PIXELS / 1e6:g} megapixels",
         "images in progress or queued": f"{invocations.CAPACITY}",
-        "all bodies and fetched images together": f"{invocations.MAX_HELD / 1e6:g} MB",
+        "all bodies and fetched images together": f"{request_parser.MAX_HELD / 1e6:g} MB",
         "an image fetched by its URL": f"{fetch.MAX_BYTES / 1e6:g} MB, {fetch.SECONDS:g} seconds, "
         f"{fetch.REDIRECTS} redirects",
     }

@@ -51,6 +51,7 @@ MOVED = {
     "breedlab.serving.ranking": "breedlab.models.ranking",
     "breedlab.serving.request_body": "breedlab.serving.invocations",
     "breedlab.serving.selection": "breedlab.serving.engine_selection",
+    "breedlab.serving.structure": "breedlab.serving.file_checks",
     "breedlab.training.former": "breedlab.pipeline.former",
     "breedlab.training.label_metrics": "breedlab.evaluation.label_metrics",
     "breedlab.training.loss": "breedlab.training.cross_entropy",

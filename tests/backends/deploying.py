@@ -17,7 +17,8 @@ from breedlab.models.classifier import Architecture, Classifier
 from breedlab.serving import handler
 from breedlab.serving.archive import write_folder
 from breedlab.serving.model import Model
-from breedlab.serving.request_parser import JSON, BadRequest
+from breedlab.serving.refusals import BadRequest
+from breedlab.serving.request_parser import JSON
 
 BUCKET = "breedlab-deploys"
 CLASSES = ("Akita", "Beagle", "Corgi")

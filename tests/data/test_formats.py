@@ -14,7 +14,8 @@ from breedlab.data import formats
 from breedlab.data.decode import decode
 from breedlab.data.folders import scan
 from breedlab.data.listing import is_image
-from breedlab.serving.file_checks import contradiction, inspect
+from breedlab.serving.file_checks import inspect
+from breedlab.serving.request_parser import contradiction
 
 pytestmark = pytest.mark.skipif(not formats.reads_avif(), reason="this Pillow has no AVIF")
 

@@ -406,4 +406,4 @@ def requests(draw: Callable[..., Any]) -> tuple[bytes, str, str]:
             text = json.dumps(items if len(items) > 1 else items[0]).encode()
             return (_changed(text, draw) if draw(st.booleans()) else text), JSON, accept
         case _:
-            return draw(images()), draw(st.sampled_from(IMAGE_TYPES)), accept
+            return draw(images()), draw(st.sampled_from([*IMAGE_TYPES])), accept

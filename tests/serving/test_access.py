@@ -14,7 +14,8 @@ from test_guard import running
 
 from breedlab.backends.client import ask
 from breedlab.cli.serve import main as serve
-from breedlab.serving.access import KEY_VARIABLE, Access, allowed_hosts, read_key
+from breedlab.serving.access import KEY_VARIABLE, allowed_hosts, read_key
+from breedlab.serving.invocations import Access
 from breedlab.serving.model import Model
 from breedlab.serving.protocol import settings
 from breedlab.serving.server import make_app

@@ -30,13 +30,6 @@ class Engine:
     def engine(self) -> Engine:
         return self
 
-    @property
-    def answers(self) -> Engine:
-        return self
-
-    def apply(self, numbers: torch.Tensor) -> torch.Tensor:
-        return numbers
-
     def split(self) -> list[Callable[[torch.Tensor], torch.Tensor]]:
         return [partial(self._compute, "a part") for _ in range(self.parts)]
 

@@ -21,7 +21,7 @@ from test_server import Server, encoded, scores
 
 from breedlab.serving import handler
 from breedlab.serving.model import Model
-from breedlab.serving.request_parser import BadRequest
+from breedlab.serving.refusals import BadRequest
 
 JSON = "application/json"
 

@@ -24,7 +24,7 @@ from hypothesis import HealthCheck, given
 from breedlab.serving import handler
 from breedlab.serving.file_checks import inspect
 from breedlab.serving.model import Model
-from breedlab.serving.request_parser import BadRequest
+from breedlab.serving.refusals import BadRequest
 from breedlab.serving.response import NPY
 
 _MORE = int(os.environ.get("BREEDLAB_FUZZ", "0"))

@@ -23,11 +23,12 @@ from PIL import Image
 from test_fetch import PUBLIC, Host, says
 from test_server import Server, encoded, scores
 
-from breedlab.serving import grad_cam, invocations
+from breedlab.serving import grad_cam, request_parser
 from breedlab.serving.fetch import Fetcher
 from breedlab.serving.model import Model
 from breedlab.serving.protocol import GuardedProtocol, settings
-from breedlab.serving.server import MAX_BYTES, make_app
+from breedlab.serving.request_parser import MAX_BYTES
+from breedlab.serving.server import make_app
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +294,7 @@ def _metrics(server: Server) -> str:
 @pytest.fixture
 def quick(model: Model, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """A server of little patience; its port."""
-    monkeypatch.setattr(invocations, "BODY_SECONDS", 0.5)
+    monkeypatch.setattr(request_parser, "BODY_SECONDS", 0.5)
     monkeypatch.setattr(GuardedProtocol, "head_seconds", 0.5)
     monkeypatch.setattr(GuardedProtocol, "linger_seconds", 0.5)
     monkeypatch.setattr(GuardedProtocol, "max_connections", 20)

@@ -14,7 +14,8 @@ from test_guard import running
 
 from breedlab import cli
 from breedlab.console import SafeConsole
-from breedlab.serving.access import Access, allowed_hosts
+from breedlab.serving.access import allowed_hosts
+from breedlab.serving.invocations import Access
 from breedlab.serving.model import Model
 from breedlab.serving.protocol import settings
 from breedlab.serving.response import Answer

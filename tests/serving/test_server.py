@@ -367,7 +367,7 @@ def _broken(chance: random.Random, files: list[bytes]) -> tuple[bytes, str]:
     image = bytearray(chance.choice(files))
     match chance.randrange(5):
         case 0:  # cut short
-            return bytes(image[: chance.randrange(len(image))]), chance.choice(IMAGE_TYPES)
+            return bytes(image[: chance.randrange(len(image))]), chance.choice([*IMAGE_TYPES])
         case 1:  # bytes changed here and there
             for _ in range(chance.randrange(1, 40)):
                 image[chance.randrange(len(image))] = chance.randrange(256)

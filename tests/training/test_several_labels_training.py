@@ -246,12 +246,14 @@ def test_two_runs_are_compared(trained: tuple[Path, dict[str, Any]], tmp_path: P
 def test_engines_agree_where_all_labels_of_an_image_are_the_same() -> None:
     from breedlab.serving.answers import Answers
     from breedlab.serving.engine_selection import _alike
+    from breedlab.serving.engines import calibrated
 
     answers = Answers(3, thresholds=(0.5, 0.9, 0.2))
     logits = torch.tensor([[1.0, 1.0, -1.0], [-1.0, 3.0, -2.0]])
-    decided = answers.decided(logits)
+    scores = calibrated(lambda logits: logits, answers)
+    decided = answers.decided(scores(logits))
     assert decided.tolist() == [[True, False, True], [False, True, False]]
-    assert _alike(decided, answers.decided(logits + torch.tensor([0.0, 0.0, 1.0]))) == 0.5
+    assert _alike(decided, answers.decided(scores(logits + torch.tensor([0.0, 0.0, 1.0])))) == 0.5
 
 
 def test_a_folder_with_several_labels_is_recognized(

@@ -15,7 +15,7 @@ from breedlab.cli.plugins import without_plugins
 from breedlab.config.plugins import load_plugins_of
 from breedlab.console import progress
 from breedlab.errors import MissingExtra, ServingError
-from breedlab.serving.access import Access, allowed_hosts, read_key, read_origins
+from breedlab.serving.access import allowed_hosts, read_key, read_origins
 from breedlab.serving.fetch import Allowed, Fetcher, allowed_from
 
 
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
                 f"--allowed-hosts: got {str(error)!r}; expected names such as dogs.example, without"
                 " a port"
             )
-        return _serve(words.model, words.engine, listener, allowed, Access(key, origins, hosts))
+        return _serve(words.model, words.engine, listener, allowed, key, origins, hosts)
 
 
 def command_parser() -> Parser:
@@ -136,13 +136,16 @@ def _serve(
     engine: str | None,
     listener: socket.socket,
     allowed: Allowed | None,
-    access: Access,
+    key: str | None,
+    origins: frozenset[str],
+    hosts: frozenset[str] | None,
 ) -> int:
     # The model first: where there is none, that is reported before PyTorch is imported, which takes
     # seconds.
     load_plugins_of(path)
     with opened(path) as folder, progress("loading the model", aside=True):
         try:
+            from breedlab.serving.invocations import Access
             from breedlab.serving.protocol import Server, settings
             from breedlab.serving.server import make_app
         except ModuleNotFoundError as error:
@@ -177,5 +180,6 @@ def _serve(
         f"listening on http://{bracketed}:{port}: POST /invocations, GET /ping /docs /metrics;"
         " Ctrl-C stops"
     )
-    Server(settings(make_app(model, access=access))).run(sockets=[listener])
+    app = make_app(model, access=Access(key, origins, hosts))
+    Server(settings(app)).run(sockets=[listener])
     return 0

@@ -116,7 +116,7 @@ def _rows(model: Model, data: ImageData, split: str) -> tuple[torch.Tensor, torc
     total, rows = len(data.images.splits[split]), []
     with progress(f"predicting {split}") as report:
         for images, _ in data.view_dataloader(split, 0):
-            rows.append(model.rows(images))
+            rows.append(model.engine.scores(images))
             report(sum(map(len, rows)), total)
     return torch.cat(rows), data.labels(split)
 

@@ -19,7 +19,7 @@ from breedlab.serving import openvino_export
 from breedlab.serving.answers import Answers
 from breedlab.serving.engine_candidates import Candidate
 from breedlab.serving.engine_gate import most_differing
-from breedlab.serving.engines import OpenVino
+from breedlab.serving.engines import OpenVino, calibrated
 
 MOST_IMAGES = 300
 """Validation images that are used for control: each is answered once for every layer."""
@@ -92,8 +92,11 @@ def _controlled(
         if time.monotonic() - began > PATIENCE_S:
             raise TimeoutError(f"the search took more than {PATIENCE_S / 60:g} minutes")
         images = list(pairs)
-        numbers = [torch.from_numpy(compiled(image(pair))[0]) for pair in images]
-        same = answers.decided(torch.cat(numbers)) == torch.stack([one for _, one in images])
+        compute = calibrated(
+            lambda one: torch.from_numpy(compiled(openvino_export.as_input(one))[0]), answers
+        )
+        scores = torch.cat([compute(one) for one, _ in images])
+        same = answers.decided(scores) == torch.stack([one for _, one in images])
         return float((same if same.ndim == 1 else same.all(1)).double().mean()), None
 
     with openvino_export.quantizing() as nncf:

@@ -84,27 +84,16 @@ class Answers:
         """Whether an image may be given several labels, or none."""
         return self.thresholds is not None
 
-    def apply(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Turn an engine's numbers into calibrated scores (n, classes), plus a column of distances
-        with `unknown`; for a multi-label model, into the probability of each label."""
-        scores = numbers[:, : self.classes] / self.temperature
-        if self.multi_label:
-            scores = scores.sigmoid()
-        if self.unknown is None:
-            return scores
-        distances = self.unknown.novelty.distance(numbers[:, self.classes :])
-        return torch.cat([scores, distances[:, None]], 1)
-
-    def decided(self, numbers: torch.Tensor) -> torch.Tensor:
-        """Turn an engine's numbers into the class of each image, int64 (n,), or for a multi-label
-        model into which labels it is given, bool (n, classes)."""
-        scores = self.apply(numbers)[:, : self.classes]
+    def decided(self, scores: torch.Tensor) -> torch.Tensor:
+        """Turn calibrated scores, as `engines.calibrated` gives them, into the class of each image,
+        int64 (n,), or for a multi-label model into which labels it is given, bool (n, classes)."""
+        scores = scores[:, : self.classes]
         if self.thresholds is None:
             return scores.argmax(1)
         return scores.double() >= torch.tensor(self.thresholds, dtype=torch.float64)
 
     def probabilities(self, scores: Array) -> Array:
-        """Return the probabilities of scores (n, classes) that `apply` gave."""
+        """Return the probabilities of calibrated scores (n, classes)."""
         if self.multi_label:
             return scores
         shifted = np.exp(scores - scores.max(axis=1, keepdims=True))

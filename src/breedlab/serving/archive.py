@@ -60,9 +60,9 @@ _CODE = (
     "serving/model.py",
     "models/novelty.py",
     "serving/public_addresses.py",
+    "serving/refusals.py",
     "serving/request_parser.py",
     "serving/response.py",
-    "serving/structure.py",
 )
 """What an endpoint imports: nothing of it needs lightning, hydra or pydantic."""
 

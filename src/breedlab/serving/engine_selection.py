@@ -29,6 +29,7 @@ from breedlab.serving.engines import (
     Eager,
     Engine,
     OpenVino,
+    calibrated,
 )
 from breedlab.serving.model import Model
 
@@ -288,7 +289,8 @@ def _predictions(
         for images, _ in batches:
             for labels, candidate in zip(predictions, candidates, strict=True):
                 assert candidate.engine is not None
-                labels.append(answers.decided(candidate.engine.scores(images)))
+                scores = calibrated(candidate.engine.scores, answers)(images)
+                labels.append(answers.decided(scores))
             count_done += len(images)
             report(count_done, count)
     return [torch.cat(labels) for labels in predictions]

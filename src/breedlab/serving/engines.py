@@ -22,6 +22,7 @@ from torch import nn
 from breedlab.errors import MissingExtra, ServingError
 from breedlab.hardware import multiplies_bf16
 from breedlab.models import openvino_core
+from breedlab.serving.answers import Answers
 
 Compute = Callable[[torch.Tensor], torch.Tensor]
 EAGER, OPENVINO = "eager", "openvino"
@@ -96,6 +97,44 @@ class MirroredEngine:
 
     def split(self) -> list[Compute]:
         return [mirrored(compute) for compute in self._engine.split()]
+
+
+def calibrated(compute: Compute, answers: Answers) -> Compute:
+    """Return a function that makes an engine's numbers what `answers` are made of: calibrated
+    scores (n, classes), plus a column of distances with `unknown`; for a multi-label model, the
+    probability of each label."""
+
+    def scores(images: torch.Tensor) -> torch.Tensor:
+        numbers = compute(images)
+        scores = numbers[:, : answers.classes] / answers.temperature
+        if answers.thresholds is not None:
+            scores = scores.sigmoid()
+        if answers.unknown is None:
+            return scores
+        distances = answers.unknown.novelty.distance(numbers[:, answers.classes :])
+        return torch.cat([scores, distances[:, None]], 1)
+
+    return scores
+
+
+class CalibratedEngine:
+    """An engine whose scores are calibrated.
+
+    Args:
+        engine: What computes the numbers.
+        answers: What is made of them.
+    """
+
+    def __init__(self, engine: Engine, answers: Answers) -> None:
+        self.choice = engine.choice
+        self._engine, self._answers = engine, answers
+        self._scores = calibrated(engine.scores, answers)
+
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        return self._scores(images)
+
+    def split(self) -> list[Compute]:
+        return [calibrated(compute, self._answers) for compute in self._engine.split()]
 
 
 class Unusable(ServingError):

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
-from breedlab.data.decode import ImageError
+from breedlab.data.decode import ImageError, decode
 from breedlab.serving import file_checks
 from breedlab.serving.fetch import Address, NotFetched
 from breedlab.serving.model import Model
-from breedlab.serving.request_parser import MAX_BYTES, BadImage, BadRequest, RequestImage, parse
+from breedlab.serving.refusals import BadImage, BadRequest
+from breedlab.serving.request_parser import MAX_BYTES, RequestImage, parse
 from breedlab.serving.response import Answer, answered
 
 
@@ -59,7 +60,7 @@ def predict_fn(images: Sequence[RequestImage], model: Model, context: Any = None
     """
     prepared = [_prepared(image, model, index, len(images)) for index, image in enumerate(images)]
     usable = [one for one in prepared if isinstance(one, torch.Tensor)]
-    rows = iter(model.rows(torch.stack(usable)).numpy() if usable else ())
+    rows = iter(model.engine.scores(torch.stack(usable)).numpy() if usable else ())
     return answered(
         [next(rows) if isinstance(one, torch.Tensor) else one for one in prepared], model
     )
@@ -72,7 +73,7 @@ def _prepared(image: RequestImage, model: Model, index: int, count: int) -> torc
     try:
         content = model.fetch(image.url) if isinstance(image, Address) else image
         file_checks.inspect(content)
-        return model.prepare(content)
+        return model.transform(decode(content))
     except (ImageError, NotFetched) as error:
         return BadImage(index, error, count)
 

@@ -19,7 +19,7 @@ from breedlab.models.novelty import WithFeatures, read_novelty
 from breedlab.serving.answers import read_answers
 from breedlab.serving.description import read_description
 from breedlab.serving.engine_loading import load_engine
-from breedlab.serving.engines import Engine, MirroredEngine
+from breedlab.serving.engines import CalibratedEngine, Engine, MirroredEngine
 from breedlab.serving.fetch import Fetcher, allowed_from
 
 _LAST_LAYER = 100_000_000
@@ -126,7 +126,7 @@ class Model:
         served: What engines compute: the network, with its features if the archive detects unknown
             images.
         answers: What is made of its scores.
-        engine: What computes the numbers that `answers` makes scores of.
+        engine: What computes them, calibrated: see `engines.calibrated`.
         fetch: Gets images by their address, under the rules of the archive's `allow_urls`.
 
     Raises:
@@ -176,11 +176,12 @@ class Model:
             novelty = read_novelty(folder, unknown["method"], unknown["width"])
             self.served, width = WithFeatures(self.network).eval(), count + novelty.width
         self.answers = read_answers(recorded, count, novelty)
-        self.engine: Engine = load_engine(
+        self._uncalibrated: Engine = load_engine(
             folder, description.get("engine"), self.served, self.device, engine, width
         )
         if self.answers.flip_tta:
-            self.engine = MirroredEngine(self.engine)
+            self._uncalibrated = MirroredEngine(self._uncalibrated)
+        self.engine = CalibratedEngine(self._uncalibrated, self.answers)
 
     def public_lineage(self) -> dict[str, Any]:
         """Return the public part of the lineage: no path, no command line, no machine."""
@@ -200,25 +201,20 @@ class Model:
         """
         return self.transform(decode(image))
 
-    def rows(self, images: torch.Tensor) -> torch.Tensor:
-        """Return what `Answers.apply` makes of uint8 images (n, 3, side, side), on the CPU: their
-        scores, and with `unknown` a column of distances."""
-        return self.answers.apply(self.engine.scores(images))
-
     def scores(self, images: torch.Tensor) -> torch.Tensor:
         """Return the calibrated logits, or a multi-label model's probabilities, (n, classes) on
         the CPU, of uint8 images (n, 3, side, side)."""
-        return self.rows(images)[:, : len(self.classes)]
+        return self.engine.scores(images)[:, : len(self.classes)]
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
         """Return the calibrated logits (n, classes) on the CPU, also of a multi-label model."""
-        return self.engine.scores(images)[:, : len(self.classes)] / self.answers.temperature
+        return self._uncalibrated.scores(images)[:, : len(self.classes)] / self.answers.temperature
 
     def describe(self, images: torch.Tensor) -> list[dict[str, Any]]:
         """Return each image's answer besides its scores: `probabilities`, and `labels`, `set`, and
         `unknown` as in `Answers.fields`."""
         descriptions = []
-        for row in self.rows(images):
+        for row in self.engine.scores(images):
             scores = row[: len(self.classes)]
             probabilities = (scores if self.answers.multi_label else scores.softmax(0)).tolist()
             distance = float(row[-1]) if self.answers.unknown is not None else None

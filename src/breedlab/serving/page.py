@@ -23,18 +23,11 @@ from breedlab.evaluation.metrics import titles as metric_titles
 from breedlab.serving import file_checks
 from breedlab.serving.fetch import Address, NotFetched
 from breedlab.serving.grad_cam import Explainer, NotExplainable
-from breedlab.serving.invocations import BodyReader, refused, replied
+from breedlab.serving.invocations import refused, replied
 from breedlab.serving.model import Model
-from breedlab.serving.request_parser import (
-    FORM,
-    JSON,
-    MALFORMED,
-    BadImage,
-    BadRequest,
-    parse,
-)
+from breedlab.serving.refusals import BadImage, BadRequest, Malformed
+from breedlab.serving.request_parser import FORM, JSON, BodyReader, parse
 from breedlab.serving.scoring import Scorer
-from breedlab.serving.structure import MAX_PIXELS
 
 _FILES = Path(__file__).with_name("page")
 _TYPES = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
@@ -122,7 +115,7 @@ def router(model: Model, *, reader: BodyReader, scorer: Scorer) -> APIRouter:
             },
             "explains": isinstance(explainable, Explainer),
             "max_bytes": reader.max_bytes,
-            "max_pixels": MAX_PIXELS,
+            "max_pixels": file_checks.MAX_PIXELS,
             "urls": fetches,
         }
 
@@ -135,9 +128,10 @@ def router(model: Model, *, reader: BodyReader, scorer: Scorer) -> APIRouter:
         fractions.
         """
         nonlocal waiting
+        headers = request.headers
         try:
-            async with reader.body(request) as body:
-                image = _single(body, request.headers.get("content-type", ""), reader.max_bytes)
+            async with reader.body(request.receive, headers.get("content-length", "")) as body:
+                image = _single(body, headers.get("content-type", ""), reader.max_bytes)
                 index = _index(request.query_params.get("class"), len(model.classes))
                 # counted once all of it is here: half a request takes no slot
                 if waiting >= _WAITING:
@@ -164,7 +158,8 @@ def router(model: Model, *, reader: BodyReader, scorer: Scorer) -> APIRouter:
         try:
             if not fetches:
                 raise BadRequest(400, "this model fetches no URLs; send the image's bytes")
-            async with reader.body(request) as body:
+            length = request.headers.get("content-length", "")
+            async with reader.body(request.receive, length) as body:
                 content = await scorer.fetch(_address(body))
             await run_in_threadpool(_inspect, content, "the file at that address")
         except BadRequest as error:
@@ -238,7 +233,7 @@ def _address(body: bytes) -> Address:
     try:
         tree = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise BadRequest(400, "the body is not JSON", MALFORMED) from error
+        raise Malformed("the body is not JSON") from error
     if not (isinstance(tree, dict) and set(tree) == {"url"} and isinstance(tree["url"], str)):
-        raise BadRequest(400, 'expected {"url": "<address of an image>"}', MALFORMED)
+        raise Malformed('expected {"url": "<address of an image>"}')
     return Address(tree["url"])

@@ -19,7 +19,7 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from breedlab.serving.request_parser import error_body
+from breedlab.serving.refusals import error_body
 
 HEAD_SECONDS = 10.0
 """Seconds in which a request's head has to come in."""

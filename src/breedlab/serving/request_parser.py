@@ -1,39 +1,48 @@
-"""From a request's body to its images, in every form that clients commonly send: bytes, JSON, a
-form, gzipped or not.
+"""From a request to its images: its body is read, within limits, and parsed, in every form that
+clients commonly send: bytes, JSON, a form, gzipped or not.
 
-It is the same in `breedlab serve` and on SageMaker. Nothing is decoded or fetched here, and nothing
-grows: a body that inflates beyond the limit of bodies is refused while it does.
+The forms are the same in `breedlab serve` and on SageMaker, whose container reads the body itself.
+Nothing is decoded or fetched here, and nothing grows: a body that inflates beyond the limit of
+bodies is refused while it does.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import email
 import json
 import re
 import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import parse_qsl
 
-from breedlab.data.decode import ImageError
-from breedlab.errors import BreedlabError, ServingError
 from breedlab.serving import file_checks
 from breedlab.serving.fetch import Address
-
-IMAGE_TYPES = (
-    "image/jpeg",
-    "image/jpg",
-    "image/pjpeg",
-    "image/png",
-    "image/x-png",
-    "image/webp",
-    "image/gif",
-    "image/bmp",
-    *("image/avif", "image/heic", "image/heif"),
-    # the last is S3's
-    *("image/tiff", "application/x-image", "application/octet-stream", "binary/octet-stream"),
+from breedlab.serving.refusals import (
+    BadImage,
+    BadRequest,
+    ClientGone,
+    Malformed,
+    Overloaded,
 )
+
+IMAGE_TYPES = {
+    **dict.fromkeys(("image/jpeg", "image/jpg", "image/pjpeg"), "JPEG"),
+    **dict.fromkeys(("image/png", "image/x-png"), "PNG"),
+    "image/webp": "WebP",
+    "image/gif": "GIF",
+    "image/bmp": "BMP",
+    "image/avif": "AVIF",
+    **dict.fromkeys(("image/heic", "image/heif"), "HEIC"),
+    "image/tiff": "TIFF",
+    # of any format; the last is S3's
+    **dict.fromkeys(("application/x-image", "application/octet-stream", "binary/octet-stream"), ""),
+}
+"""The formats of the content types of images."""
 JSON = "application/json"
 FORM = "multipart/form-data"
 GUESSED = ("", "application/x-www-form-urlencoded", "text/plain")
@@ -43,6 +52,10 @@ MAX_IMAGES = 32
 """How many images one request may have."""
 MAX_BYTES = 6_000_000
 """Of a body, before and after it is inflated; what a SageMaker endpoint takes, too."""
+BODY_SECONDS = 30.0
+"""A body that has not come in by then is not waited for."""
+MAX_HELD = 256_000_000
+"""Bytes of all bodies and fetched images together, before they are decoded."""
 _MAX_MARKS = 10_000
 """Brackets, braces and commas of a JSON body: requests need far fewer, and each may cost memory
 once parsed."""
@@ -58,75 +71,94 @@ _DATA_URI = re.compile(r"\s*data:([^,]{0,200}),", re.IGNORECASE)
 _URL_ALPHABET = bytes.maketrans(b"-_", b"+/")
 _BOUNDARY = re.compile(r"""boundary=(?:"([^"]{1,70})"|([^\s";,]{1,70}))""", re.IGNORECASE)
 
-
-_OF_STATUS = {413: "BL511", 415: "BL512", 406: "BL513"}
-_OF_STATUS |= {401: "BL516", 403: "BL516", 421: "BL516", 503: "BL517"}
-MALFORMED = "BL514"
-
-
-class BadRequest(ServingError):
-    """What the client sent cannot be answered.
-
-    Args:
-        status: Of HTTP.
-        message: The whole message.
-        code: Of `errors.CODES`; by default what the status says.
-    """
-
-    code = "BL501"
-
-    def __init__(self, status: int, message: str, code: str = "") -> None:
-        super().__init__(message, code or _OF_STATUS.get(status, ""))
-        self.status = status
-
-    def answer(self) -> dict[str, str]:
-        """Return what a client gets as JSON."""
-        return error_body(self.status, str(self), self.code)
-
-
-def error_body(status: int, message: str, code: str = "") -> dict[str, str]:
-    """Return what a client gets as JSON instead of an answer; by default with the code that the
-    HTTP status says."""
-    return {"error": message, "code": code or _OF_STATUS.get(status, BadRequest.code)}
-
-
-class BadImage(BadRequest):
-    """One image of a request that has no answer.
-
-    Args:
-        index: Its place in the request, from 0.
-        reason: Why, as what follows its name in the message; an error keeps its code, and its
-            `status` if it has one.
-        count: How many images the request has.
-    """
-
-    code = "BL502"
-
-    def __init__(self, index: int, reason: str | BreedlabError, count: int = 1) -> None:
-        name = "the image" if count == 1 else f"image {index + 1} of {count}"
-        # "image 2 of 3 is not an image", but "image 2 of 3: https://... is not public"
-        mark = " " if isinstance(reason, ImageError) else ": "
-        code = reason.code if isinstance(reason, BreedlabError) else type(self).code
-        super().__init__(getattr(reason, "status", 400), f"{name}{mark}{reason}", code)
-        self.index, self.reason = index, str(reason)
-
-
 RequestImage = bytes | Address | BadImage
 """An image's bytes, its address, or, of one image of several, why it is neither."""
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+"""ASGI's function for the next part of a request."""
 
 
-def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> list[RequestImage]:
+class BodyReader:
+    """A reader of requests' bodies, within limits.
+
+    Args:
+        max_bytes: Of a body.
+        max_held: Bytes of all bodies that are held at once.
+        seconds: The time in which a body has to come in.
+    """
+
+    def __init__(
+        self, max_bytes: int, max_held: int = MAX_HELD, seconds: float | None = None
+    ) -> None:
+        self.max_bytes, self._max_held = max_bytes, max_held
+        self._seconds = BODY_SECONDS if seconds is None else seconds
+        self.open_bytes = 0
+
+    @asynccontextmanager
+    async def body(self, receive: Receive, length: str) -> AsyncIterator[bytes]:
+        """Read a request's body when the context is entered, and hold it until the context ends.
+
+        Args:
+            receive: Gives its parts.
+            length: Its Content-Length, or an empty text.
+
+        Raises:
+            BadRequest: 413 if it is too large, 408 if it does not come in.
+            Overloaded: If too much is held already.
+            ClientGone: If the client hung up.
+        """
+        if length.isascii() and length.isdigit() and int(length) > self.max_bytes:
+            raise self._too_large()
+        parts, size, more = [], 0, True
+        try:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    while more:
+                        message = await receive()
+                        if message["type"] == "http.disconnect":
+                            raise ClientGone
+                        part = message.get("body", b"")
+                        size += len(part)
+                        self.open_bytes += len(part)
+                        if size > self.max_bytes:
+                            raise self._too_large()
+                        if self.open_bytes > self._max_held:
+                            raise Overloaded
+                        parts.append(part)
+                        more = message.get("more_body", False)
+            except TimeoutError as error:
+                reason = f"the body did not come in within {self._seconds:g} seconds"
+                raise BadRequest(408, reason) from error
+            yield parts[0] if len(parts) == 1 else b"".join(parts)
+        finally:
+            self.open_bytes -= size
+
+    def _too_large(self) -> BadRequest:
+        return BadRequest(
+            413, f"the body is larger than the {self.max_bytes:,} bytes that are read"
+        )
+
+
+def parse(
+    body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES, encoding: str = ""
+) -> list[RequestImage]:
     """Return the images of a request, as bytes or by their address.
 
     Args:
         body: An image, JSON, or a form that holds images; it may be gzipped.
         content_type: The request's Content-Type.
         max_bytes: Of what a gzipped body holds.
+        encoding: The request's Content-Encoding. Gzip is detected by the first bytes, whatever it
+            says.
 
     Raises:
-        BadRequest: 415 for a type that is not read, or not the image's; 400 for a body of the wrong
-            shape; 413 for one that inflates too far.
+        BadRequest: 415 for a type or an encoding that is not read, or a type that is not the
+            image's; 400 for a body of the wrong shape; 413 for one that inflates too far.
     """
+    coding = encoding.strip().lower()
+    if coding not in ("", "identity", "gzip", "x-gzip"):
+        raise BadRequest(
+            415, f"content encoding {coding[:40]!r} is not read; send gzip, or the body as it is"
+        )
     kind = (content_type or "").split(";", 1)[0].strip().lower()
     if not isinstance(body, str):
         body = bytes(body)
@@ -134,8 +166,8 @@ def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> l
             body = _inflated(body, max_bytes)
     if kind in IMAGE_TYPES:
         if isinstance(body, str):  # a framework decoded it
-            raise BadRequest(400, "the image was sent as text; send its bytes", MALFORMED)
-        if other := file_checks.contradiction(body, kind):
+            raise Malformed("the image was sent as text; send its bytes")
+        if other := contradiction(body, kind):
             raise BadRequest(415, f"the content type is {kind!r}, but the image is a {other}")
         return [body]
     if kind == JSON:
@@ -153,22 +185,29 @@ def parse(body: bytes | str, content_type: str, max_bytes: int = MAX_BYTES) -> l
     raise BadRequest(415, f"{refusal}; send one of {', '.join(readable)}")
 
 
+def contradiction(image: bytes, content_type: str) -> str:
+    """Return the format that an image has instead of the one that its content type names; an empty
+    text if they agree."""
+    named = IMAGE_TYPES[content_type]
+    is_brand = image[4:8] == b"ftyp"  # as in AVIF and HEIC, whatever is before it
+    if not named or (image.startswith(file_checks.STARTS.get(named, ())) and not is_brand):
+        return ""
+    kind = file_checks.format_of(image)
+    return kind if kind != named else ""
+
+
 def _inflated(body: bytes, max_bytes: int) -> bytes:
     packer = zlib.decompressobj(16 + zlib.MAX_WBITS)
     try:
         content = packer.decompress(body, max_bytes + 1)
     except zlib.error as error:
-        raise BadRequest(
-            400,
-            f"the body is not gzip, though it begins like it ({error})",
-            MALFORMED,
-        ) from error
+        raise Malformed(f"the body is not gzip, though it begins like it ({error})") from error
     if len(content) > max_bytes:
         raise BadRequest(
             413, f"the body inflates to more than the {max_bytes:,} bytes that are read"
         )
     if not packer.eof:
-        raise BadRequest(400, "the gzipped body is cut short", MALFORMED)
+        raise Malformed("the gzipped body is cut short")
     return content
 
 
@@ -184,9 +223,7 @@ def _from_json(body: bytes | str) -> list[RequestImage]:
 
 def _counted(images: list[RequestImage], items: list[Any]) -> list[RequestImage]:
     if not 1 <= len(items) <= MAX_IMAGES:
-        raise BadRequest(
-            400, f"the list holds {len(items)} images; expected 1 to {MAX_IMAGES}", MALFORMED
-        )
+        raise Malformed(f"the list holds {len(items)} images; expected 1 to {MAX_IMAGES}")
     if len(images) == 1 and isinstance(images[0], BadImage):
         raise images[0]
     return images
@@ -197,9 +234,7 @@ def _tree(body: bytes | str) -> Any:
         body = body.removeprefix("\ufeff")
     marks = "[{," if isinstance(body, str) else (b"[", b"{", b",")
     if sum(map(body.count, marks)) > _MAX_MARKS:  # type: ignore[arg-type]
-        raise BadRequest(
-            400, f"the body is not JSON of a shape that is read: {_EXPECTED}", MALFORMED
-        )
+        raise Malformed(f"the body is not JSON of a shape that is read: {_EXPECTED}")
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -212,7 +247,7 @@ def _tree(body: bytes | str) -> Any:
                 reason = "it is nested too deeply"
             case _:
                 reason = "a number in it is too long"
-        raise BadRequest(400, f"the body is not JSON ({reason})", MALFORMED) from error
+        raise Malformed(f"the body is not JSON ({reason})") from error
 
 
 def _image(item: Any, index: int, count: int) -> RequestImage:
@@ -275,7 +310,7 @@ def _from_fields(text: str) -> list[RequestImage]:
     try:
         fields = parse_qsl(text.strip(), keep_blank_values=True, max_num_fields=_MAX_PARTS)
     except ValueError as error:
-        raise BadRequest(400, f"the form has more than {_MAX_PARTS} fields", MALFORMED) from error
+        raise Malformed(f"the form has more than {_MAX_PARTS} fields") from error
     # A plus sign that was not escaped has become a space.
     texts = [
         (name, value.replace(" ", "+") if name == "image" else value) for name, value in fields
@@ -286,17 +321,15 @@ def _from_fields(text: str) -> list[RequestImage]:
 def _from_form(body: bytes, content_type: str) -> list[RequestImage]:
     match = _BOUNDARY.search(content_type[:500])
     if match is None:
-        raise BadRequest(
-            400,
-            "the form's content type names no boundary; let the client write it: curl -F file=@...",
-            MALFORMED,
+        raise Malformed(
+            "the form's content type names no boundary; let the client write it: curl -F file=@..."
         )
     delimiter = b"\r\n--" + (match[1] or match[2]).encode("latin-1", "replace")
     parts = (b"\r\n" + body).split(delimiter, _MAX_PARTS + 2)[1:]
     if len(parts) > _MAX_PARTS + 1:
-        raise BadRequest(400, f"the form has more than {_MAX_PARTS} fields", MALFORMED)
+        raise Malformed(f"the form has more than {_MAX_PARTS} fields")
     if not parts or not parts[-1].startswith(b"--"):
-        raise BadRequest(400, "the form is cut short: its last boundary is missing", MALFORMED)
+        raise Malformed("the form is cut short: its last boundary is missing")
     return _from_values([value for part in parts[:-1] if (value := _field(part)) is not None])
 
 
@@ -305,11 +338,7 @@ def _field(part: bytes) -> tuple[str, bytes | str] | None:
     text for a field called `image` or `url`; None for any other."""
     head, _, content = part.partition(b"\r\n\r\n")
     if len(head) > _MAX_PART_HEAD:
-        raise BadRequest(
-            400,
-            f"a field of the form has a head of more than {_MAX_PART_HEAD:,} bytes",
-            MALFORMED,
-        )
+        raise Malformed(f"a field of the form has a head of more than {_MAX_PART_HEAD:,} bytes")
     headers = email.message_from_bytes(head.lstrip())
     name = headers.get_param("name", header="content-disposition")
     if (
@@ -328,9 +357,7 @@ def _field(part: bytes) -> tuple[str, bytes | str] | None:
 def _from_values(values: list[tuple[str, bytes | str]]) -> list[RequestImage]:
     """Return the images of a form's fields."""
     if not values:
-        raise BadRequest(
-            400, "the form holds no image; send it as a file: curl -F file=@photo.jpg", MALFORMED
-        )
+        raise Malformed("the form holds no image; send it as a file: curl -F file=@photo.jpg")
     images: list[RequestImage] = []
     for index, (name, value) in enumerate(values[: MAX_IMAGES + 1]):
         if isinstance(value, bytes):

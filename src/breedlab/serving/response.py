@@ -20,7 +20,8 @@ except ImportError:  # AWS's inference image may lack it; the numbers are the sa
 
 
 from breedlab.serving.model import Model
-from breedlab.serving.request_parser import JSON, BadImage, BadRequest
+from breedlab.serving.refusals import BadImage, BadRequest
+from breedlab.serving.request_parser import JSON
 
 NPY = "application/x-npy"
 TOP = 5
@@ -130,7 +131,7 @@ def answered(results: Sequence[np.ndarray[Any, Any] | BadImage], model: Model) -
     """Return the answer to a request of several images, of which some may be unusable.
 
     Args:
-        results: What the model's engine gave for each, or why there is nothing.
+        results: The row of the model's engine for each, or why there is none.
         model: Whose engine it is.
 
     Raises:

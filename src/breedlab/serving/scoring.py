@@ -20,12 +20,13 @@ import numpy as np
 import torch
 
 from breedlab import hardware
-from breedlab.data.decode import ImageError
+from breedlab.data.decode import ImageError, decode
 from breedlab.serving import file_checks
 from breedlab.serving.engines import Compute
 from breedlab.serving.fetch import Address, NotFetched
 from breedlab.serving.model import Model
-from breedlab.serving.request_parser import BadImage, RequestImage
+from breedlab.serving.refusals import BadImage
+from breedlab.serving.request_parser import RequestImage
 
 MAX_FETCHES = 8
 """Images fetched at once."""
@@ -35,7 +36,7 @@ _LARGE_TOGETHER = 50_000_000
 """Pixels of all large images being decoded at once; each may take a dozen bytes."""
 
 Scores = asyncio.Future[np.ndarray[Any, Any]]
-"""A future of an image's row of `Answers.apply`."""
+"""A future of an image's row of the model's engine."""
 Result = np.ndarray[Any, Any] | BadImage
 Computed = np.ndarray[Any, Any] | Exception
 
@@ -171,8 +172,7 @@ class Batcher:
         try:
             # With numpy: to copy so little, torch would wake threads that then keep the cores of
             # others busy.
-            numbers = compute(torch.from_numpy(np.stack([image.numpy() for image in images])))
-            return self._model.answers.apply(numbers).numpy()
+            return compute(torch.from_numpy(np.stack([image.numpy() for image in images]))).numpy()
         except Exception as error:  # each request gets the error, and the next batch may succeed
             return error
 
@@ -265,7 +265,7 @@ class Scorer:
             pixels = large.pixels
         async with self._gate.passage(pixels):
             prepared = await loop.run_in_executor(
-                self._decoding_large, self._model.prepare, content
+                self._decoding_large, lambda: self._model.transform(decode(content))
             )
         scores = loop.create_future()
         self._batcher.add(prepared, scores)
@@ -279,7 +279,7 @@ class Scorer:
             if pixels > _LARGE:
                 raise _Large(pixels)
             # Laid out here, on one of many threads, since a batch is put together on one of few.
-            prepared = self._model.prepare(image).contiguous()
+            prepared = self._model.transform(decode(image)).contiguous()
         except BaseException as error:
             self._batcher.withdraw()
             loop.call_soon_threadsafe(_fail, scores, error)
