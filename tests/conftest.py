@@ -24,6 +24,7 @@ import absl.logging
 import preloaded  # noqa: F401 - keeps the environment that tests start with
 import pytest
 import torch
+import unsynced  # noqa: F401
 from crashes import (  # noqa: F401 - hooks of pytest's
     pytest_handlecrashitem,
     pytest_sessionfinish,

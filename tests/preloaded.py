@@ -34,6 +34,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import unsynced  # noqa: F401 - in what is forked, too
+
 _LATE = ("AWS_", "BREEDLAB_", "HYDRA_FULL_ERROR", "KINETO_", "PYTEST_", "TMPDIR")
 _LATE += ("CUBLAS_", "PL_", "PYTORCH_NVML_", "TORCHINDUCTOR_")  # set by Lightning and torch
 _LATE += ("KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK")  # set by scikit-learn

@@ -8,6 +8,7 @@ import math
 import shutil
 import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -69,6 +70,20 @@ def torn(file: Path) -> None:
     file.write_bytes(content[:8192] + bytes(40000) + content[48192:])
 
 
+def page_lost(file: Path) -> None:
+    """As where the power failed before the disk had one page, of an index here."""
+    with closing(sqlite3.connect(file)) as database:
+        name = "ix_trials_study_id"
+        (root,) = database.execute(
+            "select rootpage from sqlite_master where name = ?", (name,)
+        ).fetchone()
+        (size,) = database.execute("pragma page_size").fetchone()
+    content = file.read_bytes()
+    start = (root - 1) * size
+    empty_leaf = bytes([10, 0, 0, 0, 0, size >> 8, size & 255, 0])
+    file.write_bytes(content[:start] + empty_leaf.ljust(size, b"\0") + content[start + size :])
+
+
 def of_another_day(file: Path) -> None:
     """As where the copy in S3 is older than the trials' files beside it."""
     with sqlite3.connect(file) as database:
@@ -78,7 +93,9 @@ def of_another_day(file: Path) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["bayesian", "hyperband"])
-@pytest.mark.parametrize("damage", [empty, lost, cut_off, overwritten, torn, of_another_day])
+@pytest.mark.parametrize(
+    "damage", [empty, lost, cut_off, overwritten, torn, page_lost, of_another_day]
+)
 def test_a_search_whose_study_is_damaged_goes_on_as_if_it_were_not(
     tmp_path: Path,
     configure: Configure,
@@ -117,7 +134,9 @@ def test_a_search_whose_study_is_damaged_goes_on_as_if_it_were_not(
         "only the trial that was cut off, again, and the seventh"
     )
     assert trials(run) == trials(unbroken)
-    assert (run / "study.db.damaged").exists() == (damage in (cut_off, overwritten, torn))
+    assert (run / "study.db.damaged").exists() == (
+        damage in (cut_off, overwritten, torn, page_lost)
+    )
 
 
 def test_a_trial_whose_file_is_gone_too_runs_again_under_its_number(

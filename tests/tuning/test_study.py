@@ -348,7 +348,7 @@ def told(run: Path) -> list[tuple[Any, ...]]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["random", "bayesian", "hyperband", "grid"])
+@pytest.mark.parametrize("strategy", ["bayesian", "hyperband", "grid"])
 def test_killed_anywhere_a_search_goes_on_as_if_it_had_not_been(
     tmp_path: Path, configure: Configure, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

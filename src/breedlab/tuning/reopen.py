@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Mapping
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from breedlab.files import DamagedFile, damaged
 from breedlab.training.objective import better
 from breedlab.tuning.events import write_events
 from breedlab.tuning.proposals import distributions, encode, propose, pruner, visible
-from breedlab.tuning.storage import file_url, storage_url
+from breedlab.tuning.storage import Connection, file_url, storage_url
 from breedlab.tuning.store import PROPOSAL, STATES, ask, create_study, recorded, tell, was_cut_off
 from breedlab.tuning.trial import Outcome
 
@@ -56,6 +57,8 @@ def _readable(config: Config, run: Path) -> optuna.Study:
     records = _records(run)
     reason = ""
     try:
+        with closing(sqlite3.connect(run / "study.db", factory=Connection)) as database:
+            database.check()
         study = create_study(config, storage_url(run))
         if records.keys() <= {trial.number for trial in study.trials}:
             return study

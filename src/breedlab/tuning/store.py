@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import optuna
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from breedlab.config import Config
 from breedlab.files import DamagedFile, atomic_write_json, read_json
 from breedlab.training.objective import best_epoch
 from breedlab.tuning.proposals import direction, pruner
+from breedlab.tuning.storage import Connection
 from breedlab.tuning.trial import Outcome
 
 STATES = {"complete": TrialState.COMPLETE, "pruned": TrialState.PRUNED, "failed": TrialState.FAIL}
@@ -109,7 +111,7 @@ def create_study(config: Config, storage: str) -> optuna.Study:
     """Return the study at an address of Optuna's, which is made if there is none."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     return optuna.create_study(
-        storage=storage,
+        storage=RDBStorage(storage, engine_kwargs={"connect_args": {"factory": Connection}}),
         study_name=config.name,
         direction=direction(config),
         load_if_exists=True,
