@@ -255,6 +255,25 @@ class NotOurs(BackendError):
     code = "BL408"
 
 
+class LostAnswer(BackendError):
+    """A job may have started: no answer came, and the backend could not be asked."""
+
+    code = "BL402"
+
+
+class Detached(BackendError):
+    """The user stopped following; the job continues."""
+
+    code = "BL403"
+    exit_code = 130
+
+
+class JobFailed(BackendError):
+    """A job ended without a result."""
+
+    code = "BL404"
+
+
 class MissingExtra(BackendError):
     """The backend needs packages that are not installed; nothing was started."""
 

@@ -1,14 +1,21 @@
-"""Where an experiment can run."""
+"""Where an experiment can run.
+
+Another built-in backend is one file in this folder, `NAME.py`, that registers its class, and one
+YAML, `conf/backend/NAME.yaml`: the YAML is how the file is found.
+"""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from breedlab.config.backend import S3_EXAMPLE
 from breedlab.config.problems import Problem
 from breedlab.config.section import Section
+from breedlab.config.yaml_folders import config_folder
 from breedlab.errors import BackendError
 from breedlab.registry import BACKENDS
 
@@ -22,7 +29,7 @@ class BackendKind(Section):
     Attributes:
         scheme: How addresses of images begin that it reads from elsewhere, such as `s3`; empty
             where it reads folders only.
-        address: Such an address, as a message shows it.
+        address_example: Such an address, as a message shows it.
         here: Whether it trains on this machine, with what is installed here.
         endpoint_settings: The class of its own settings of an endpoint, which are at
             `endpoint.NAME` for `breedlab deploy`; None for none.
@@ -30,7 +37,7 @@ class BackendKind(Section):
     """
 
     scheme: ClassVar[str] = ""
-    address: ClassVar[str] = ""
+    address_example: ClassVar[str] = ""
     here: ClassVar[bool] = False
     aws: ClassVar[bool] = False
     endpoint_settings: ClassVar[type[Section] | None] = None
@@ -62,7 +69,7 @@ class SageMaker(BackendKind):
     """Jobs in an AWS account."""
 
     scheme: ClassVar[str] = "s3"
-    address: ClassVar[str] = S3_EXAMPLE
+    address_example: ClassVar[str] = S3_EXAMPLE
     aws: ClassVar[bool] = True
 
     def build(self) -> Backend:
@@ -89,3 +96,14 @@ class SageMaker(BackendKind):
             return images.problems(model, planned(model).region)
         except (BackendError, ImportError):
             return []  # without the extra, which is asked for once the rest is in order
+
+
+def _register_files() -> None:
+    """Import the files of the built-in backends whose classes are not in this one."""
+    for yaml in sorted(config_folder().glob("backend/*.yaml")):
+        module = f"{__package__}.{yaml.stem}"
+        if yaml.stem not in ("local", "sagemaker") and find_spec(module):
+            import_module(module)
+
+
+_register_files()

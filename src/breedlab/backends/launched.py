@@ -8,8 +8,11 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pydantic import ValidationError
+
 from breedlab.backends.base import FILE, Backend, Handle
 from breedlab.commands import command
+from breedlab.config.environment import resolved
 from breedlab.config.migrations import KEY, upgrade
 from breedlab.config.plugins import load_plugins
 from breedlab.config.problems import error_from
@@ -51,14 +54,21 @@ class Launched:
 
     def _open(self, run: Path) -> Handle:
         record = _read(run)
-        config = record["config"]
+        # of another shell, perhaps, whose variables are not set here
+        config, _ = resolved(record["config"], lenient=True)
         if problems := load_plugins(config.get("plugins")):
             raise error_from(problems, f"{run / FILE}")
         name = str(config["backend"]["name"])
-        if name not in self._backends:
-            settings = config["backend"].get(name) or {}
-            self._backends[name] = BACKENDS.get(name).model_validate(settings).build()
-        return self._backends[name].reopen(record, run)
+        settings = config["backend"].get(name) or {}
+        key = f"{name} {json.dumps(settings, sort_keys=True)}"
+        if key not in self._backends:
+            try:
+                kind = BACKENDS.get(name).model_validate(settings)
+            except ValidationError as error:
+                reason = f"backend.{name}: {error.errors()[0]['msg']}"
+                raise damaged(f"{run}/{FILE}", reason, _hint()) from error
+            self._backends[key] = kind.build()
+        return self._backends[key].reopen(record, run)
 
 
 def elsewhere(name: str, where: str | None) -> Handle:
@@ -87,25 +97,31 @@ def ready() -> Iterator[Backend]:
 
 
 def _ask(name: str, question: Callable[[Backend], T | None]) -> T:
-    refusal: BackendError | None = None
+    refusals = []
     for backend in ready():
         try:
             if (answer := question(backend)) is not None:
                 return answer
         except BackendError as error:
-            refusal = refusal or error
-    raise refusal or NotFound(f"{name}: no job of this name")
+            refusals.append(error)
+    if len(refusals) == 1:
+        raise refusals[0]
+    reasons = "".join(f"\n  {' '.join(str(each).split())}" for each in refusals)
+    raise NotFound(f"{name}: no job of this name was found{reasons}")
+
+
+def _hint() -> str:
+    return f"`{command('jobs', 'fetch NAME')}` asks the job's backend for its record"
 
 
 def _read(run: Path) -> Mapping[str, Any]:
     text = (run / FILE).read_text("utf-8")
-    hint = f"`{command('jobs', 'fetch NAME')}` asks the job's backend for its record"
     try:
         tree = json.loads(text)
         str(tree["config"]["backend"]["name"])
     except (ValueError, KeyError, TypeError) as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
-        raise damaged(f"{run}/{FILE}", why if text.strip() else "it is empty", hint) from error
+        raise damaged(f"{run}/{FILE}", why if text.strip() else "it is empty", _hint()) from error
     source = f"{run}: {FILE}"
     config = upgrade({KEY: tree.get(KEY, 1), **tree["config"]}, "run", source)
     return {**upgrade(tree, "job", source), "config": config}

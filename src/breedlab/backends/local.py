@@ -50,7 +50,7 @@ class LocalBackend(Backend):
     def plan(self, config: Config, resume: Path | None) -> str:
         from breedlab.pipeline.plan import plan
 
-        _require_extras(config)
+        require_extras(config)
         return plan(config, resume)
 
     def submit(self, config: Config, overrides: list[str], resume: Path | None) -> Handle:
@@ -76,7 +76,7 @@ class LocalBackend(Backend):
     ) -> LocalRun:
         from breedlab.pipeline.run import run
 
-        _require_extras(config)
+        require_extras(config)
         return LocalRun(config, run(config, overrides, resume, callbacks=callbacks))
 
     def deploy(self, model: Path) -> str:
@@ -137,8 +137,8 @@ class LocalRun(Handle):
         return {"run": str(run), "mode": mode, **_validation(self._result), **test}
 
 
-def _require_extras(config: Config) -> None:
-    """Refuse a run whose debugger, logger, or backbone is not installed, before it trains.
+def require_extras(config: Config) -> None:
+    """Refuse a run whose debugger, logger, or backbone is not installed here, before it trains.
 
     Raises:
         MissingExtra: If it is not.

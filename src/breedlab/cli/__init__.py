@@ -80,12 +80,21 @@ def _is_folder(word: str) -> bool:
 
 
 def run(command: str) -> None:
-    """Run one command on `sys.argv` and exit: one message and a code for anything that the user can
-    fix."""
+    """Run one command on `sys.argv`, and exit."""
+
+    def entry(argv: list[str]) -> int:
+        with no_collection():
+            main: Callable[[list[str]], int] = import_module(f"breedlab.cli.{command}").main
+        return main(argv)
+
+    guarded(entry)
+
+
+def guarded(entry: Callable[[list[str]], int]) -> None:
+    """Call an entry point with the words of `sys.argv`, and exit: one message and a code for
+    anything that the user can fix."""
     degrade_terminal()
     try:
-        with no_collection():
-            entry: Callable[[list[str]], int] = import_module(f"breedlab.cli.{command}").main
         code = entry(sys.argv[1:])
         sys.stdout.flush()
     except BreedlabError as error:

@@ -50,7 +50,9 @@ def command_parser() -> Parser:
     )
     one.add_argument(
         "--region",
-        help="region of a job launched from another machine (default: the AWS profile's)",
+        "--where",
+        help="where a job launched from another machine runs: a region, or a cluster's address"
+        " (default: the AWS profile's region, RAY_ADDRESS)",
     )
 
     def verb(name: str, about: str, more: str = "", of_one: bool = True) -> argparse.ArgumentParser:
@@ -69,9 +71,14 @@ def command_parser() -> Parser:
     listing.add_argument(
         "--all",
         action="store_true",
-        help="all of breedlab's jobs in one region of the account",
+        help="all of breedlab's jobs in one region of the account, and on a cluster",
     )
-    listing.add_argument("--region", help="with --all: the region (default: the AWS profile's)")
+    listing.add_argument(
+        "--region",
+        "--where",
+        help="with --all: the region, or the cluster's address (default: the AWS profile's region,"
+        " RAY_ADDRESS)",
+    )
     showing = verb("show", "show a job's status and the table of its trials")
     showing.add_argument("--log", action="store_true", help="show the job's log instead")
     showing.add_argument(
@@ -201,13 +208,21 @@ def _list_all(where: str | None) -> None:
     from datetime import datetime
 
     from breedlab.backends.launched import ready
-    from breedlab.console import console, table
+    from breedlab.console import console, table, warn
 
+    listings, refusals = [], []
     for backend in ready():
-        listing = backend.everyones(where)
-        if listing is None:
-            continue
-        place, jobs = listing
+        try:
+            listings.append(backend.everyones(where))
+        except BackendError as error:
+            refusals.append(error)
+    found = [listing for listing in listings if listing is not None]
+    if refusals and not found:
+        raise refusals[0]
+    if where is None:  # a place that was named is one backend's
+        for refusal in refusals:
+            warn(str(refusal))
+    for place, jobs in found:
         rows = []
         for job in jobs:
             hours = (datetime.now(job.created.tzinfo) - job.created).total_seconds() / 3600

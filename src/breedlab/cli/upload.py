@@ -89,7 +89,7 @@ def _store(address: str, where: str | None, key: str | None) -> tuple[str, Store
     for name, kind in kinds.items():
         if address.startswith(f"{kind.scheme}://"):
             return name, kind().build().store(address, where, key)
-    forms = "; or ".join(kind.address for kind in kinds.values())
+    forms = "; or ".join(kind.address_example for kind in kinds.values())
     raise DataError(f"{address}: expected an address such as {forms}")
 
 

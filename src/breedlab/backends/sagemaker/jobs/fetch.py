@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from breedlab.backends.base import FILE
 from breedlab.backends.sagemaker.jobs.downloads import download
 from breedlab.backends.sagemaker.jobs.follow import (
-    JobFailed,
     detachable,
     follow_training,
     follow_tuning,
@@ -28,7 +27,7 @@ from breedlab.backends.sagemaker.prices import largest_bill
 from breedlab.commands import command
 from breedlab.config.migrations import stamp
 from breedlab.console import note, stage
-from breedlab.errors import BackendError
+from breedlab.errors import BackendError, JobFailed
 from breedlab.files import atomic_write_json, read_json_if_whole
 
 if TYPE_CHECKING:

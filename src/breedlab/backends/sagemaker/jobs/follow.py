@@ -22,7 +22,7 @@ from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.commands import command
 from breedlab.config import search_space, trial_count
 from breedlab.console import console, note
-from breedlab.errors import BackendError
+from breedlab.errors import BackendError, Detached, JobFailed
 from breedlab.tuning.trial_log import read_trial
 from breedlab.tuning.trial_table import TrialTable
 
@@ -33,14 +33,6 @@ POLL_SECONDS = 10.0
 """Between two questions to AWS, which limits how often it answers."""
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-
-
-class Detached(BackendError):
-    """The user stopped following; the job continues."""
-
-    code = "BL403"
-
-    exit_code = 130
 
 
 @contextmanager
@@ -54,12 +46,6 @@ def detachable(record: Record) -> Iterator[None]:
         if isinstance(error, JobFailed | Detached):
             raise
         raise error.reworded(f"{error}\n{ways_on(record)}") from error
-
-
-class JobFailed(BackendError):
-    """A job ended without a result."""
-
-    code = "BL404"
 
 
 def ways_on(record: Record) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from breedlab import weight_files
 from breedlab.backends.sagemaker.jobs.hyperparameters import decode, encode
 from breedlab.backends.sagemaker.jobs.job_files import FileFilter, everything, is_of_a_trial
-from breedlab.backends.sagemaker.jobs.source import CONFIG
+from breedlab.backends.submission import CONFIG
 from breedlab.commands import command
 from breedlab.config import Config, validate
 from breedlab.config.cloud import trials_are_jobs

@@ -10,7 +10,7 @@ from breedlab.backends.sagemaker.jobs.status import described
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.console import note
-from breedlab.errors import BackendError
+from breedlab.errors import BackendError, LostAnswer
 
 if TYPE_CHECKING:
     import boto3
@@ -20,12 +20,6 @@ PAUSES = (2.0, 4.0, 8.0)
 
 _NOT_YET = ("Could not assume role", "cannot be assumed")
 """What AWS says of a role or a policy that it has but has not heard of everywhere."""
-
-
-class LostAnswer(BackendError):
-    """The request may have arrived: no answer came, and AWS could not be asked."""
-
-    code = "BL402"
 
 
 def send(account: boto3.Session, request: Request) -> None:

@@ -20,7 +20,6 @@ from breedlab.backends.sagemaker.jobs.requests import (
     ARCHIVE,
     Experiment,
     each_trial_is_a_job,
-    new_name,
     processes,
     weights_file,
 )
@@ -29,6 +28,7 @@ from breedlab.backends.sagemaker.jobs.source import REQUIREMENTS, UNDECLARED, wr
 from breedlab.backends.sagemaker.prices import bill_problems, largest_bill, quoted
 from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.session import aws_errors, client, split_uri
+from breedlab.backends.submission import new_name
 from breedlab.config import Config, trial_count
 from breedlab.config.problems import Problem, error_from
 from breedlab.console import note, stage, warn

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.sagemaker.jobs import follow
 from breedlab.backends.sagemaker.jobs.fetch import fetch, shown, training_title
-from breedlab.backends.sagemaker.jobs.follow import JobFailed, detachable
+from breedlab.backends.sagemaker.jobs.follow import detachable
 from breedlab.backends.sagemaker.jobs.handle import SageMakerExperiment, describe
 from breedlab.backends.sagemaker.jobs.pipeline import SEARCH, TRAIN, token
 from breedlab.backends.sagemaker.jobs.pipeline_status import (
@@ -25,7 +25,7 @@ from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.commands import command
 from breedlab.config import trial_count
 from breedlab.console import note, stage
-from breedlab.errors import BackendError
+from breedlab.errors import BackendError, JobFailed
 from breedlab.tuning.trial_log import TrialLog
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from breedlab.backends.sagemaker.endpoints.registry import ensure_group
 from breedlab.backends.sagemaker.jobs import job_start
 from breedlab.backends.sagemaker.jobs.job_secrets import with_secrets
-from breedlab.backends.sagemaker.jobs.job_start import LostAnswer
 from breedlab.backends.sagemaker.jobs.pipeline import requests
 from breedlab.backends.sagemaker.jobs.pipeline_status import described_pipeline
 from breedlab.backends.sagemaker.jobs.record import Record
@@ -20,7 +19,7 @@ from breedlab.backends.sagemaker.request import Request
 from breedlab.backends.sagemaker.sending import is_denied, is_missing, is_there_already
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.console import note, stage
-from breedlab.errors import BackendError
+from breedlab.errors import BackendError, LostAnswer
 
 if TYPE_CHECKING:
     import boto3

@@ -22,12 +22,12 @@ from breedlab.backends.sagemaker.jobs.requests import (
     Experiment,
     each_trial_is_a_job,
     metric_definitions,
-    new_name,
 )
 from breedlab.backends.sagemaker.jobs.requests import requests as job_requests
 from breedlab.backends.sagemaker.jobs.source import write_source
 from breedlab.backends.sagemaker.prices import bill_problems, largest_bill
 from breedlab.backends.sagemaker.session import needed, planned, require_extra
+from breedlab.backends.submission import new_name
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.problems import error_from
 from breedlab.config.space import Choices

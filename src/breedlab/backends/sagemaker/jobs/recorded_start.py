@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from breedlab.backends.sagemaker.jobs.follow import Detached, ways_on
-from breedlab.backends.sagemaker.jobs.job_start import LostAnswer
+from breedlab.backends.sagemaker.jobs.follow import ways_on
 from breedlab.backends.sagemaker.jobs.record import Record, forget, save
 from breedlab.console import warn
-from breedlab.errors import BackendError
+from breedlab.errors import BackendError, Detached, LostAnswer
 
 if TYPE_CHECKING:
     import boto3

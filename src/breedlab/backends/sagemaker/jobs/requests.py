@@ -14,11 +14,8 @@ starts the entry.
 from __future__ import annotations
 
 import math
-import re
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +94,6 @@ def each_trial_is_a_job(config: Config) -> bool:
     return trials_are_jobs(
         config.backend.trials, tuner.strategy, config.model.freeze, tuner.warm_start
     )
-
-
-def new_name(config: Config, now: datetime) -> str:
-    """Return `backend.job_name`, or a unique job name; at most 32 characters."""
-    if config.backend.job_name:
-        return config.backend.job_name
-    readable = re.sub(r"[^a-zA-Z0-9]+", "-", config.name).strip("-")[:14].strip("-") or "breedlab"
-    return f"{readable}-{now:%y%m%d-%H%M%S}-{secrets.token_hex(1)}"
 
 
 def requests(experiment: Experiment, best: Mapping[str, str] | None = None) -> list[Request]:

@@ -4,23 +4,18 @@ need."""
 from __future__ import annotations
 
 import re
-import shutil
 import tomllib
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
-import yaml
-
 from breedlab.backends.sagemaker.jobs.job_logging import is_sagemaker, tracking_uri
 from breedlab.backends.sagemaker.vendoring import OPTIONS
+from breedlab.backends.submission import write_code
 from breedlab.config import Config
-from breedlab.config.plugins import copy_packages
-from breedlab.config.yaml_folders import config_folder
 from breedlab.training.logger_kinds import logger_of
-from breedlab.version import PACKAGE, __version__
+from breedlab.version import PACKAGE
 
-CONFIG = "config.yaml"
 REQUIREMENTS = "requirements.txt"
 UNDECLARED = "requirements-no-deps.txt"
 """What the entry installs by itself, without what it asks for: a line of a requirements file cannot
@@ -54,20 +49,7 @@ def write_source(folder: Path, config: Config) -> None:
         folder: An empty one.
         config: The whole experiment.
     """
-    no_bytecode = shutil.ignore_patterns("__pycache__", "*.pyc")
-    shutil.copytree(PACKAGE, folder / "src" / "breedlab", ignore=no_bytecode)
-    for inside in ("conf", "entry"):  # where a wheel has them
-        shutil.rmtree(folder / "src" / "breedlab" / inside, ignore_errors=True)
-    shutil.copytree(config_folder(), folder / "conf")
-    shutil.copytree(config_folder().with_name("entry"), folder / "entry", ignore=no_bytecode)
-    # So that what asks for breedlab's version finds it, though it is not installed there.
-    metadata = folder / "src" / f"breedlab-{__version__}.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text(
-        f"Metadata-Version: 2.1\nName: breedlab\nVersion: {__version__}\n"
-    )
-    (folder / CONFIG).write_text(yaml.safe_dump(config.recorded(), sort_keys=False))
-    needed = copy_packages(config.plugins, folder / "src")
+    needed = write_code(folder, config)
     lines = [*(OPTIONS if config.backend.vendor else ()), *requirements(config), *needed]
     (folder / REQUIREMENTS).write_text("".join(f"{line}\n" for line in lines))
     if debugs(config):
