@@ -177,6 +177,7 @@ def refused_without_extras(breedlab: Path, folder: Path) -> None:
         (["report", "runs/latest"], "report"),
         (["serve", "runs/latest", "--port", "0"], "serve"),
         (["launch", "backend=sagemaker", "dry_run=true", *SMALL], "sagemaker"),
+        (["launch", "backend=ray", *SMALL], "ray"),
         (["upload", "photos", "s3://my-bucket/photos"], "sagemaker"),
         (["launch", "experiment=quickstart", "debugger=none", "dry_run=true"], "pretrained"),
         (["launch", *SMALL, "model.name=timm/resnet10t", "dry_run=true"], "timm"),

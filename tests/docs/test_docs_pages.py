@@ -36,7 +36,7 @@ from breedlab.config.setting import settings
 from breedlab.config.yaml_folders import groups, with_search_path
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-OTHER_PROGRAMS = {"aws", "curl", "export", "mkdir", "python3", "source", "tensorboard", "uv"}
+OTHER_PROGRAMS = {"aws", "curl", "export", "mkdir", "python3", "ray", "source", "tensorboard", "uv"}
 OURS = [command for command in commands(RUN, CHECKED, "") if of_breedlab(command.args)]
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from breedlab.backends.base import Handle
 from breedlab.console import console
-from breedlab.errors import Detached, JobFailed, LostAnswer
+from breedlab.errors import BackendError, Detached, JobFailed, LostAnswer
 from breedlab.files import read_json_if_whole
 
 POLL_SECONDS = 1.0
@@ -39,6 +39,20 @@ def detachable(handle: Handle) -> Iterator[None]:
         yield
     except KeyboardInterrupt as error:
         raise Detached(f"detached; {handle.name} keeps running\n{ways}") from error
+    except BackendError as error:
+        raise error.reworded(f"{error}\n{ways}") from error
+
+
+@contextmanager
+def sending(handle: Handle) -> Iterator[None]:
+    """Say of a job that may have been started how to come back to it."""
+    ways = "\n".join(handle.next_steps())
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise Detached(
+            f"interrupted while sending {handle.name}; it may be running\n{ways}"
+        ) from error
     except LostAnswer as error:
         raise error.reworded(f"{error}\n{ways}") from error
 

@@ -3,7 +3,6 @@ does here."""
 
 from __future__ import annotations
 
-import getpass
 import json
 import logging
 import os
@@ -19,13 +18,13 @@ from pydantic import Field
 
 from breedlab import extras
 from breedlab.backends.base import Backend, Handle, ListedJob
-from breedlab.backends.following import detachable
 from breedlab.backends.kinds import BackendKind
 from breedlab.backends.shared_folder import SharedFolderBackend, SharedFolderJob, recorded_job
 from breedlab.backends.submission import (
     new_name,
     sent_environment,
     start_words,
+    user_name,
     write_code,
     write_start,
 )
@@ -122,17 +121,21 @@ class RayBackend(SharedFolderBackend):
 
     def find(self, name: str, where: str | None) -> Handle | None:
         found = self._look_up(name, where)
-        return None if found is None else self.elsewhere(Path(found[1]["run"]), name)
+        if found is None:
+            return None
+        client, metadata = found
+        return self.elsewhere(Path(metadata["run"]), name, client.get_address())
 
     def stop(self, name: str, where: str | None) -> list[str] | None:
         found = self._look_up(name, where)
         if found is None:
             return None
-        with _answers(found[0]):
-            stopped = found[0].stop_job(name)
+        client, metadata = found
+        with _answers(client):
+            stopped = client.stop_job(name)
         if not stopped:
             return [f"nothing to stop: {name}: has ended"]
-        return [f"{name}: stopping; what it has written stays in {found[1]['run']}/"]
+        return [f"{name}: stopping; what it has written stays in {metadata['run']}/"]
 
     def everyones(self, where: str | None) -> tuple[str, list[ListedJob]] | None:
         client = self._client_if_any(where)
@@ -166,7 +169,7 @@ class RayBackend(SharedFolderBackend):
             "submission_id": name,
             "entrypoint": shlex.join(words),
             "runtime_env": {**runtime, "pip": needed} if needed else runtime,
-            "metadata": {_OURS: config.name, "user": getpass.getuser(), "run": str(place)},
+            "metadata": {_OURS: config.name, "user": user_name(), "run": str(place)},
             "entrypoint_num_cpus": settings.cpus,
             "entrypoint_num_gpus": settings.gpus,
         }
@@ -227,7 +230,7 @@ class RayJob(SharedFolderJob):
             self._client.stop_job(submission)
 
     def send(self, config: Config, name: str) -> None:
-        with tempfile.TemporaryDirectory(prefix="breedlab-") as scratch, detachable(self):
+        with tempfile.TemporaryDirectory(prefix="breedlab-") as scratch:
             request = self._backend.request(config, name, self.place, Path(scratch))
             request["runtime_env"]["env_vars"] |= sent_environment(config)
             with _answers(self._client, sent=name):

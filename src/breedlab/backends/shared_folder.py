@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.base import FILE, Backend, Handle, record
-from breedlab.backends.following import detachable, finished, follow, without_traceback
+from breedlab.backends.following import detachable, finished, follow, sending, without_traceback
 from breedlab.backends.submission import new_name, sent_environment
 from breedlab.commands import command
 from breedlab.config import Config, validate
@@ -135,8 +135,11 @@ class SharedFolderJob(Handle):
                 follow(lambda: self._look(name))
             state = self.state(name)
         self._bring(partly=False)
+        if not state and not (self.run / "metrics.json").is_file():
+            state = f"{self.where} does not know this job any more, and its run is not complete"
         if state and state != "complete":
-            last = "".join(f"\n  {line}" for line in without_traceback(self.lines(name)))
+            lines = self.lines(name) if self.state(name) else []
+            last = "".join(f"\n  {line}" for line in without_traceback(lines))
             raise JobFailed(
                 f"{self.name}: {state}{last}\n"
                 f"its log:          {command('jobs', 'show', self.name, '--log')}\n"
@@ -150,15 +153,15 @@ class SharedFolderJob(Handle):
 
     def send_again(self, config: Config, overrides: list[str]) -> None:
         """Send a job that continues the run of one that has failed, was stopped, or was lost."""
-        state = self.status()
-        if state == "complete" or (self._latest()[1] and state not in ENDED):
+        if self._latest()[1] not in ("failed", "stopped", ""):
             super().resume()
         sent_environment(config)  # refused before anything is written
         name = self.next_name
         self.submissions.append(name)
         self.run.mkdir(parents=True, exist_ok=True)
         self.remember(config, overrides)
-        self.send(config, name)
+        with sending(self):
+            self.send(config, name)
         note(f"started: {name}, on {self.where}")
 
     def remember(self, config: Config, overrides: list[str]) -> None:
@@ -251,7 +254,8 @@ class SharedFolderBackend(Backend):
         with _removed_if_refused(run, place):
             self._reserve(config, overrides, run, place)
             job.remember(config, overrides)
-            job.send(config, name)
+            with sending(job):
+                job.send(config, name)
         note(f"started: {name}, on {self.where}")
         return job
 
@@ -262,8 +266,13 @@ class SharedFolderBackend(Backend):
         """Return the run directory that a job writes."""
         return Path(self.storage or config.runs_dir, config.name, stamp).absolute()
 
-    def elsewhere(self, place: Path, name: str) -> Handle:
-        """Return a job that another machine launched, by the run directory that it writes.
+    def elsewhere(self, place: Path, name: str, where: str) -> Handle:
+        """Return a job that another machine launched.
+
+        Args:
+            place: The run directory that it writes.
+            name: The job's.
+            where: What it was sent to, as this machine reaches it.
 
         Raises:
             BackendError: If that is not on this machine.
@@ -272,7 +281,7 @@ class SharedFolderBackend(Backend):
             raise BackendError(
                 f"{name}: its run directory {place} is not on this machine; mount its folder"
             )
-        tree = recorded_job(place)
+        tree = {**recorded_job(place), "where": where}
         return self.job(tree, Path(tree["config"]["runs_dir"], tree["config"]["name"], place.name))
 
     def _reserve(self, config: Config, overrides: list[str], run: Path, place: Path) -> None:
@@ -312,4 +321,5 @@ def _removed_if_refused(*folders: Path) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
             with suppress(OSError):  # of other runs
                 folder.parent.rmdir()
+                folder.parent.parent.rmdir()
         raise

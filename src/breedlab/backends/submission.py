@@ -3,6 +3,7 @@ copy of the code and the config that run there."""
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import secrets
@@ -36,6 +37,14 @@ def new_name(config: Config, now: datetime) -> str:
         return config.backend.job_name
     readable = re.sub(r"[^a-zA-Z0-9]+", "-", config.name).strip("-")[:14].strip("-") or "breedlab"
     return f"{readable}-{now:%y%m%d-%H%M%S}-{secrets.token_hex(1)}"
+
+
+def user_name() -> str:
+    """Return who creates things: $BREEDLAB_USER, else the name of this machine's user."""
+    try:
+        return os.environ.get("BREEDLAB_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return "unknown"
 
 
 def write_code(folder: Path, config: Config) -> list[str]:

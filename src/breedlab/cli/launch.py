@@ -52,6 +52,9 @@ Examples:
   # what would happen, without starting anything
   {launch} experiment=resnet34_hpo dry_run=true
 
+  # as one job on a Ray cluster; dry_run=true prints what would be sent
+  {launch} experiment=resnet34_hpo backend=ray backend.ray.gpus=1
+
   # on SageMaker: what would be sent and what it would cost at most; without dry_run it starts
   {launch} experiment=resnet34_hpo backend=sagemaker dry_run=true
 

@@ -1,4 +1,7 @@
-"""The config of the backend: where an experiment runs, and as what on SageMaker."""
+"""The config of the backend: where an experiment runs, and as what on SageMaker.
+
+A backend's own settings are in its class, at `backend.NAME`.
+"""
 
 from __future__ import annotations
 
@@ -118,10 +121,11 @@ Variable = Annotated[str, matching(r"[a-zA-Z_][a-zA-Z0-9_]*", "a name of letters
 
 
 class Backend(Section):
-    """Where the experiment runs; all settings but `name` are for SageMaker."""
+    """Where the experiment runs. `wait`, `job_name`, and `environment` are for all that send jobs,
+    a section such as `ray` is for that backend, and the rest is for SageMaker."""
 
     name: Annotated[str, choice(BACKENDS)] = "local"
-    """Where the experiment runs: on this machine (`local`) or on SageMaker."""
+    """Where the experiment runs: on this machine (`local`), on a Ray cluster, or on SageMaker."""
     wait: bool = True
     """Whether to follow the job to its end and fetch the run."""
     trials: Literal["auto", "job_each", "one_job"] = "auto"

@@ -3,12 +3,11 @@ with what others made."""
 
 from __future__ import annotations
 
-import getpass
-import os
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from breedlab.backends.submission import user_name
 from breedlab.config.endpoint import OWN_TAGS
 
 PREFIX = OWN_TAGS
@@ -38,14 +37,6 @@ def own_tags(**values: str | None) -> tuple[tuple[str, str], ...]:
     """
     tags = {**values, "user": user_name()}
     return tuple((f"{PREFIX}{name}", tag_value(value)) for name, value in tags.items() if value)
-
-
-def user_name() -> str:
-    """Return who creates things: $BREEDLAB_USER, else the name of this machine's user."""
-    try:
-        return os.environ.get("BREEDLAB_USER") or getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return "unknown"
 
 
 def tag_value(text: str) -> str:

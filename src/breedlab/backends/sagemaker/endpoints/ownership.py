@@ -14,7 +14,8 @@ from breedlab.backends.sagemaker.endpoints.endpoint import is_version
 from breedlab.backends.sagemaker.endpoints.lifecycle import describe, remove_endpoint
 from breedlab.backends.sagemaker.sending import is_missing, patiently
 from breedlab.backends.sagemaker.session import aws_errors, client
-from breedlab.backends.sagemaker.tags import ENDPOINT, USER, read_tags, user_name, whose
+from breedlab.backends.sagemaker.tags import ENDPOINT, USER, read_tags, whose
+from breedlab.backends.submission import user_name
 from breedlab.errors import NotFound, NotOurs
 
 if TYPE_CHECKING:

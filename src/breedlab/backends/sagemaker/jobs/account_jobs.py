@@ -14,6 +14,7 @@ from breedlab.backends.sagemaker.jobs.status import described, tags_of
 from breedlab.backends.sagemaker.prices import listed_price
 from breedlab.backends.sagemaker.sending import is_denied
 from breedlab.backends.sagemaker.session import aws_errors, client
+from breedlab.backends.submission import user_name
 from breedlab.commands import command
 from breedlab.console import warn
 from breedlab.errors import BackendError, NotFound, NotOurs
@@ -104,7 +105,7 @@ def stop_pipeline(account: boto3.Session, name: str, execution: str) -> None:
 
 def _sign(account: boto3.Session, name: str, arn: str) -> None:
     sagemaker = client(account, "sagemaker")
-    mark = {"Key": tags.STOPPED_BY, "Value": tags.tag_value(tags.user_name())}
+    mark = {"Key": tags.STOPPED_BY, "Value": tags.tag_value(user_name())}
     try:
         with aws_errors(name):
             sagemaker.add_tags(ResourceArn=arn, Tags=[mark])

@@ -1,0 +1,459 @@
+"""backend=ray: on a real cluster of one node, and on one that refuses or loses an answer."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
+
+import preloaded
+import psutil
+import pytest
+from codes import check_names, raises_code
+from urllib3 import PoolManager
+from urllib3.exceptions import HTTPError
+
+from breedlab.backends import following, ray
+from breedlab.backends.launched import Launched
+from breedlab.cli import jobs, launch
+from breedlab.errors import BreedlabError
+from breedlab.registry import OPTIMIZERS
+
+if find_spec("ray") is None:
+    pytest.skip("the ray extra is not installed", allow_module_level=True)
+
+Words = Callable[..., list[str]]
+
+# As on this machine, where conftest.py sets it: other threads add up in another order.
+ONE_THREAD = "+backend.environment={OMP_NUM_THREADS: '1'}"
+SEARCH = ("tuner=random", "tuner.trials=2", "tuner.max_epochs=1")
+
+FRAGILE = '''
+from pathlib import Path
+
+from breedlab.errors import ConfigError
+from breedlab.registry import OPTIMIZERS
+from breedlab.training.optimizers import Optimizer
+
+
+@OPTIMIZERS.register("fragile")
+class Fragile(Optimizer):
+    """Adam, where a file is not in its way."""
+
+    obstacle: str
+    """The file."""
+
+    def build(self, groups, optim):
+        import torch
+
+        if Path(self.obstacle).exists():
+            raise ConfigError(f"optim.fragile: {self.obstacle} is in the way")
+        return torch.optim.Adam(groups, lr=optim.lr)
+'''
+
+
+def free_ports(count: int) -> list[str]:
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    ports = [str(each.getsockname()[1]) for each in sockets]
+    for each in sockets:
+        each.close()
+    return ports
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a cluster that nothing outside this machine can reach."""
+    gcs, dashboard, client, agent = free_ports(4)
+    # its sockets' paths have to be short
+    folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
+    own = {
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_AUTH_MODE": "disabled",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+    }
+    options = {
+        "node-ip-address": "127.0.0.1",
+        "port": gcs,
+        "dashboard-port": dashboard,
+        "ray-client-server-port": client,
+        "dashboard-agent-listen-port": agent,
+        "min-worker-port": "0",
+        "max-worker-port": "0",
+        "num-cpus": "2",
+        "temp-dir": folder,
+        "object-store-memory": "100000000",
+    }
+    words = [f"--{name}={value}" for name, value in options.items()]
+    command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", *words]
+    with (Path(folder) / "start.log").open("w") as log:
+        head = preloaded.FreshPopen(
+            command, stdout=log, stderr=log, env={**os.environ, **own}, start_new_session=True
+        )
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        wait_for(lambda: answers(address) or head.poll() is not None, 90)
+        assert head.poll() is None, (Path(folder) / "start.log").read_text()
+        yield address
+    finally:
+        family = [psutil.Process(head.pid), *psutil.Process(head.pid).children(recursive=True)]
+        for process in family:
+            kill(process)
+        # what Ray starts in sessions of their own names its folder
+        for process in psutil.process_iter(["cmdline"]):
+            if any(folder in word for word in process.info["cmdline"] or []):
+                kill(process)
+        head.wait()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def kill(process: psutil.Process) -> None:
+    with suppress(psutil.NoSuchProcess):
+        process.kill()
+
+
+def answers(address: str) -> bool:
+    try:
+        return bool(PoolManager(retries=False).request("GET", f"{address}/api/version").data)
+    except HTTPError:
+        return False
+
+
+def wait_for(condition: Callable[[], object], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it takes too long"
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def on(cluster: str, words: Words, here: Path) -> Words:
+    """The overrides of a small experiment on the cluster, by the Python of the tests."""
+    place = [f"backend.ray.address={cluster}", f"backend.ray.python={sys.executable}"]
+    return lambda *more: words(
+        "experiment=quickstart", "backend=ray", *place, ONE_THREAD, "logger=none", *more
+    )
+
+
+def job() -> Any:
+    (handle,) = Launched(Path("runs")).all()
+    return handle
+
+
+@pytest.fixture
+def my_package(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A package with an optimizer that fails while a file is there; it is forgotten afterwards."""
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(here))])
+    (here / "my_package").mkdir()
+    (here / "my_package" / "__init__.py").write_text(FRAGILE)
+    yield "plugins=[my_package]"
+    sys.modules.pop("my_package", None)
+    OPTIMIZERS._classes.pop("fragile", None)
+
+
+@pytest.mark.slow
+def test_a_search_gives_what_it_gives_here_and_every_command_reaches_it(
+    on: Words, words: Words, here: Path, cluster: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    shared = here / "shared"
+    assert launch.main(on(*SEARCH, "backend.wait=false", f"backend.ray.storage={shared}")) == 0
+    name = job().name
+    assert f"jobs fetch {name}" in capsys.readouterr().out
+    # while it runs there
+    local = words("experiment=quickstart", *SEARCH, "logger=none", "runs_dir=local", "name=local")
+    assert launch.main(local) == 0
+    fetch = [sys.executable, "-m", "breedlab.cli", "jobs", "fetch", name]
+    fetched = preloaded.run(fetch, capture_output=True, text=True, cwd=here)
+    assert fetched.returncode == 0, fetched.stderr
+    assert re.findall(r"trial (\d) complete", fetched.stdout) == ["0", "1"]
+    (run,) = (here / "runs" / "quickstart").iterdir()
+    assert f"breedlab predict {run.relative_to(here)}" in fetched.stdout
+    assert (here / "runs" / "latest").resolve() == run and (run / "model.tar.gz").is_file()
+    (theirs,) = (shared / "quickstart").iterdir()
+    assert (theirs / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
+    (mine,) = (here / "local" / "local").iterdir()
+    assert measured(run) == measured(mine)
+
+    capsys.readouterr()
+    assert jobs.main(["list"]) == 0
+    assert jobs.main(["show", name]) == 0
+    assert jobs.main(["show", name, "--log"]) == 0
+    said = capsys.readouterr().out
+    check_names(said, (name, "complete", "Trials", f"{theirs}/", "objective valid/top1="))
+    with raises_code("BL400", names=name):
+        jobs.main(["resume", name])
+    # as on a machine that has the shared folder and the cluster's address, and no more
+    other = here / "other"
+    other.mkdir()
+    monkeypatch.chdir(other)
+    monkeypatch.setenv("RAY_ADDRESS", cluster)
+    assert jobs.main(["fetch", name]) == 0
+    assert measured(other / "runs" / "quickstart" / run.name) == measured(mine)
+    assert jobs.main(["list", "--all", "--where", cluster]) == 0
+    check_names(capsys.readouterr().out, (name, "quickstart", cluster))
+
+
+def measured(run: Path) -> Any:
+    """What a run has measured, but for times."""
+    metrics = json.loads((run / "metrics.json").read_text())
+
+    def untimed(tree: Any) -> Any:
+        if not isinstance(tree, dict):
+            return tree
+        timed = ("seconds", "ms", "per_second", "sha256")
+        return {k: untimed(v) for k, v in tree.items() if not any(word in k for word in timed)}
+
+    return untimed(metrics)
+
+
+@pytest.mark.slow
+def test_a_plugins_failure_is_told_and_its_run_continued(
+    on: Words, here: Path, my_package: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    obstacle = here / "obstacle"
+    obstacle.touch()
+    plugin = [my_package, "optim.name=fragile", f"optim.fragile.obstacle={obstacle}"]
+    with raises_code("BL404", names=(f"{obstacle} is in the way", "jobs resume")) as failed:
+        launch.main(on(*plugin))
+    assert failed.value.exit_code == 1 and "Traceback" not in str(failed.value)
+    first = job()
+    assert first.status() == "failed" and f"[{'BL100'}]" in str(failed.value)
+    assert (first.run / "lineage.json").is_file() and first.place == first.run.absolute()
+    obstacle.unlink()
+    capsys.readouterr()
+    assert launch.main([f"resume={first.run}"]) == 0
+    again = job()
+    assert again.status() == "complete" and again.started == first.started
+    assert again.submissions == [first.name, f"{first.name}-2"]
+    check_names(capsys.readouterr().out, (f"started: {first.name}-2", "breedlab predict"))
+    assert (first.run / "metrics.json").is_file() and len(list(first.run.parent.iterdir())) == 1
+
+
+@pytest.mark.slow
+def test_a_job_is_stopped_and_those_of_others_are_left_alone(
+    on: Words, here: Path, cluster: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    theirs = ray._connect(cluster).submit_job(entrypoint="sleep 100")
+    assert launch.main(on("backend.wait=false")) == 0
+    name = job().name
+    wait_for(lambda: job().status() == "running", 60)
+    assert jobs.main(["stop", name]) == 0
+    wait_for(lambda: job().status() == "stopped", 60)
+    capsys.readouterr()
+    assert jobs.main(["stop", name]) == 0
+    assert f"nothing to stop: {name}: stopped" in capsys.readouterr().out
+    with raises_code("BL404", names=(f"{name}: stopped", f"jobs resume {name}")):
+        jobs.main(["fetch", name])
+    assert jobs.main(["fetch", name, "--now"]) == 0
+    monkeypatch.chdir(here.parent)
+    with raises_code("BL407", names=(theirs, "breedlab did not launch")):
+        jobs.main(["stop", theirs, "--where", cluster])
+    assert ray._connect(cluster).get_job_info(theirs).status.value == "RUNNING"
+    ray._connect(cluster).stop_job(theirs)
+
+
+class Cluster:
+    """Ray's client, of a cluster that only notes what it is sent."""
+
+    def __init__(self, error: Exception | None = None, state: str = "RUNNING") -> None:
+        self.error, self.state = error, state
+        self.sent: list[dict[str, Any]] = []
+
+    def get_address(self) -> str:
+        return "http://cluster:8265"
+
+    def submit_job(self, **request: Any) -> str:
+        self.sent.append(request)
+        if self.error:
+            raise self.error
+        return str(request["submission_id"])
+
+    def get_job_info(self, name: str) -> Any:
+        for request in self.sent:
+            if request["submission_id"] == name and self.error is None:
+                status = SimpleNamespace(value=self.state)
+                return SimpleNamespace(status=status, message="", metadata=request["metadata"])
+        raise RuntimeError(f"Request failed with status code 404: no {name}.")
+
+    def get_job_logs(self, name: str) -> str:
+        return "first\nsecond\nthi"
+
+
+@pytest.fixture
+def small(words: Words, here: Path) -> Words:
+    address = "backend.ray.address=http://cluster:8265"
+    return lambda *more: words("experiment=quickstart", "backend=ray", address, *more)
+
+
+def connected(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> Cluster:
+    monkeypatch.setattr(ray, "_connect", lambda address: cluster)
+    return cluster
+
+
+def test_a_dry_run_prints_the_very_request(
+    small: Words, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOKEN", "secret-of-mine")
+    more = ["backend.job_name=dogs", "backend.ray.cpus=2", "backend.ray.gpus=0.5"]
+    more += ["+backend.environment={HF_TOKEN: '${oc.env:TOKEN}', LEVEL: '3'}"]
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "ray", None)
+        assert launch.main(small(*more, "dry_run=true")) == 0
+    said = capsys.readouterr().out
+    assert "secret-of-mine" not in said and list(here.iterdir()) == []
+    address, _, rest = said.partition("POST ")[2].partition("\n")
+    planned, _ = json.JSONDecoder().raw_decode(rest)
+    assert address == "http://cluster:8265/api/jobs/"
+    cluster = connected(monkeypatch, Cluster())
+    assert launch.main(small(*more, "backend.wait=false")) == 0
+    (sent,) = cluster.sent
+    assert sent["runtime_env"]["env_vars"].pop("HF_TOKEN") == "secret-of-mine"
+    assert planned["runtime_env"]["env_vars"].pop("HF_TOKEN") == "${oc.env:TOKEN}"
+    sent["runtime_env"]["working_dir"] = planned["runtime_env"]["working_dir"]
+
+    def undated(request: Any) -> str:
+        return re.sub(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d", "<date_time>", json.dumps(request))
+
+    assert undated(planned) == undated(sent)
+    assert planned["submission_id"] == "dogs" and planned["entrypoint_num_gpus"] == 0.5
+    assert "OMP_NUM_THREADS" not in planned["entrypoint"]
+    assert "secret-of-mine" not in (job().run / "job.json").read_text()
+
+
+def test_images_that_are_not_here_are_no_reason_to_refuse(
+    small: Words, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected(monkeypatch, Cluster())
+    assert launch.main(small("data.root=/there/photos", "dry_run=true")) == 0
+    assert launch.main(small("data.root=/there/photos", "backend.wait=false")) == 0
+    assert capsys.readouterr().out.count("/there/photos") >= 2
+
+
+def test_without_the_extra_one_sentence_names_it(
+    small: Words, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with raises_code("BL401", names="breedlab[ray]") as missing:
+        launch.main(small())
+    assert missing.value.exit_code == 2 and list(here.iterdir()) == []
+
+
+def test_an_address_without_a_cluster_is_refused(
+    words: Words, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (port,) = free_ports(1)
+    nobody = f"http://127.0.0.1:{port}"
+    monkeypatch.setenv("RAY_ADDRESS", nobody)
+    with raises_code("BL400", names=(nobody, "ray start --head")):
+        launch.main(words("experiment=quickstart", "backend=ray"))
+    # an address of the config is preferred, though Ray's client prefers the variable
+    with HTTPServer(("127.0.0.1", 0), Other) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        other = f"http://127.0.0.1:{server.server_port}"
+        with raises_code("BL400", names=(other, "ray start --head")):
+            launch.main(
+                words("experiment=quickstart", "backend=ray", f"backend.ray.address={other}")
+            )
+        server.shutdown()
+    assert list(here.iterdir()) == []
+
+
+class Other(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>")
+
+    def log_message(self, *words: Any) -> None:
+        pass
+
+
+def test_another_generation_of_ray_is_refused(
+    small: Words, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ray, "_version", lambda address: "1.13.0")
+    with raises_code("BL400", names=("1.13.0", "http://cluster:8265")):
+        launch.main(small())
+
+
+def test_what_cannot_be_sent_is_refused_before_anything_is_written(
+    small: Words, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = connected(monkeypatch, Cluster())
+    with raises_code("BL103", names=("backend.ray.storage", "absolute")):
+        launch.main(small("backend.ray.storage=shared", "dry_run=true"))
+    with raises_code("BL103", names="backend.ray.address"):
+        launch.main(small("backend.ray.address=cluster:8265", "dry_run=true"))
+    with raises_code("BL109", names=("backend.environment.KEY", "NOT_SET_HERE")):
+        launch.main(small("+backend.environment={KEY: '${oc.env:NOT_SET_HERE}'}"))
+    (here / "file").touch()
+    with raises_code("BL600", names=here / "file"):
+        launch.main(small(f"backend.ray.storage={here}/file/runs"))
+    assert not cluster.sent and [path.name for path in here.iterdir()] == ["file"]
+    assert launch.main(small("backend.job_name=dogs", "backend.wait=false")) == 0
+    with raises_code("BL400", names=("backend.job_name", "dogs")):
+        launch.main(small("backend.job_name=dogs"))
+    assert len(cluster.sent) == 1
+
+
+def test_of_a_refused_job_nothing_is_left(
+    small: Words, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected(monkeypatch, Cluster(RuntimeError("Request failed with status code 500: no room")))
+    with raises_code("BL400", names=("no room", "http://cluster:8265")):
+        launch.main(small(f"backend.ray.storage={here}/shared"))
+    assert list(here.rglob("*.json")) == []
+
+
+def test_a_lost_answer_leaves_the_record_of_a_job_that_may_run(
+    small: Words, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected(monkeypatch, Cluster(ConnectionError("reset")))
+    with raises_code("BL402", names="jobs fetch") as lost:
+        launch.main(small("backend.job_name=dogs"))
+    assert "dogs" in str(lost.value) and job().name == "dogs"
+
+
+def test_ctrl_c_ends_the_following_and_not_the_job(
+    small: Words, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected(monkeypatch, Cluster())
+
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(following.time, "sleep", interrupt)
+    with raises_code("BL403", names=("jobs fetch dogs", "jobs stop dogs")) as detached:
+        launch.main(small("backend.job_name=dogs"))
+    assert detached.value.exit_code == 130 and job().status() == "running"
+    said = capsys.readouterr().out.splitlines()
+    # a line is shown once it is whole
+    assert "first" in said and "second" in said and "thi" not in said
+
+
+def test_a_job_that_nobody_knows_has_every_backends_reason(here: Path) -> None:
+    (port,) = free_ports(1)
+    with pytest.raises(BreedlabError) as unknown:
+        jobs.main(["fetch", "dogs", "--where", f"http://127.0.0.1:{port}"])
+    assert f"127.0.0.1:{port}" in str(unknown.value)
+
+
+def test_of_a_traceback_only_the_error_is_shown() -> None:
+    log = ["epoch 1", "Traceback (most recent call last):", "  File", "    line", "KeyError: 'x'"]
+    assert following.without_traceback(log) == ["epoch 1", "KeyError: 'x'"]
