@@ -30,38 +30,37 @@ from breedlab.backends import following, ray
 from breedlab.backends.launched import Launched
 from breedlab.cli import jobs, launch
 from breedlab.errors import BreedlabError
-from breedlab.registry import OPTIMIZERS
+from breedlab.registry import LOGGERS
 
 if find_spec("ray") is None:
     pytest.skip("the ray extra is not installed", allow_module_level=True)
 
 Words = Callable[..., list[str]]
+Capture = pytest.CaptureFixture[str]
 
 # As on this machine, where conftest.py sets it: other threads add up in another order.
 ONE_THREAD = "+backend.environment={OMP_NUM_THREADS: '1'}"
+TIMED = ("seconds", "ms", "per_second", "sha256")
 SEARCH = ("tuner=random", "tuner.trials=2", "tuner.max_epochs=1")
 
 FRAGILE = '''
 from pathlib import Path
 
-from breedlab.errors import ConfigError
-from breedlab.registry import OPTIMIZERS
-from breedlab.training.optimizers import Optimizer
+from breedlab.errors import LoggerError
+from breedlab.registry import LOGGERS
+from breedlab.training.logger_kinds import LoggerKind
 
 
-@OPTIMIZERS.register("fragile")
-class Fragile(Optimizer):
-    """Adam, where a file is not in its way."""
+@LOGGERS.register("fragile")
+class Fragile(LoggerKind):
+    """Nothing, where no file is in its way."""
 
     obstacle: str
     """The file."""
 
-    def build(self, groups, optim):
-        import torch
-
+    def build(self, config, run, run_id):
         if Path(self.obstacle).exists():
-            raise ConfigError(f"optim.fragile: {self.obstacle} is in the way")
-        return torch.optim.Adam(groups, lr=optim.lr)
+            raise LoggerError(f"logger.fragile: {self.obstacle} is in the way")
 '''
 
 
@@ -144,9 +143,7 @@ def wait_for(condition: Callable[[], object], seconds: float) -> None:
 def on(cluster: str, words: Words, here: Path) -> Words:
     """The overrides of a small experiment on the cluster, by the Python of the tests."""
     place = [f"backend.ray.address={cluster}", f"backend.ray.python={sys.executable}"]
-    return lambda *more: words(
-        "experiment=quickstart", "backend=ray", *place, ONE_THREAD, "logger=none", *more
-    )
+    return lambda *more: words("experiment=quickstart", "backend=ray", *place, ONE_THREAD, *more)
 
 
 def job() -> Any:
@@ -156,56 +153,72 @@ def job() -> Any:
 
 @pytest.fixture
 def my_package(here: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A package with an optimizer that fails while a file is there; it is forgotten afterwards."""
+    """A package with a logger that fails while a file is there; it is forgotten afterwards."""
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path not in ("", str(here))])
     (here / "my_package").mkdir()
     (here / "my_package" / "__init__.py").write_text(FRAGILE)
     yield "plugins=[my_package]"
     sys.modules.pop("my_package", None)
-    OPTIMIZERS._classes.pop("fragile", None)
+    LOGGERS._classes.pop("fragile", None)
 
 
 @pytest.mark.slow
-def test_a_search_gives_what_it_gives_here_and_every_command_reaches_it(
-    on: Words, words: Words, here: Path, cluster: str, capsys: pytest.CaptureFixture[str],
+def test_a_search_fails_is_continued_and_gives_what_it_gives_here(
+    on: Words, words: Words, here: Path, cluster: str, my_package: str, capsys: Capture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    shared = here / "shared"
-    assert launch.main(on(*SEARCH, "backend.wait=false", f"backend.ray.storage={shared}")) == 0
-    name = job().name
+    shared, obstacle = here / "shared", here / "obstacle"
+    obstacle.touch()
+    search = [*SEARCH, my_package, "logger.name=fragile"]
+    there = [f"logger.fragile.obstacle={obstacle}", f"backend.ray.storage={shared}"]
+    assert launch.main(on(*search, *there, "backend.wait=false")) == 0
+    name, started = job().name, job().started
     assert f"jobs fetch {name}" in capsys.readouterr().out
-    # while it runs there
-    local = words("experiment=quickstart", *SEARCH, "logger=none", "runs_dir=local", "name=local")
-    assert launch.main(local) == 0
-    fetch = [sys.executable, "-m", "breedlab.cli", "jobs", "fetch", name]
-    fetched = preloaded.run(fetch, capture_output=True, text=True, cwd=here)
-    assert fetched.returncode == 0, fetched.stderr
-    assert re.findall(r"trial (\d) complete", fetched.stdout) == ["0", "1"]
+    mine = local_run(words(*search, "logger.fragile.obstacle=nowhere"))  # while it runs there
+
+    with raises_code("BL404", names=(name, f"{obstacle} is in the way", "jobs resume")) as failed:
+        jobs.main(["fetch", name])
+    assert failed.value.exit_code == 1 and "Traceback" not in str(failed.value)
     (run,) = (here / "runs" / "quickstart").iterdir()
-    assert f"breedlab predict {run.relative_to(here)}" in fetched.stdout
-    assert (here / "runs" / "latest").resolve() == run and (run / "model.tar.gz").is_file()
+    assert (run / "lineage.json").is_file() and not (run / "metrics.json").is_file()
+    obstacle.unlink()
+    assert launch.main([f"resume={run}", "backend.wait=true"]) == 0
+    check_names(capsys.readouterr().out, (f"started: {name}-2", f"breedlab predict {run}"))
+    assert (job().status(), job().started) == ("complete", started)
+    assert (here / "runs" / "latest").resolve() == run.resolve()
     (theirs,) = (shared / "quickstart").iterdir()
-    assert (theirs / "metrics.json").read_bytes() == (run / "metrics.json").read_bytes()
-    (mine,) = (here / "local" / "local").iterdir()
+    assert (theirs / "model.tar.gz").read_bytes() == (run / "model.tar.gz").read_bytes()
     assert measured(run) == measured(mine)
 
-    capsys.readouterr()
+    # another process; then another machine that has the shared folder and the cluster's address
+    shown = preloaded.run(
+        [sys.executable, "-m", "breedlab.cli", "jobs", "show", name, "--log"],
+        capture_output=True, text=True, cwd=here, check=True,
+    ).stdout  # fmt: skip
+    first, _, second = shown.partition(f"› {name}-2")
+    assert re.findall(r"trial (\d) running", first) == ["0", "1"]
+    assert not re.findall(r"trial (\d) running", second)
     assert jobs.main(["list"]) == 0
     assert jobs.main(["show", name]) == 0
-    assert jobs.main(["show", name, "--log"]) == 0
     said = capsys.readouterr().out
-    check_names(said, (name, "complete", "Trials", f"{theirs}/", "objective valid/top1="))
+    check_names(said, (name, "complete", "yes", "Trials", f"{theirs}/", cluster))
     with raises_code("BL400", names=name):
         jobs.main(["resume", name])
-    # as on a machine that has the shared folder and the cluster's address, and no more
-    other = here / "other"
-    other.mkdir()
-    monkeypatch.chdir(other)
+    (here / "other").mkdir()
+    monkeypatch.chdir(here / "other")
     monkeypatch.setenv("RAY_ADDRESS", cluster)
-    assert jobs.main(["fetch", name]) == 0
-    assert measured(other / "runs" / "quickstart" / run.name) == measured(mine)
+    shutil.copytree(here / "my_package", "my_package")
+    assert jobs.main(["fetch", f"{name}-2"]) == 0
+    assert measured(Path("runs", "quickstart", run.name)) == measured(mine)
     assert jobs.main(["list", "--all", "--where", cluster]) == 0
-    check_names(capsys.readouterr().out, (name, "quickstart", cluster))
+    check_names(capsys.readouterr().out, (f"{name}-2", "quickstart", cluster))
+
+
+def local_run(overrides: list[str]) -> Path:
+    """The run directory of the same experiment here."""
+    assert launch.main(["experiment=quickstart", *overrides, "runs_dir=local"]) == 0
+    (run,) = Path("local", "quickstart").iterdir()
+    return run.absolute()
 
 
 def measured(run: Path) -> Any:
@@ -215,38 +228,15 @@ def measured(run: Path) -> Any:
     def untimed(tree: Any) -> Any:
         if not isinstance(tree, dict):
             return tree
-        timed = ("seconds", "ms", "per_second", "sha256")
-        return {k: untimed(v) for k, v in tree.items() if not any(word in k for word in timed)}
+        return {k: untimed(v) for k, v in tree.items() if not any(word in k for word in TIMED)}
 
+    assert metrics["search"]["values"] and metrics["test"]["metrics"]
     return untimed(metrics)
 
 
 @pytest.mark.slow
-def test_a_plugins_failure_is_told_and_its_run_continued(
-    on: Words, here: Path, my_package: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    obstacle = here / "obstacle"
-    obstacle.touch()
-    plugin = [my_package, "optim.name=fragile", f"optim.fragile.obstacle={obstacle}"]
-    with raises_code("BL404", names=(f"{obstacle} is in the way", "jobs resume")) as failed:
-        launch.main(on(*plugin))
-    assert failed.value.exit_code == 1 and "Traceback" not in str(failed.value)
-    first = job()
-    assert first.status() == "failed" and f"[{'BL100'}]" in str(failed.value)
-    assert (first.run / "lineage.json").is_file() and first.place == first.run.absolute()
-    obstacle.unlink()
-    capsys.readouterr()
-    assert launch.main([f"resume={first.run}"]) == 0
-    again = job()
-    assert again.status() == "complete" and again.started == first.started
-    assert again.submissions == [first.name, f"{first.name}-2"]
-    check_names(capsys.readouterr().out, (f"started: {first.name}-2", "breedlab predict"))
-    assert (first.run / "metrics.json").is_file() and len(list(first.run.parent.iterdir())) == 1
-
-
-@pytest.mark.slow
 def test_a_job_is_stopped_and_those_of_others_are_left_alone(
-    on: Words, here: Path, cluster: str, capsys: pytest.CaptureFixture[str],
+    on: Words, here: Path, cluster: str, capsys: Capture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     theirs = ray._connect(cluster).submit_job(entrypoint="sleep 100")
@@ -307,7 +297,7 @@ def connected(monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> Cluster:
 
 
 def test_a_dry_run_prints_the_very_request(
-    small: Words, here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    small: Words, here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TOKEN", "secret-of-mine")
     more = ["backend.job_name=dogs", "backend.ray.cpus=2", "backend.ray.gpus=0.5"]
@@ -337,7 +327,7 @@ def test_a_dry_run_prints_the_very_request(
 
 
 def test_images_that_are_not_here_are_no_reason_to_refuse(
-    small: Words, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    small: Words, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connected(monkeypatch, Cluster())
     assert launch.main(small("data.root=/there/photos", "dry_run=true")) == 0
@@ -422,7 +412,7 @@ def test_of_a_refused_job_nothing_is_left(
 
 
 def test_a_lost_answer_leaves_the_record_of_a_job_that_may_run(
-    small: Words, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    small: Words, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connected(monkeypatch, Cluster(ConnectionError("reset")))
     with raises_code("BL402", names="jobs fetch") as lost:
@@ -431,7 +421,7 @@ def test_a_lost_answer_leaves_the_record_of_a_job_that_may_run(
 
 
 def test_ctrl_c_ends_the_following_and_not_the_job(
-    small: Words, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    small: Words, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connected(monkeypatch, Cluster())
 

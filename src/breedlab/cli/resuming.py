@@ -45,7 +45,7 @@ def resumed(run: Path, overrides: list[str], dry_run: bool) -> Config:
 
 _FREE = (
     *("resume", "dry_run", "trainer.max_epochs", "tuner.trials"),
-    *("cache.dir", "cache.max_gb", "cache.mode", "runs_dir", "data.root"),
+    *("cache.dir", "cache.max_gb", "cache.mode", "runs_dir", "data.root", "backend.wait"),
 )
 """What a continued run may change: where files are, and how long it continues. The images have to
 be the same."""
