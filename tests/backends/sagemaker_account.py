@@ -18,6 +18,7 @@ import urllib.parse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import boto3
@@ -502,6 +503,21 @@ def serving(account: Account) -> Iterator[str]:
     finally:
         server.shutdown()
         thread.join()
+
+
+def leave(folder: Path, address: str, *, without: str = "") -> None:
+    """Put a folder's files, without those of one folder in it, where SageMaker would have synced
+    them to.
+
+    A client takes longer to make than to send a file with.
+    """
+    bucket, _, prefix = address.removeprefix("s3://").partition("/")
+    s3 = boto3.client("s3")
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder)
+        if path.is_file() and name.parts[0] != without:
+            key = f"{prefix}/{name.as_posix()}"
+            s3.put_object(Bucket=bucket, Key=key, Body=path.read_bytes())
 
 
 def say(job: str, *lines: str) -> None:

@@ -15,7 +15,6 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import boto3
 from waiting import until
 
 if TYPE_CHECKING:
@@ -321,14 +320,9 @@ def search_ends(
 def training_ends(account: Account, left: Path) -> str:
     """Have the step that trains the best leave a run directory; returns its job."""
     job = str(until(lambda: started(account, "train")))
-    address = account.training[job]["CheckpointConfig"]["S3Uri"]
-    bucket, _, prefix = address.removeprefix("s3://").partition("/")
-    for path in left.rglob("*"):
-        if path.is_file() and not path.is_relative_to(left / "trials"):
-            name = path.relative_to(left).as_posix()
-            boto3.client("s3").upload_file(str(path), bucket, f"{prefix}/{job}/{name}")
-    from sagemaker_account import say
+    from sagemaker_account import leave, say
 
+    leave(left, f"{account.training[job]['CheckpointConfig']['S3Uri']}/{job}", without="trials")
     say(job, "epoch 1/2", "epoch 2/2")
     account.end_training(job)
     return job

@@ -12,7 +12,7 @@ from typing import Any
 import boto3
 import pytest
 from job_tree import put_output
-from sagemaker_account import Account, say
+from sagemaker_account import Account, leave, say
 from sagemaker_pipelines import look, search_ends, training_ends
 from trial_page import expected, steps
 from waiting import beside, until
@@ -50,11 +50,7 @@ def trains(account: Account, ends: str, left: Path, epochs: int) -> None:
     figures = dict.fromkeys(FIGURES, 0.5)
     lines = [epoch_line(n, epochs, figures, "valid/top1", 0.75) for n in range(1, epochs + 1)]
     say(job, *lines)
-    bucket, _, prefix = account.training[job]["CheckpointConfig"]["S3Uri"][5:].partition("/")
-    for path in left.rglob("*"):
-        if path.is_file() and not path.is_relative_to(left / "trials"):
-            key = f"{prefix}/{job}/{path.relative_to(left).as_posix()}"
-            boto3.client("s3").upload_file(str(path), bucket, key)
+    leave(left, f"{account.training[job]['CheckpointConfig']['S3Uri']}/{job}", without="trials")
     account.end_training(job)
 
 
