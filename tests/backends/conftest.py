@@ -105,6 +105,17 @@ def few(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def slight_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No breedlab in what a launch sends, which takes it half a second to copy and to pack; for
+    tests that do not look into it."""
+
+    def nothing(folder: Path) -> None:
+        (folder / "src").mkdir(parents=True)
+
+    monkeypatch.setattr("breedlab.backends.submission._copy_breedlab", nothing)
+
+
+@pytest.fixture
 def cloud(words: Words, few: Path) -> Words:
     """The overrides of a small experiment on SageMaker."""
 

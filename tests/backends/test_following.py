@@ -40,6 +40,8 @@ from breedlab.errors import NotFound
 from breedlab.pipeline.run import run
 from breedlab.tuning.trial_log import read_trial
 
+pytestmark = pytest.mark.usefixtures("slight_source")
+
 Cloud = Callable[..., list[str]]
 
 

@@ -20,6 +20,8 @@ from breedlab.cli import jobs
 from breedlab.cli.launch import main
 from breedlab.errors import BreedlabError
 
+pytestmark = pytest.mark.usefixtures("slight_source")
+
 Cloud = Callable[..., list[str]]
 
 THEIRS = f"arn:aws:sagemaker:{REGION}:123456789012:training-job/theirs"

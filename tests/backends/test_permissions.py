@@ -37,6 +37,8 @@ from breedlab.cli.deploy import main as deploy_main
 from breedlab.cli.predict import main as predict
 from breedlab.errors import BreedlabError
 
+pytestmark = pytest.mark.usefixtures("slight_source")
+
 Cloud = Callable[..., list[str]]
 
 HERE = [f"backend.role={ROLE}", "backend.bucket=breedlab-tests", f"backend.region={REGION}"]

@@ -22,6 +22,8 @@ from breedlab.cli import jobs
 from breedlab.cli.launch import main
 from breedlab.errors import BreedlabError
 
+pytestmark = pytest.mark.usefixtures("slight_source")
+
 Cloud = Callable[..., list[str]]
 
 SEARCH = [*TWO_TRIALS, "backend.orchestrate=pipeline"]

@@ -21,6 +21,8 @@ from breedlab.cli.launch import main
 from breedlab.config.backend import Backend
 from breedlab.errors import ConfigError
 
+pytestmark = pytest.mark.usefixtures("slight_source")
+
 Cloud = Callable[..., list[str]]
 DENIED = ("AccessDeniedException", "You are not authorized")
 

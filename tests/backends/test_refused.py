@@ -17,6 +17,8 @@ from breedlab.cli.launch import main
 from breedlab.config import Config
 from breedlab.errors import BreedlabError
 
+pytestmark = pytest.mark.usefixtures("slight_source")
+
 SEARCH = ["tuner=random", "tuner.trials=3"]
 
 Refused = Callable[..., BreedlabError]

@@ -17,6 +17,8 @@ from breedlab.backends.sagemaker.jobs import job_secrets
 from breedlab.cli import batch, deploy, jobs
 from breedlab.cli.launch import main
 
+pytestmark = pytest.mark.usefixtures("slight_source")
+
 Cloud = Callable[..., list[str]]
 VALUE = "hunter2hunter2"
 

@@ -12,6 +12,8 @@ from sagemaker_account import Account
 
 from breedlab.cli.launch import main
 
+pytestmark = pytest.mark.usefixtures("slight_source")
+
 Launch = Callable[..., dict[str, Any]]
 
 

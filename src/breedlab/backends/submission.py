@@ -62,12 +62,7 @@ def write_code(folder: Path, config: Config) -> list[str]:
         ConfigError: If the package of a plugin cannot travel.
     """
     source = folder / "src"
-    no_bytecode = shutil.ignore_patterns("__pycache__", "*.pyc")
-    shutil.copytree(PACKAGE, source / "breedlab", ignore=no_bytecode)
-    for inside in ("conf", "entry"):  # where a wheel has them
-        shutil.rmtree(source / "breedlab" / inside, ignore_errors=True)
-    shutil.copytree(config_folder(), folder / "conf")
-    shutil.copytree(config_folder().with_name("entry"), folder / "entry", ignore=no_bytecode)
+    _copy_breedlab(folder)
     # So that what asks for breedlab's version finds it, though it is not installed there.
     metadata = source / f"breedlab-{__version__}.dist-info"
     metadata.mkdir()
@@ -76,6 +71,17 @@ def write_code(folder: Path, config: Config) -> list[str]:
     )
     (folder / CONFIG).write_text(yaml.safe_dump(config.recorded(), sort_keys=False))
     return copy_packages(config.plugins, source)
+
+
+def _copy_breedlab(folder: Path) -> None:
+    """Copy `src conf entry`, from a checkout or from an installed wheel."""
+    no_bytecode = shutil.ignore_patterns("__pycache__", "*.pyc")
+    package = folder / "src" / "breedlab"
+    shutil.copytree(PACKAGE, package, ignore=no_bytecode)
+    for inside in ("conf", "entry"):  # where a wheel has them
+        shutil.rmtree(package / inside, ignore_errors=True)
+    shutil.copytree(config_folder(), folder / "conf")
+    shutil.copytree(config_folder().with_name("entry"), folder / "entry", ignore=no_bytecode)
 
 
 # What starts the job: the code that came with it, by the Python that is there. A command's own
