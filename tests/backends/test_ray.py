@@ -26,11 +26,13 @@ from codes import check_names, raises_code
 from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError
 
-from breedlab.backends import following, ray
+from breedlab.backends import following, ray, shared_folder, submission
 from breedlab.backends.launched import Launched
+from breedlab.backends.sagemaker.backend import SageMakerBackend
 from breedlab.cli import jobs, launch
-from breedlab.errors import BreedlabError
-from breedlab.registry import LOGGERS
+from breedlab.config.yaml_folders import config_folder
+from breedlab.errors import BackendError, BreedlabError
+from breedlab.registry import BACKENDS, LOGGERS
 
 if find_spec("ray") is None:
     pytest.skip("the ray extra is not installed", allow_module_level=True)
@@ -261,9 +263,15 @@ def test_a_job_is_stopped_and_those_of_others_are_left_alone(
 class Cluster:
     """Ray's client, of a cluster that only notes what it is sent."""
 
-    def __init__(self, error: Exception | None = None, state: str = "RUNNING") -> None:
-        self.error, self.state = error, state
+    def __init__(
+        self,
+        error: Exception | None = None,
+        state: str = "RUNNING",
+        log: str = "first\nsecond\nhalf a li",
+    ) -> None:
+        self.error, self.state, self.log = error, state, log
         self.sent: list[dict[str, Any]] = []
+        self.stopped: list[str] = []
 
     def get_address(self) -> str:
         return "http://cluster:8265"
@@ -277,12 +285,27 @@ class Cluster:
     def get_job_info(self, name: str) -> Any:
         for request in self.sent:
             if request["submission_id"] == name and self.error is None:
-                status = SimpleNamespace(value=self.state)
-                return SimpleNamespace(status=status, message="", metadata=request["metadata"])
+                return self.details(request)
         raise RuntimeError(f"Request failed with status code 404: no {name}.")
 
     def get_job_logs(self, name: str) -> str:
-        return "first\nsecond\nthi"
+        return self.log
+
+    def stop_job(self, name: str) -> bool:
+        self.stopped.append(name)
+        return True
+
+    def list_jobs(self) -> list[Any]:
+        return [self.details(request) for request in self.sent]
+
+    def details(self, request: dict[str, Any]) -> Any:
+        return SimpleNamespace(
+            status=SimpleNamespace(value=self.state),
+            message="no room yet",
+            metadata=request["metadata"],
+            submission_id=request["submission_id"],
+            start_time=1000,
+        )
 
 
 @pytest.fixture
@@ -434,7 +457,7 @@ def test_ctrl_c_ends_the_following_and_not_the_job(
     assert detached.value.exit_code == 130 and job().status() == "running"
     said = capsys.readouterr().out.splitlines()
     # a line is shown once it is whole
-    assert "first" in said and "second" in said and "thi" not in said
+    assert "first" in said and "second" in said and "half a li" not in said
 
 
 def test_a_job_that_nobody_knows_has_every_backends_reason(here: Path) -> None:
@@ -447,3 +470,87 @@ def test_a_job_that_nobody_knows_has_every_backends_reason(here: Path) -> None:
 def test_of_a_traceback_only_the_error_is_shown() -> None:
     log = ["epoch 1", "Traceback (most recent call last):", "  File", "    line", "KeyError: 'x'"]
     assert following.without_traceback(log) == ["epoch 1", "KeyError: 'x'"]
+
+
+def test_a_job_that_the_cluster_has_forgotten_is_fetched_if_its_run_is_complete(
+    small: Words, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = connected(monkeypatch, Cluster())
+    assert launch.main(small("backend.job_name=dogs", "backend.wait=false")) == 0
+    cluster.sent.clear()
+    with raises_code("BL404", names=("dogs", "http://cluster:8265", "jobs resume dogs")):
+        jobs.main(["fetch", "dogs"])
+    (job().place / "metrics.json").write_text("{}")
+    monkeypatch.setattr(shared_folder, "finished", lambda handle: {"run": handle.run})
+    assert jobs.main(["fetch", "dogs"]) == 0
+
+
+def test_a_job_that_waits_is_told_and_stopped(
+    small: Words, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = connected(monkeypatch, Cluster(state="PENDING", log=""))
+    seconds = iter(range(3))
+
+    def wait(_: float) -> None:
+        if next(seconds) == 2:
+            cluster.state, cluster.log = "FAILED", "the whole log"
+
+    monkeypatch.setattr(following.time, "sleep", wait)
+    with raises_code("BL404", names=("dogs: failed", "the whole log")):
+        launch.main(small("backend.job_name=dogs"))
+    said = capsys.readouterr().out
+    assert said.count("dogs: pending (no room yet)") == 1 and "the whole log" in said
+    cluster.state = "PENDING"
+    assert jobs.main(["stop", "dogs"]) == 0
+    assert "dogs" in capsys.readouterr().out and cluster.stopped == ["dogs"]
+
+
+def test_a_node_without_the_shared_folder_says_so(here: Path) -> None:
+    with raises_code("BL600", names=("/not/shared/run", socket.gethostname())):
+        submission.work(["/not/shared/run", str(here)])
+
+
+def test_all_jobs_are_listed_though_one_backend_cannot_be_asked(
+    small: Words, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected(monkeypatch, Cluster())
+    assert launch.main(small("backend.job_name=dogs", "backend.wait=false")) == 0
+
+    def refuse(self: Any, where: str | None) -> None:
+        raise BackendError("no credentials")
+
+    monkeypatch.setattr(SageMakerBackend, "everyones", refuse)
+    capsys.readouterr()
+    assert jobs.main(["list", "--all"]) == 0
+    check_names(capsys.readouterr().out, ("dogs", "no credentials", "http://cluster:8265"))
+    monkeypatch.setattr(ray.RayBackend, "everyones", lambda self, where: None)
+    with raises_code("BL400", names="no credentials"):
+        jobs.main(["list", "--all"])
+
+
+def test_each_record_has_the_settings_that_it_was_launched_with(
+    small: Words, here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected(monkeypatch, Cluster())
+    monkeypatch.setenv("STORE", str(here / "first"))
+    first = ["backend.job_name=first", "backend.ray.storage=${oc.env:STORE}"]
+    assert launch.main(small(*first, "backend.wait=false")) == 0
+    assert launch.main(small("backend.job_name=second", "backend.wait=false")) == 0
+    handles: list[Any] = Launched(Path("runs")).all()
+    storages = {handle.name: handle._backend.storage for handle in handles}
+    assert storages == {"first": str(here / "first"), "second": None}
+    file = next(handle.run for handle in handles if handle.name == "second") / "job.json"
+    tree = json.loads(file.read_text())
+    tree["config"]["backend"]["ray"]["cpus"] = "many"
+    file.write_text(json.dumps(tree))
+    capsys.readouterr()
+    assert jobs.main(["list"]) == 0
+    check_names(capsys.readouterr().out, ("first", "warning", str(file)))
+
+
+def test_a_built_in_backend_is_one_file_and_one_yaml() -> None:
+    yamls = {path.stem for path in (config_folder() / "backend").glob("*.yaml")}
+    assert yamls == {name for name, kind in BACKENDS.items() if "breedlab" in kind.__module__}
+    assert ray.Ray.__module__ == "breedlab.backends.ray"
+    kinds = Path(ray.__file__).with_name("kinds.py").read_text()
+    assert '"ray"' not in kinds and "backends.ray" not in kinds

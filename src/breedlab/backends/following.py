@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from breedlab.backends.base import Handle
-from breedlab.console import console
+from breedlab.console import console, note
 from breedlab.errors import BackendError, Detached, JobFailed, LostAnswer
 from breedlab.files import read_json_if_whole
 
@@ -57,21 +57,25 @@ def sending(handle: Handle) -> Iterator[None]:
         raise error.reworded(f"{error}\n{ways}") from error
 
 
-def follow(look: Callable[[], tuple[Sequence[str], bool]]) -> None:
-    """Print a job's log as it grows, until the job has ended.
+def follow(look: Callable[[], tuple[str, Sequence[str]]], ended: Collection[str]) -> None:
+    """Print how a job stands, and its log as it grows, until the job has ended.
 
     Args:
-        look: Returns all lines so far, and whether the job had ended before they were read.
+        look: Returns how it stands, and all lines that it has printed so far.
+        ended: What `look` returns of a job that has ended.
     """
-    shown = 0
+    shown, before = 0, ""
     while True:
-        lines, ended = look()
+        state, lines = look()
+        if state != before and state not in ended:
+            note(state)
+        before = state
         # the last line may be half written
-        whole = lines if ended else lines[:-1]
+        whole = lines if state in ended else lines[:-1]
         for line in whole[shown:]:
             console.print(line, markup=False)
         shown = max(shown, len(whole))
-        if ended:
+        if state in ended:
             return
         time.sleep(POLL_SECONDS)
 

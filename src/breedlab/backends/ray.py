@@ -220,10 +220,11 @@ class RayJob(SharedFolderJob):
 
     def lines(self, submission: str) -> list[str]:
         with _answers(self._client):
-            log = self._client.get_job_logs(submission)
-        if not log and (info := _info(self._client, submission)):
-            log = info.message or ""  # it has not begun, or could not
-        return log.splitlines()
+            return self._client.get_job_logs(submission).expandtabs(1).splitlines()
+
+    def reason(self, submission: str) -> str:
+        info = _info(self._client, submission)
+        return (info.message or "") if info is not None else ""
 
     def end(self, submission: str) -> None:
         with _answers(self._client):

@@ -61,8 +61,8 @@ class SharedFolderJob(Handle):
 
     @abstractmethod
     def state(self, submission: str) -> str:
-        """Return how a job stands, in one word: one of `ENDED` once it has ended; empty if there is
-        no such job.
+        """Return how a job stands, in one word: `pending`, `running`, or one of `ENDED`; empty if
+        there is no such job.
 
         Raises:
             BackendError: If it cannot be found out.
@@ -70,7 +70,11 @@ class SharedFolderJob(Handle):
 
     @abstractmethod
     def lines(self, submission: str) -> list[str]:
-        """Return what a job has printed so far; where it could not start, the reason."""
+        """Return what a job has printed so far."""
+
+    def reason(self, submission: str) -> str:
+        """Return why a job that has printed nothing stands as it does; empty if nobody knows."""
+        return ""
 
     @abstractmethod
     def send(self, config: Config, name: str) -> None:
@@ -109,7 +113,7 @@ class SharedFolderJob(Handle):
             raise BackendError(f"--trial {trial}: all trials share the job's log; leave it out")
         for name in self.submissions:
             if self.state(name):
-                yield name, self.lines(name)
+                yield name, self.lines(name) or self.reason(name).splitlines()
 
     def trials(self) -> Sequence[TrialLog] | None:
         from breedlab.tuning.trial_log import read_trial
@@ -123,6 +127,8 @@ class SharedFolderJob(Handle):
         if not state or state in ENDED:
             return [f"nothing to stop: {self.name}: {self.status()}"]
         self.end(name)
+        if state == "pending":
+            return [f"{name}: has not started, and stops as soon as it does"]
         return [f"{name}: stopping; what it has written stays in {self.place}/"]
 
     def results(self, *, now: bool = False) -> Mapping[str, Any]:
@@ -132,13 +138,13 @@ class SharedFolderJob(Handle):
             return {"run": str(self.run)}
         if state and state not in ENDED:
             with detachable(self):
-                follow(lambda: self._look(name))
+                follow(lambda: self._look(name), ("", *ENDED))
             state = self.state(name)
         self._bring(partly=False)
         if not state and not (self.run / "metrics.json").is_file():
             state = f"{self.where} does not know this job any more, and its run is not complete"
         if state and state != "complete":
-            lines = self.lines(name) if self.state(name) else []
+            lines = [line for _, lines in self.logs() for line in lines]
             last = "".join(f"\n  {line}" for line in without_traceback(lines))
             raise JobFailed(
                 f"{self.name}: {state}{last}\n"
@@ -183,9 +189,13 @@ class SharedFolderJob(Handle):
                 return name, state
         return self.submissions[-1], ""
 
-    def _look(self, name: str) -> tuple[list[str], bool]:
+    def _look(self, name: str) -> tuple[str, list[str]]:
         state = self.state(name)
-        return self.lines(name), not state or state in ENDED
+        if state in ENDED or not state:
+            return state, self.lines(name) if state else []
+        lines = self.lines(name)
+        why = self.reason(name) if state == "pending" and not lines else ""
+        return f"{name}: {state}" + (f" ({why})" if why else ""), lines
 
     def _bring(self, *, partly: bool) -> None:
         """Copy the run directory here, if it is not here already."""
