@@ -149,24 +149,32 @@ class Batcher:
 
     def _run_all(self) -> None:
         """Compute on this thread as long as there is something to compute now."""
-        while True:
-            with self._changed:
-                if (following := self._next()) is None:
-                    return
-                count, apart = following
-                batch = [self._queue.popleft() for _ in range(count)]
-                compute = self._free.pop() if apart else self._model.engine.scores
-                self._computed += count
-                self._wake()  # another part may be free, too
+        with self._changed:
+            taken = self._take()
+        while taken is not None:
+            batch, compute, apart = taken
             # some clients have gone
             pending = [(image, future) for image, future in batch if not future.done()]
             answer = self._rows(compute, [image for image, _ in pending]) if pending else None
             with self._changed:
-                self._computed -= count
+                self._computed -= len(batch)
                 if apart:
                     self._free.append(compute)
+                taken = self._take()
             if answer is not None:
                 self._loop.call_soon_threadsafe(_deliver, [future for _, future in pending], answer)
+
+    def _take(self) -> tuple[list[tuple[torch.Tensor, Scores]], Compute, bool] | None:
+        """Take from the queue what to compute now; return it, what computes it, and whether that is
+        one part of the cores. None if it is not yet time."""
+        if (following := self._next()) is None:
+            return None
+        count, apart = following
+        batch = [self._queue.popleft() for _ in range(count)]
+        compute = self._free.pop() if apart else self._model.engine.scores
+        self._computed += count
+        self._wake()  # another part may be free, too
+        return batch, compute, apart
 
     def _rows(self, compute: Compute, images: list[torch.Tensor]) -> Computed:
         try:
