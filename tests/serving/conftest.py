@@ -6,6 +6,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,15 +23,22 @@ from breedlab.training.preparation import prepare
 Configure = Callable[..., Config]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def context(configure: Configure) -> TrainingContext:
     config = configure("model.name=resnet18")
     return prepare(config, checked_images(config))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def classifier(context: TrainingContext) -> Classifier:
     return context.classifier(context.config).eval()
+
+
+@pytest.fixture(scope="session")
+def graph(classifier: Classifier) -> Any:
+    """OpenVINO's, whose conversion takes seconds. `write_graph` leaves it as good as it was."""
+    pytest.importorskip("openvino")
+    return openvino_export.convert(classifier, classifier.side)
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +51,15 @@ def folder(
 
 
 @pytest.fixture(scope="module")
-def add_engine(folder: Path, classifier: Classifier) -> Callable[[Path, str], Path]:
+def add_engine(folder: Path, request: pytest.FixtureRequest) -> Callable[[Path, str], Path]:
     """Makes a copy of it that answers with OpenVINO in a precision."""
 
     def make(content: Path, precision: str) -> Path:
         shutil.copytree(folder, content)
-        graph = openvino_export.convert(classifier, classifier.side)
         openvino_export.write_graph(
-            graph, content / "engines" / f"{precision}.xml", halves=precision == "bf16"
+            request.getfixturevalue("graph"),
+            content / "engines" / f"{precision}.xml",
+            halves=precision == "bf16",
         )
         record_engine(content, Choice("openvino", precision), {"photos": 3})
         return content

@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 
 from breedlab.evaluation.novelty import fit, threshold_of
 from breedlab.models.classifier import Classifier
-from breedlab.models.novelty import FILE, METHODS, Novelty
+from breedlab.models.novelty import FILE, METHODS, Novelty, WithFeatures
 from breedlab.serving import handler, openvino_export
 from breedlab.serving.archive import record_engine, write_folder
 from breedlab.serving.engines import Choice
@@ -163,14 +164,18 @@ def test_the_default_answer_has_a_score_for_each_class_and_row_adds_that_of_unkn
     np.testing.assert_allclose(npy, rows, rtol=1e-5)
 
 
-def test_openvino_tells_the_unknown_as_pytorch_does(
-    telling: Callable[..., Path], image: bytes, stranger: bytes
-) -> None:
+@pytest.fixture(scope="module")
+def graph_with_features(classifier: Classifier) -> Any:
     pytest.importorskip("openvino")
+    return openvino_export.convert(WithFeatures(classifier).eval(), classifier.side)
+
+
+def test_openvino_tells_the_unknown_as_pytorch_does(
+    telling: Callable[..., Path], graph_with_features: Any, image: bytes, stranger: bytes
+) -> None:
     folder = telling(temperature=1.5)
     module = Model(folder)
-    graph = openvino_export.convert(module.served, module.transform.crop)
-    openvino_export.write_graph(graph, folder / "engines" / "fp32.xml", halves=False)
+    openvino_export.write_graph(graph_with_features, folder / "engines" / "fp32.xml", halves=False)
     record_engine(folder, Choice("openvino", "fp32"), {})
     exported = Model(folder)
     assert str(exported.engine.choice) == "openvino fp32"

@@ -66,16 +66,19 @@ def followed(route: Route) -> Iterator[None]:
         threading.setprofile(None)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_request_passes_each_stage_in_turn(
-    engine: str, folder: Path, with_openvino: Path, image: bytes
-) -> None:
-    model = Model(with_openvino if engine.startswith("openvino") else folder)
-    assert str(model.engine.choice) == engine
+@pytest.fixture(params=ENGINES)
+def served(request: pytest.FixtureRequest, folder: Path) -> Model:
+    made = folder if request.param == "eager fp32" else request.getfixturevalue("with_openvino")
+    model = Model(made)
+    assert str(model.engine.choice) == request.param
+    return model
+
+
+def test_a_request_passes_each_stage_in_turn(served: Model, image: bytes) -> None:
     access = Access(KEY, hosts=allowed_hosts("127.0.0.1", "testserver"))
     sent = {"Content-Type": "image/jpeg", "X-API-Key": KEY}
     route, routes = Route(), []
-    with followed(route), TestClient(make_app(model, access=access)) as client:
+    with followed(route), TestClient(make_app(served, access=access)) as client:
         for _ in range(20):
             route.files.clear()
             assert client.post("/invocations", content=image, headers=sent).status_code == 200
@@ -87,29 +90,25 @@ def test_a_request_passes_each_stage_in_turn(
         "serving/scoring.py",  # to a thread that decodes
         *TO_THE_ENGINE,
         "serving/scoring.py",  # into a batch
-        *ENGINES[engine],
+        *ENGINES[str(served.engine.choice)],
         "serving/scoring.py",  # back to the request
         "serving/response.py",
         "serving/invocations.py",  # out where it came in
     ]
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_it_does_so_in_a_container_too(
-    engine: str, folder: Path, with_openvino: Path, image: bytes
-) -> None:
-    model = Model(with_openvino if engine.startswith("openvino") else folder)
+def test_it_does_so_in_a_container_too(served: Model, image: bytes) -> None:
     route = Route()
     with followed(route):
         images = handler.input_fn(image, "image/jpeg")
-        handler.output_fn(handler.predict_fn(images, model), "application/json")
+        handler.output_fn(handler.predict_fn(images, served), "application/json")
     # The container calls three functions.
     assert route.files == [
         "serving/handler.py",
         "serving/request_parser.py",
         "serving/handler.py",
         *TO_THE_ENGINE,
-        *ENGINES[engine],
+        *ENGINES[str(served.engine.choice)],
         "serving/response.py",
         "serving/handler.py",
         "serving/response.py",
