@@ -57,7 +57,7 @@ from breedlab.training.logger_kinds import LoggerKind
 class Fragile(LoggerKind):
     """Nothing, where no file is in its way."""
 
-    obstacle: str
+    obstacle: str = "nowhere"
     """The file."""
 
     def build(self, config, run, run_id):
@@ -176,7 +176,7 @@ def test_a_search_fails_is_continued_and_gives_what_it_gives_here(
     assert launch.main(on(*search, *there, "backend.wait=false")) == 0
     name, started = job().name, job().started
     assert f"jobs fetch {name}" in capsys.readouterr().out
-    mine = local_run(words(*search, "logger.fragile.obstacle=nowhere"))  # while it runs there
+    mine = local_run(words(*search))  # while it runs there
 
     with raises_code("BL404", names=(name, f"{obstacle} is in the way", "jobs resume")) as failed:
         jobs.main(["fetch", name])
@@ -349,11 +349,24 @@ def test_a_dry_run_prints_the_very_request(
     assert "secret-of-mine" not in (job().run / "job.json").read_text()
 
 
+def test_ray_installs_what_plugins_need_for_its_own_python(
+    small: Words, here: Path, my_package: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (here / "my_package" / "requirements.txt").write_text("# ours\nhumanize==4.12.0\n")
+    cluster = connected(monkeypatch, Cluster())
+    assert launch.main(small(my_package, "backend.wait=false")) == 0
+    assert cluster.sent[-1]["runtime_env"]["pip"] == ["humanize==4.12.0"]
+    other = "backend.ray.python=/opt/python"
+    assert launch.main(small(my_package, other, "backend.wait=false")) == 0
+    assert "pip" not in cluster.sent[-1]["runtime_env"]
+    check_names(capsys.readouterr().out, ("backend.ray.python", "humanize==4.12.0"))
+
+
 def test_images_that_are_not_here_are_no_reason_to_refuse(
     small: Words, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connected(monkeypatch, Cluster())
-    assert launch.main(small("data.root=/there/photos", "dry_run=true")) == 0
+    assert launch.main(small("data.root=/there/photos", "data.fixes=/there/f", "dry_run=true")) == 0
     assert launch.main(small("data.root=/there/photos", "backend.wait=false")) == 0
     assert capsys.readouterr().out.count("/there/photos") >= 2
 
@@ -505,9 +518,33 @@ def test_a_job_that_waits_is_told_and_stopped(
     assert "dogs" in capsys.readouterr().out and cluster.stopped == ["dogs"]
 
 
-def test_a_node_without_the_shared_folder_says_so(here: Path) -> None:
+def test_a_complete_run_is_continued_only_for_more_epochs(
+    small: Words, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = connected(monkeypatch, Cluster())
+    assert launch.main(small("backend.job_name=dogs", "backend.wait=false")) == 0
+    run = job().run
+    for cluster.state in ("RUNNING", "SUCCEEDED"):
+        with raises_code("BL400", names="jobs fetch dogs"):
+            launch.main([f"resume={run}"])
+    assert launch.main([f"resume={run}", "trainer.max_epochs=5"]) == 0
+    assert [request["submission_id"] for request in cluster.sent] == ["dogs", "dogs-2"]
+    assert job().config().trainer.max_epochs == 5
+
+
+def test_a_node_without_the_shared_folder_or_a_file_of_the_config_says_so(
+    small: Words, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with raises_code("BL600", names=("/not/shared/run", socket.gethostname())):
         submission.work(["/not/shared/run", str(here)])
+    connected(monkeypatch, Cluster())
+    assert launch.main(small("data.fixes=/there/f", "backend.wait=false")) == 0
+    place = job().place
+    (here / "source").mkdir()
+    submission.write_code(here / "source", job().config())
+    monkeypatch.setattr(submission, "PACKAGE", here / "source" / "src" / "breedlab")
+    with raises_code("BL600", names="/there/f"):
+        submission.work([str(place), str(here)])
 
 
 def test_all_jobs_are_listed_though_one_backend_cannot_be_asked(

@@ -31,6 +31,7 @@ class BackendKind(Section):
             where it reads folders only.
         address_example: Such an address, as a message shows it.
         here: Whether it trains on this machine, with what is installed here.
+        same_paths: Whether paths of the config may mean the same files there as here.
         endpoint_settings: The class of its own settings of an endpoint, which are at
             `endpoint.NAME` for `breedlab deploy`; None for none.
         aws: Whether it needs the settings of `backend` that are AWS's, and searches by tuning jobs.
@@ -40,6 +41,7 @@ class BackendKind(Section):
     address_example: ClassVar[str] = ""
     here: ClassVar[bool] = False
     aws: ClassVar[bool] = False
+    same_paths: ClassVar[bool] = False
     endpoint_settings: ClassVar[type[Section] | None] = None
 
     @abstractmethod

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -49,6 +49,8 @@ _OURS = "breedlab"
 @BACKENDS.register("ray")
 class Ray(BackendKind):
     """Jobs on a Ray cluster."""
+
+    same_paths: ClassVar[bool] = True
 
     address: Annotated[str, _ADDRESS] | None = None
     """The address of the cluster's dashboard; null is `RAY_ADDRESS`, or http://127.0.0.1:8265."""
@@ -159,6 +161,12 @@ class RayBackend(SharedFolderBackend):
         settings, environment = self.settings, config.backend.environment
         needed = write_code(folder, config)
         write_start(folder)
+        if needed and settings.python != "python":
+            warn(
+                f"backend.ray.python: Ray installs packages for its own Python only; install what"
+                f" plugins need for {settings.python}, too: {', '.join(needed)}"
+            )
+            needed = []
         words = start_words(settings.python, place)
         if settings.cpus is None and "OMP_NUM_THREADS" not in environment:
             words = ["env", "-u", "OMP_NUM_THREADS", *words]  # which Ray sets to 1

@@ -158,8 +158,15 @@ class SharedFolderJob(Handle):
         return self.results()
 
     def send_again(self, config: Config, overrides: list[str]) -> None:
-        """Send a job that continues the run of one that has failed, was stopped, or was lost."""
-        if self._latest()[1] not in ("failed", "stopped", ""):
+        """Send a job that continues the run of one that has failed, was stopped, or was lost; or of
+        a complete one, if the config asks for more than before."""
+        state = self._latest()[1]
+        asks_for_more = any(
+            value != self._tree["config"].get(name)
+            for name, value in config.recorded().items()
+            if name not in ("backend", "dry_run", "resume")
+        )
+        if state not in ("failed", "stopped", "") and not (state == "complete" and asks_for_more):
             super().resume()
         sent_environment(config)  # refused before anything is written
         name = self.next_name
@@ -172,6 +179,7 @@ class SharedFolderJob(Handle):
 
     def remember(self, config: Config, overrides: list[str]) -> None:
         """Write the record, before a job is sent, where it is launched and where it runs."""
+        self._tree = {**self._tree, "config": config.recorded(), "overrides": overrides}
         own: dict[str, Any] = {
             "place": str(self.place),
             "where": self.where,

@@ -161,6 +161,8 @@ def work(words: Sequence[str]) -> int:
     tree, missing = resolved(parsed((PACKAGE.parents[1] / CONFIG).read_text("utf-8")))
     if problems := [*load_plugins(tree.get("plugins")), *missing]:
         raise error_from(problems, "the job's config")
+    here = {**tree, "backend": {**tree["backend"], "name": "local"}}
+    validate(here, "the job's config", recorded=True)  # what a launch here would refuse
     config = validate(tree, "the job's config", recorded=True)
     overrides = rundir.recorded_overrides(place)
     if not rundir.is_begun(place):

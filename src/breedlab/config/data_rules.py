@@ -27,11 +27,12 @@ def one_source(data: Data) -> Iterator[Problem]:
 def fixes_are_here(data: Data, backend: Backend) -> Iterator[Problem]:
     if data.fixes is None:
         return
-    if not cloud.kind_of(backend).here:
+    kind = cloud.kind_of(backend)
+    if not kind.here and not kind.same_paths:
         yield Problem(
             "data.fixes", f"backend={backend.name} cannot apply it; fix the folders instead"
         )
-    elif not Path(data.fixes).is_file():
+    elif kind.here and not Path(data.fixes).is_file():
         yield Problem(
             "data.fixes",
             f"{data.fixes} does not exist; expected a run's fixes.csv, edited",
