@@ -96,3 +96,9 @@ def test_photos_of_a_phone_that_are_not_read_are_told_wherever_they_lie(
     images = scan(tmp_path, valid_fraction=0.2, test_fraction=0.2, seed=0)
     (line,) = images.left_out
     assert "1 .heic" in line and "pip install 'breedlab[heic]'" in line
+
+
+def test_an_avif_that_begins_like_another_format_is_no_image_of_that() -> None:
+    image = b"BM\0\0ftypavif" + bytes(100)
+    assert contradiction(image, "image/bmp") == "AVIF"
+    assert contradiction(image, "image/avif") == contradiction(b"BM" + bytes(98), "image/bmp") == ""
