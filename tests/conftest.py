@@ -106,6 +106,7 @@ LONGEST = [
     "test_permissions.py",
     "test_extension.py",
     "test_jobs.py",
+    "test_ray.py",
     "test_stack.py",
     "test_notebook_in_account.py",
 ]

@@ -32,6 +32,7 @@ from breedlab.backends.sagemaker.backend import SageMakerBackend
 from breedlab.cli import jobs, launch
 from breedlab.config.yaml_folders import config_folder
 from breedlab.errors import BackendError, BreedlabError
+from breedlab.pipeline import rundir
 from breedlab.registry import BACKENDS, LOGGERS
 
 if find_spec("ray") is None:
@@ -591,3 +592,23 @@ def test_a_built_in_backend_is_one_file_and_one_yaml() -> None:
     assert ray.Ray.__module__ == "breedlab.backends.ray"
     kinds = Path(ray.__file__).with_name("kinds.py").read_text()
     assert '"ray"' not in kinds and "backends.ray" not in kinds
+
+
+def test_two_machines_that_launch_in_the_same_second_share_no_run(
+    small: Words, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected(monkeypatch, Cluster())
+
+    def now(parent: Path) -> Path:
+        (parent / "now").mkdir()
+        return parent / "now"
+
+    monkeypatch.setattr(rundir, "_fresh", now)
+    places = []
+    for machine in ("one", "two"):
+        (here / machine).mkdir()
+        monkeypatch.chdir(here / machine)
+        name = f"backend.job_name={machine}"
+        assert launch.main(small(name, "backend.wait=false", f"backend.ray.storage={here}/s")) == 0
+        places.append(job().place)
+    assert places == [here / "s" / "quickstart" / stamp for stamp in ("now", "now_2")]

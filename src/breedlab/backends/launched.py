@@ -4,7 +4,7 @@ they left."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -53,7 +53,7 @@ class Launched:
         return next((handle for handle in self.all() if name in handle.names), None)
 
     def _open(self, run: Path) -> Handle:
-        record = _read(run)
+        record = read_record(run)
         # of another shell, perhaps, whose variables are not set here
         config, _ = resolved(record["config"], lenient=True)
         if problems := load_plugins(config.get("plugins")):
@@ -104,17 +104,28 @@ def _ask(name: str, question: Callable[[Backend], T | None]) -> T:
                 return answer
         except BackendError as error:
             refusals.append(error)
+    message = f"{name}: no job of this name was found"
+    raise all_of(refusals, message) if refusals else NotFound(message)
+
+
+def all_of(refusals: Sequence[BackendError], message: str) -> BackendError:
+    """Return the one error of all backends that were asked, or one with the reasons of each."""
     if len(refusals) == 1:
-        raise refusals[0]
-    reasons = "".join(f"\n  {' '.join(str(each).split())}" for each in refusals)
-    raise NotFound(f"{name}: no job of this name was found{reasons}")
+        return refusals[0]
+    reasons = [" ".join(str(each).split()) for each in refusals]
+    return NotFound("\n  ".join([message, *reasons]))
 
 
 def _hint() -> str:
     return f"`{command('jobs', 'fetch NAME')}` asks the job's backend for its record"
 
 
-def _read(run: Path) -> Mapping[str, Any]:
+def read_record(run: Path) -> Mapping[str, Any]:
+    """Return what a run's job.json holds, in the current version's terms.
+
+    Raises:
+        BreedlabError: If it is damaged, or a newer version wrote it.
+    """
     text = (run / FILE).read_text("utf-8")
     try:
         tree = json.loads(text)

@@ -9,7 +9,7 @@ import os
 import shlex
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -263,12 +263,12 @@ def _connect(address: str) -> JobSubmissionClient:
             f" {extras.install('ray')}"
         ) from error
     theirs = _version(address)
-    if theirs.split(".")[0] != ray.__version__.split(".")[0]:
+    if theirs and theirs.split(".")[0] != ray.__version__.split(".")[0]:
         raise BackendError(
             f"{address}: the cluster runs Ray {theirs}, and {ray.__version__} is installed here;"
             " install the cluster's version"
         )
-    if theirs != ray.__version__:
+    if theirs and theirs != ray.__version__:
         warn(f"{address} runs Ray {theirs}; {ray.__version__} is installed here")
     logging.getLogger("ray").setLevel(logging.WARNING)
     for name in ("dashboard.modules.dashboard_sdk", "dashboard.modules.job.sdk"):
@@ -277,13 +277,15 @@ def _connect(address: str) -> JobSubmissionClient:
     variables = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
     hidden = {name: os.environ.pop(name) for name in variables if name in os.environ}
     try:
-        return JobSubmissionClient(address)
+        with _worded(address):
+            return JobSubmissionClient(address)
     finally:
         os.environ.update(hidden)
 
 
 def _version(address: str) -> str:
-    """Return the version of Ray that answers at an address; Ray's own client waits for ever."""
+    """Return the version of Ray that answers at an address, for which Ray's own client would wait
+    for ever; empty if it tells nobody without a token."""
     from urllib3 import PoolManager
     from urllib3.exceptions import HTTPError
 
@@ -293,7 +295,7 @@ def _version(address: str) -> str:
     try:
         with PoolManager(retries=False, timeout=_TIMEOUT_S) as http:
             answer = http.request("GET", f"{address}/api/version")
-        return str(answer.json()["ray_version"])
+        return "" if answer.status in (401, 403) else str(answer.json()["ray_version"])
     except HTTPError as error:
         raise BackendError(f"{address}: no Ray cluster answers; {start}") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -302,17 +304,20 @@ def _version(address: str) -> str:
         ) from error
 
 
+def _answers(client: JobSubmissionClient, sent: str = "") -> AbstractContextManager[None]:
+    return _worded(client.get_address(), sent)
+
+
 @contextmanager
-def _answers(client: JobSubmissionClient, sent: str = "") -> Iterator[None]:
-    """Word what a client raises.
+def _worded(address: str, sent: str = "") -> Iterator[None]:
+    """Word what Ray's client raises.
 
     Args:
-        client: The client.
+        address: The cluster's.
         sent: The name of the job that is being sent.
     """
     from ray.exceptions import RayError
 
-    address = client.get_address()
     try:
         yield
     except OSError as error:  # requests' own errors, too

@@ -6,6 +6,7 @@ A backend of this kind says how a job is sent, how it stands, and what it has pr
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.base import FILE, Backend, Handle, record
 from breedlab.backends.following import detachable, finished, follow, sending, without_traceback
+from breedlab.backends.launched import read_record
 from breedlab.backends.submission import new_name, sent_environment
 from breedlab.commands import command
 from breedlab.config import Config, validate
@@ -25,13 +27,12 @@ from breedlab.console import note
 from breedlab.errors import (
     BackendError,
     BreedlabError,
-    ConfigError,
     Detached,
+    FileError,
     JobFailed,
     LostAnswer,
     ResumeError,
 )
-from breedlab.files import read_json
 
 if TYPE_CHECKING:
     from breedlab.tuning.trial_log import TrialLog
@@ -265,15 +266,14 @@ class SharedFolderBackend(Backend):
                 f"data.root: {config.data.root} is not on this machine; the job looks for it there"
             )
         run = reserve(config, overrides)
-        place = self.place(config, run.name)
+        with _removed_if_refused(run):
+            place = self._reserve(config, overrides, run)
         tree = {"name": name, "config": config.recorded(), "overrides": overrides, "started": ""}
         own = {"place": str(place), "where": self.where, "submissions": [name]}
         job = self.job({**tree, **own}, run)
-        with _removed_if_refused(run, place):
-            self._reserve(config, overrides, run, place)
+        with _removed_if_refused(run, place), sending(job):
             job.remember(config, overrides)
-            with sending(job):
-                job.send(config, name)
+            job.send(config, name)
         note(f"started: {name}, on {self.where}")
         return job
 
@@ -302,17 +302,26 @@ class SharedFolderBackend(Backend):
         tree = {**recorded_job(place), "where": where}
         return self.job(tree, Path(tree["config"]["runs_dir"], tree["config"]["name"], place.name))
 
-    def _reserve(self, config: Config, overrides: list[str], run: Path, place: Path) -> None:
+    def _reserve(self, config: Config, overrides: list[str], run: Path) -> Path:
+        """Return a new run directory in the shared folder; that of this machine, if it is there."""
         from breedlab.pipeline.rundir import reserve
 
+        place = self.place(config, run.name)
         if place == run.absolute():
-            return
-        try:
-            reserve(config, overrides, place)
-        except ConfigError as error:
-            raise error.reworded(
-                f"{place} cannot be written; name a folder that this machine and the job's share"
-            ) from error
+            return place
+        for number in itertools.count(2):
+            try:
+                place.mkdir(parents=True)
+                break
+            except FileExistsError:  # another machine launched in the same second
+                place = self.place(config, f"{run.name}_{number}")
+            except OSError as error:
+                raise FileError(
+                    f"{place} cannot be written ({error.strerror}); name a folder that this machine"
+                    " and the job's share"
+                ) from error
+        reserve(config, overrides, place)
+        return place
 
 
 def recorded_job(run: Path) -> Mapping[str, Any]:
@@ -323,8 +332,7 @@ def recorded_job(run: Path) -> Mapping[str, Any]:
     """
     if not (run / FILE).is_file():
         raise ResumeError(f"resume: {run} has no {FILE}; it can be resumed where it was launched")
-    tree: Mapping[str, Any] = read_json(run / FILE)
-    return tree
+    return read_record(run)
 
 
 @contextmanager

@@ -207,7 +207,7 @@ def _log(handle: Handle, trial: int | None) -> None:
 def _list_all(where: str | None) -> None:
     from datetime import datetime
 
-    from breedlab.backends.launched import ready
+    from breedlab.backends.launched import all_of, ready
     from breedlab.console import console, table, warn
 
     listings, refusals = [], []
@@ -218,7 +218,7 @@ def _list_all(where: str | None) -> None:
             refusals.append(error)
     found = [listing for listing in listings if listing is not None]
     if refusals and not found:
-        raise refusals[0]
+        raise all_of(refusals, "no backend could be asked for its jobs")
     if where is None:  # a place that was named is one backend's
         for refusal in refusals:
             warn(str(refusal))
