@@ -97,6 +97,13 @@ def test_a_spawned_process_loads_the_same_images(configure: Callable[..., Config
     assert torch.equal(here, there) and torch.equal(labels, same)
 
 
+def test_a_spawned_process_imports_what_it_needs_and_not_lightning() -> None:
+    """Each of them would take seconds for it."""
+    script = "import sys; from breedlab.data import dataset; print('lightning' in sys.modules)"
+    ended = preloaded.FreshPopen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert ended.communicate()[0].strip() == "False"
+
+
 def test_a_run_does_without_links(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

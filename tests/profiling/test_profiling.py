@@ -18,7 +18,7 @@ import torch
 
 from breedlab.config import validate
 from breedlab.config.compose import load
-from breedlab.data import module
+from breedlab.data import dataset
 from breedlab.pipeline import run as runs
 from breedlab.profiling import sampler, session
 from breedlab.profiling.reading import Recording, read
@@ -171,13 +171,13 @@ def test_a_training_that_waits_for_its_images_is_told(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    plain = module.ImageDataset.__getitem__
+    plain = dataset.ImageDataset.__getitem__
 
-    def slow(self: module.ImageDataset, key: Any) -> Any:
+    def slow(self: dataset.ImageDataset, key: Any) -> Any:
         time.sleep(0.01)
         return plain(self, key)
 
-    monkeypatch.setattr(module.ImageDataset, "__getitem__", slow)
+    monkeypatch.setattr(dataset.ImageDataset, "__getitem__", slow)
     found = verdicts(launch(words, tmp_path, "profiler=system", "cache.mode=off"))["Dataloader"]
     assert found["verdict"] == "triggered" and found["steps"] and "num_workers" in found["advice"]
     assert found["figures"]["share_of_step_time"] > 0.2

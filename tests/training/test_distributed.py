@@ -186,7 +186,7 @@ def watch(event, given):
         writes = given[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         frame, kind = sys._getframe(1), "wrote" if writes else ""
         while frame and not kind:
-            kind = "computed" if frame.f_code.co_filename.endswith("breedlab/data/module.py") else ""
+            kind = "computed" if frame.f_code.co_filename.endswith("breedlab/data/dataset.py") else ""
             frame = frame.f_back
         path = given[0]
     elif event in ("os.mkdir", "os.rename", "os.remove", "os.symlink"):

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from breedlab.config import Config
-from breedlab.data import module
+from breedlab.data import dataset
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.exporting import _COMPARED
 from breedlab.pipeline.run import run
@@ -25,13 +25,13 @@ Configure = Callable[..., Config]
 def decoded(monkeypatch: pytest.MonkeyPatch) -> Counter[Path]:
     """How often each image was decoded."""
     counts: Counter[Path] = Counter()
-    real = module.read_pixels
+    real = dataset.read_pixels
 
     def counted(path: Path) -> object:
         counts[path] += 1
         return real(path)
 
-    monkeypatch.setattr(module, "read_pixels", counted)
+    monkeypatch.setattr(dataset, "read_pixels", counted)
     return counts
 
 

@@ -106,7 +106,7 @@ def test_stopped_again_and_again_it_ends_at_the_very_weights_of_an_unbroken_run(
 def test_going_on_in_an_epoch_reads_none_of_its_images_again(
     tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from breedlab.data.module import ImageDataset
+    from breedlab.data.dataset import ImageDataset
 
     config = configure("trainer.max_epochs=1", "model.freeze=none", "data.augment=basic")
     context = prepare(config, checked_images(config))

@@ -30,7 +30,7 @@ from breedlab.names import composed
 from breedlab.serving.description import read_description
 
 if TYPE_CHECKING:
-    from breedlab.data.module import ImageDataset
+    from breedlab.data.dataset import ImageDataset
 
 
 def main(argv: list[str]) -> int:
@@ -226,7 +226,7 @@ def _evaluate(
     with progress("loading the model", aside=True):
         from torch.utils.data import DataLoader
 
-        from breedlab.data.module import ImageDataset, LostImage, start_worker
+        from breedlab.data.dataset import ImageDataset, LostImage, start_worker
         from breedlab.serving.model import Model
         from breedlab.training.evaluation import evaluate
         from breedlab.training.label_evaluation import evaluate_labels
@@ -251,7 +251,7 @@ def _evaluate(
 
 def _broken(dataset: ImageDataset) -> DataError:
     """Return an error that names every image that cannot be read."""
-    from breedlab.data.module import LostImage
+    from breedlab.data.dataset import LostImage
 
     facts = []
     for index in range(len(dataset)):

@@ -17,8 +17,9 @@ from breedlab.config import Config
 from breedlab.console import note, progress
 from breedlab.data.batches import TrainingBatches
 from breedlab.data.check import Report
+from breedlab.data.dataset import KeptImages
 from breedlab.data.decode import KEPT_BY_TRAINING, keep_memory
-from breedlab.data.module import ImageData, KeptImages
+from breedlab.data.module import ImageData
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import TrainingError
 from breedlab.models import backbone as backbones

@@ -23,8 +23,9 @@ from breedlab import hardware
 from breedlab.config.sections import Cache
 from breedlab.console import note
 from breedlab.data import decode
+from breedlab.data.dataset import KeptImages, read_pixels
 from breedlab.data.image_set import LabeledImage
-from breedlab.data.module import ImageData, KeptImages, read_pixels
+from breedlab.data.module import ImageData
 from breedlab.data.transforms import EvalTransform, shrunk, shrunk_size, side_for_crops
 from breedlab.errors import DiskFull
 from breedlab.training.cache_key import code_versions
