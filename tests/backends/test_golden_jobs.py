@@ -12,12 +12,13 @@ import boto3
 import pytest
 import yaml
 from codes import raises_code
-from sagemaker_account import Account
+from sagemaker_account import Account, leave
 
 from breedlab.backends.sagemaker.jobs import follow
 from breedlab.cli import jobs, report
 
 BUCKET = "breedlab-tests"
+JOBS = f"s3://{BUCKET}/breedlab/jobs"
 COMPLETE = Path("runs/golden/complete")
 
 
@@ -30,16 +31,9 @@ def old_jobs(golden: Path, account: Account, monkeypatch: pytest.MonkeyPatch) ->
     account.training.update(described["training"])
     account.tuning.update(described["tuning"])
     for trial in account.trials("golden-search"):
-        _leave(f"breedlab/jobs/golden-search/checkpoints/{trial['TrainingJobName']}")
-    _leave("breedlab/jobs/golden-one/checkpoints/golden-one")
+        leave(COMPLETE, f"{JOBS}/golden-search/checkpoints/{trial['TrainingJobName']}")
+    leave(COMPLETE, f"{JOBS}/golden-one/checkpoints/golden-one")
     return account
-
-
-def _leave(prefix: str) -> None:
-    s3 = boto3.client("s3")
-    for file in COMPLETE.rglob("*"):
-        if file.is_file():
-            s3.upload_file(str(file), BUCKET, f"{prefix}/{file.relative_to(COMPLETE).as_posix()}")
 
 
 def test_old_jobs_are_listed(old_jobs: Account, capsys: Any) -> None:

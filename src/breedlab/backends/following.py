@@ -31,14 +31,19 @@ def without_traceback(lines: Iterable[str]) -> list[str]:
 
 
 @contextmanager
-def detachable(handle: Handle) -> Iterator[None]:
-    """Let Ctrl-C, or a network that fails, end only the following of a job, and say how to come
-    back to it."""
-    ways = "\n".join(handle.next_steps())
+def detachable(name: str, ways: str) -> Iterator[None]:
+    """Let Ctrl-C, or a network that stays down, end only the following of a job.
+
+    Args:
+        name: The job's.
+        ways: How to come back to it, and how to stop it.
+    """
     try:
         yield
     except KeyboardInterrupt as error:
-        raise Detached(f"detached; {handle.name} keeps running\n{ways}") from error
+        raise Detached(f"detached; {name} keeps running\n{ways}") from error
+    except (JobFailed, Detached):
+        raise
     except BackendError as error:
         raise error.reworded(f"{error}\n{ways}") from error
 

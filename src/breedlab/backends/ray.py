@@ -251,7 +251,7 @@ def _connect(address: str) -> JobSubmissionClient:
 
     Raises:
         MissingExtra: If Ray is not installed here.
-        BackendError: If there is no cluster, or its Ray and this one's do not go together.
+        BackendError: If no cluster answers, or its version of Ray is incompatible.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
@@ -284,8 +284,9 @@ def _connect(address: str) -> JobSubmissionClient:
 
 
 def _version(address: str) -> str:
-    """Return the version of Ray that answers at an address, for which Ray's own client would wait
-    for ever; empty if it tells nobody without a token."""
+    """Return the version of Ray that answers at an address; empty if it needs a token to tell.
+
+    Ray's own client would wait forever where nothing answers."""
     from urllib3 import PoolManager
     from urllib3.exceptions import HTTPError
 
@@ -310,7 +311,7 @@ def _answers(client: JobSubmissionClient, sent: str = "") -> AbstractContextMana
 
 @contextmanager
 def _worded(address: str, sent: str = "") -> Iterator[None]:
-    """Word what Ray's client raises.
+    """Raise breedlab's errors for those of Ray's client.
 
     Args:
         address: The cluster's.

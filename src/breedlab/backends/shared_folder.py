@@ -138,7 +138,7 @@ class SharedFolderJob(Handle):
             self._bring(partly=True)
             return {"run": str(self.run)}
         if state and state not in ENDED:
-            with detachable(self):
+            with detachable(self.name, "\n".join(self.next_steps())):
                 follow(lambda: self._look(name), ("", *ENDED))
             state = self.state(name)
         self._bring(partly=False)

@@ -68,7 +68,7 @@ class Answers:
         thresholds: For a multi-label model, the probability from which an image is given each
             label; None for a model with one class per image.
         flip_tta: Whether each image's scores are averaged with its mirror image's; the engine does
-            that (`engines.MirroredEngine`).
+            that (`engines.mirrored`).
     """
 
     classes: int

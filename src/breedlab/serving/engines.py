@@ -81,24 +81,6 @@ def mirrored(compute: Compute) -> Compute:
     return lambda images: (compute(images) + compute(images.flip(-1))) / 2
 
 
-class MirroredEngine:
-    """An engine that looks at each image and its mirror image.
-
-    Args:
-        engine: What computes the scores.
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self.choice = engine.choice
-        self._engine = engine
-
-    def scores(self, images: torch.Tensor) -> torch.Tensor:
-        return mirrored(self._engine.scores)(images)
-
-    def split(self) -> list[Compute]:
-        return [mirrored(compute) for compute in self._engine.split()]
-
-
 def calibrated(compute: Compute, answers: Answers) -> Compute:
     """Return a function that makes an engine's numbers what `answers` are made of: calibrated
     scores (n, classes), plus a column of distances with `unknown`; for a multi-label model, the
@@ -117,24 +99,24 @@ def calibrated(compute: Compute, answers: Answers) -> Compute:
     return scores
 
 
-class CalibratedEngine:
-    """An engine whose scores are calibrated.
+class WrappedEngine:
+    """An engine with something done around each of its functions.
 
     Args:
-        engine: What computes the numbers.
-        answers: What is made of them.
+        engine: What computes.
+        around: Returns a function in place of one of the engine's, as `mirrored` does.
     """
 
-    def __init__(self, engine: Engine, answers: Answers) -> None:
+    def __init__(self, engine: Engine, around: Callable[[Compute], Compute]) -> None:
         self.choice = engine.choice
-        self._engine, self._answers = engine, answers
-        self._scores = calibrated(engine.scores, answers)
+        self._engine, self._around = engine, around
+        self._scores = around(engine.scores)
 
     def scores(self, images: torch.Tensor) -> torch.Tensor:
         return self._scores(images)
 
     def split(self) -> list[Compute]:
-        return [calibrated(compute, self._answers) for compute in self._engine.split()]
+        return [self._around(compute) for compute in self._engine.split()]
 
 
 class Unusable(ServingError):

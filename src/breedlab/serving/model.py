@@ -4,6 +4,7 @@ public API use the same."""
 from __future__ import annotations
 
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from breedlab.models.novelty import WithFeatures, read_novelty
 from breedlab.serving.answers import read_answers
 from breedlab.serving.description import read_description
 from breedlab.serving.engine_loading import load_engine
-from breedlab.serving.engines import CalibratedEngine, Engine, MirroredEngine
+from breedlab.serving.engines import Engine, WrappedEngine, calibrated, mirrored
 from breedlab.serving.fetch import Fetcher, allowed_from
 
 _LAST_LAYER = 100_000_000
@@ -180,8 +181,8 @@ class Model:
             folder, description.get("engine"), self.served, self.device, engine, width
         )
         if self.answers.flip_tta:
-            self._uncalibrated = MirroredEngine(self._uncalibrated)
-        self.engine = CalibratedEngine(self._uncalibrated, self.answers)
+            self._uncalibrated = WrappedEngine(self._uncalibrated, mirrored)
+        self.engine = WrappedEngine(self._uncalibrated, partial(calibrated, answers=self.answers))
 
     def public_lineage(self) -> dict[str, Any]:
         """Return the public part of the lineage: no path, no command line, no machine."""

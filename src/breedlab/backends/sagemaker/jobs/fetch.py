@@ -8,12 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breedlab.backends.base import FILE
+from breedlab.backends.following import detachable
 from breedlab.backends.sagemaker.jobs.downloads import download
-from breedlab.backends.sagemaker.jobs.follow import (
-    detachable,
-    follow_training,
-    follow_tuning,
-)
+from breedlab.backends.sagemaker.jobs.follow import follow_training, follow_tuning, ways_on
 from breedlab.backends.sagemaker.jobs.job_start import send
 from breedlab.backends.sagemaker.jobs.record import Record, with_run
 from breedlab.backends.sagemaker.jobs.requests import training_request
@@ -51,7 +48,7 @@ def finish(
     Raises:
         BackendError: If a job failed or was stopped, or the user stopped following it.
     """
-    with detachable(record):
+    with detachable(record.name, ways_on(record)):
         if record.searches:
             stage(f"Search: {record.name}")
             search = follow_tuning(account, record)

@@ -22,7 +22,6 @@ from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.commands import command
 from breedlab.config import search_space, trial_count
 from breedlab.console import console, note
-from breedlab.errors import BackendError, Detached, JobFailed
 from breedlab.tuning.trial_log import read_trial
 from breedlab.tuning.trial_table import TrialTable
 
@@ -33,19 +32,6 @@ POLL_SECONDS = 10.0
 """Between two questions to AWS, which limits how often it answers."""
 
 LOG_GROUP = "/aws/sagemaker/TrainingJobs"
-
-
-@contextmanager
-def detachable(record: Record) -> Iterator[None]:
-    """Let Ctrl-C, or a network that stays down, end only the following of a job."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        raise Detached(f"detached; {record.name} keeps running\n{ways_on(record)}") from error
-    except BackendError as error:
-        if isinstance(error, JobFailed | Detached):
-            raise
-        raise error.reworded(f"{error}\n{ways_on(record)}") from error
 
 
 def ways_on(record: Record) -> str:

@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from breedlab.backends.following import detachable
 from breedlab.backends.sagemaker.jobs import follow
 from breedlab.backends.sagemaker.jobs.fetch import fetch, shown, training_title
-from breedlab.backends.sagemaker.jobs.follow import detachable
 from breedlab.backends.sagemaker.jobs.handle import SageMakerExperiment, describe
 from breedlab.backends.sagemaker.jobs.pipeline import SEARCH, TRAIN, token
 from breedlab.backends.sagemaker.jobs.pipeline_status import (
@@ -81,7 +81,7 @@ class PipelineExperiment(SageMakerExperiment):
         if now:
             self._look()
             return {"run": str(fetch(self._account, self.record, partly=True))}
-        with detachable(self.record):
+        with detachable(self.record.name, follow.ways_on(self.record)):
             if self.record.searches:
                 self._wait_for(SEARCH)
                 stage(f"Search: {self.record.first_job}")

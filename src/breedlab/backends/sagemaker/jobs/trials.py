@@ -69,21 +69,12 @@ def write_study(config: Config, run: Path, trials: list[Trial]) -> None:
     import optuna
 
     from breedlab.config import search_space
-    from breedlab.tuning.proposals import direction, distribution, encode
+    from breedlab.tuning.proposals import distribution, encode
     from breedlab.tuning.storage import storage_url
+    from breedlab.tuning.store import STATES, create_study
 
-    states = {
-        "complete": optuna.trial.TrialState.COMPLETE,
-        "pruned": optuna.trial.TrialState.PRUNED,
-        "failed": optuna.trial.TrialState.FAIL,
-    }
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     (run / "study.db").unlink(missing_ok=True)
-    study = optuna.create_study(
-        storage=storage_url(run),
-        study_name=config.name,
-        direction=direction(config),
-    )
+    study = create_study(config, storage_url(run))
     distributions = {
         path: distribution(dimension) for path, dimension in search_space(config).items()
     }
@@ -91,7 +82,7 @@ def write_study(config: Config, run: Path, trials: list[Trial]) -> None:
         row = trial.row
         study.add_trial(
             optuna.trial.create_trial(
-                state=states[row.state],
+                state=STATES[row.state],
                 params={path: encode(value) for path, value in row.values.items()},
                 distributions={path: distributions[path] for path in row.values},
                 value=row.objective if row.state == "complete" else None,
