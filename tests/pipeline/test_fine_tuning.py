@@ -15,12 +15,14 @@ from codes import raises_code
 from safetensors.torch import load
 
 from breedlab.config import Config
+from breedlab.files import read_json
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline import final_test, fine_tuning
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.final_training import Trained, has_time_to_refit
 from breedlab.pipeline.fine_tuning import fine_tune, settings
 from breedlab.pipeline.run import run
+from breedlab.pipeline.step_timing import EpochTime
 from breedlab.training.fit import Fitted
 from breedlab.training.preparation import prepare
 
@@ -55,7 +57,8 @@ def test_a_better_network_is_kept_tested_and_exported(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    config = configure(*POOR, *EAGER, *BY_LOSS, "trainer.refit=true")
+    overshoots = ("fine_tune.epochs=3", "fine_tune.lr=0.001")  # past a better average
+    config = configure(*POOR, *EAGER, *overshoots, *BY_LOSS, "trainer.refit=true")
 
     def killed(*_: Any) -> None:
         raise KeyboardInterrupt
@@ -72,8 +75,10 @@ def test_a_better_network_is_kept_tested_and_exported(
     assert [path.stat().st_mtime_ns for path in checkpoints] == written
     tuned = found["training"]["fine_tune"]
     assert tuned["kept"] and tuned["best"] < tuned["before"]
-    assert found["monitor"]["best"] == tuned["best"]
+    assert found["monitor"]["best"] == tuned["wise_ft"]["best"] <= tuned["best"]
     assert found["training"]["refit"]["epochs"] == tuned["best_epoch"]
+    refit = read_json(stopped / "fine_tune" / "checkpoints" / "refit.json")
+    assert 0 < refit["alpha"] == tuned["wise_ft"]["alpha"] < 1
     assert "before" in capsys.readouterr().out
     assert "all layers fine-tuned" in (stopped / "report.html").read_text()
 
@@ -118,28 +123,34 @@ def test_a_single_epoch_of_several_is_not_worth_its_time(
 ) -> None:
     config = configure(*EAGER, "fine_tune.epochs=3", "model.head_type=linear")
     context = prepare(config, checked_images(config))
-    monkeypatch.setattr("breedlab.pipeline.fine_tuning._seconds_an_epoch", lambda *_: 10.0)
+    monkeypatch.setattr(fine_tuning, "epoch_time", lambda *_: EpochTime(10.0, 0.0))
     tuned = fine_tune(context, config, here, Fitted(1, "its one epoch", 1, 0.0), 19.0)
     assert tuned.metrics == {"epochs": 0, "kept": False}
 
 
+@pytest.mark.parametrize(("validation", "epochs"), [(0.1, 2), (3.0, 0)])
 def test_timing_a_step_counts_and_a_tenth_is_left_for_the_test(
-    configure: Configure, here: Path, monkeypatch: pytest.MonkeyPatch
+    configure: Configure,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    validation: float,
+    epochs: int,
 ) -> None:
     fixed = ("fine_tune.epochs=6", "fine_tune.freeze=none", "trainer.precision=fp32")
     config = configure(*EAGER, *fixed, "model.head_type=linear")
     context = prepare(config, checked_images(config))
     clock = [0.0]
 
-    def ten_seconds(*_: Any) -> float:
+    def ten_seconds(*_: Any) -> EpochTime:
         clock[0] += 20.0
-        return 10.0
+        return EpochTime(10.0, validation)
 
     monkeypatch.setattr(fine_tuning, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(fine_tuning, "_seconds_an_epoch", ten_seconds)
+    monkeypatch.setattr(fine_tuning, "epoch_time", ten_seconds)
     head_to(here, context.classifier(config))
     tuned = fine_tune(context, config, here, Fitted(1, "its one epoch", 1, 0.0), 52.0)
-    assert tuned.metrics["epochs"] == 2  # of 52 s, 32 are left, and 28.8 for training
+    # of 52 s, 32 are left, and 28.8 for training and three passes over validation
+    assert tuned.metrics["epochs"] == epochs
 
 
 @pytest.mark.parametrize(("epoch_seconds", "in_time"), [(None, True), (10.0, True), (20.0, False)])
@@ -164,10 +175,10 @@ def test_the_last_layers_train_where_there_is_no_time_for_all(
     config = configure(*EAGER, "fine_tune.epochs=2", "model.head_type=linear")
     context = prepare(config, checked_images(config))
 
-    def seconds(_context: Any, tuned: Config, _precision: str) -> float:
-        return 10.0 if tuned.model.freeze == "none" else 1.0
+    def seconds(_context: Any, tuned: Config, _precision: str) -> EpochTime:
+        return EpochTime(10.0 if tuned.model.freeze == "none" else 1.0, 0.1)
 
-    monkeypatch.setattr("breedlab.pipeline.fine_tuning._seconds_an_epoch", seconds)
+    monkeypatch.setattr(fine_tuning, "epoch_time", seconds)
     head_to(here, context.classifier(config))
     tuned = fine_tune(context, config, here, Fitted(1, "its one epoch", 1, 0.0), 11.0)
     assert tuned.metrics["freeze"] == "layer2" and tuned.metrics["epochs"] == 2

@@ -210,6 +210,9 @@ class FineTune(Section):
     """CutMix's alpha, as `data.cutmix`; 0 turns CutMix off."""
     ema: Rate = 0.9
     """Decay of an exponential moving average of the weights, which is then validated and kept."""
+    wise_ft: bool = True
+    """Whether to average the fine-tuned weights with those of the frozen network (WiSE-FT), in the
+    proportion that is best on validation."""
 
 
 class Tuner(Section):

@@ -20,7 +20,7 @@ from breedlab.data.module import ImageData
 from breedlab.evaluation import multi_label
 from breedlab.evaluation.calibration import FEWEST_IMAGES, calibrating_temperature
 from breedlab.models.classifier import Classifier
-from breedlab.pipeline import flip_tta
+from breedlab.pipeline import flip_tta, weight_averaging
 from breedlab.serving.engines import mirrored
 from breedlab.training.checkpoints import of_classifier, read_checkpoint
 from breedlab.training.context import TrainingContext
@@ -62,7 +62,7 @@ def final_test(
     data: ImageData,
     folder: Path,
 ) -> FinalTest:
-    """Test a run's best epoch, or its refit, and leave those weights in the classifier.
+    """Test the weights that validation chose, or their refit, and leave them in the classifier.
 
     Args:
         context: Of the run.
@@ -71,7 +71,7 @@ def final_test(
         data: The images.
         folder: Where the checkpoints are.
     """
-    load_checkpoint(classifier, folder / "best.ckpt")
+    load_checkpoint(classifier, weight_averaging.weights(folder))
     with progress(
         "predicting validation" if config.data.multi_label else "calibrating on validation"
     ):

@@ -39,6 +39,7 @@ class Trained:
         solution: Of a solved head; None for a trained one.
         head: The head that fine-tuning started from; None without fine-tuning.
         epoch_seconds: How long an epoch of fine-tuning took; None if that is not known.
+        alpha: The share of the fine-tuned weights in the network that was kept.
     """
 
     classifier: Classifier
@@ -50,6 +51,7 @@ class Trained:
     solution: Solution | None = None
     head: Mapping[str, torch.Tensor] | None = None
     epoch_seconds: float | None = None
+    alpha: float = 1.0
 
 
 def train(
@@ -163,7 +165,7 @@ def fine_tune(
     trained.config, trained.fitted = result.config, result.fitted
     trained.folder = directory / fine_tuning.FOLDER
     trained.head, trained.precision, trained.solution = result.head, result.precision, None
-    trained.epoch_seconds = result.epoch_seconds
+    trained.epoch_seconds, trained.alpha = result.epoch_seconds, result.alpha
     trained.data = context.live_data(result.config)
     metrics["monitor"]["best"] = result.fitted.best
 

@@ -4,8 +4,8 @@
 Linear probing, then fine-tuning (Kumar et al. 2022, arXiv 2202.10054): with a head that fits, the
 gradients do not wreck the backbone as those of a random head would. It trains on smaller crops than
 it is tested on, in which objects appear about as large (Touvron et al. 2019, arXiv 1906.06423). The
-result is kept only if it does better on validation, so that asking for it never makes a run worse
-there.
+weights are then averaged with those that it started from (`weight_averaging.py`), and the result is
+kept only if it does better on validation, so that asking for it never makes a run worse there.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +27,17 @@ from breedlab.console import note, progress, warn
 from breedlab.errors import TrainingError
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.models.boundary import layers
+from breedlab.pipeline import weight_averaging
+from breedlab.pipeline.step_timing import epoch_time
 from breedlab.registry import HEADS
 from breedlab.training import memory
 from breedlab.training.checkpoints import of_classifier, read_checkpoint
 from breedlab.training.context import TrainingContext
 from breedlab.training.fit import Fitted, fit
-from breedlab.training.objective import rank
-from breedlab.training.precision import autocast
 
 FOLDER = "fine_tune"
 """Of the run directory: checkpoints, curves, and what was planned."""
 _PLAN = "plan.json"
-_TIMED_STEPS = 3
 _ENOUGH = 0.6
 """The share of the epochs asked for that makes all layers worth more than the last ones."""
 _SHARE_OF_TRAINING = 0.9
@@ -67,6 +65,8 @@ class FineTuned:
         precision: What it computed in.
         head: What it started from.
         epoch_seconds: How long an epoch took; None if it resumed.
+        alpha: The share of the fine-tuned weights in the network that is kept; the rest is of the
+            frozen one's.
     """
 
     metrics: dict[str, Any]
@@ -75,6 +75,7 @@ class FineTuned:
     precision: str = ""
     head: Mapping[str, torch.Tensor] | None = None
     epoch_seconds: float | None = None
+    alpha: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -135,24 +136,28 @@ def fine_tune(
         distributed.rank_zero_only(lambda: _record(folder, none, before))
         return FineTuned({"epochs": 0, "kept": False, "failed": str(error)})
     epoch_seconds = None if resumes else (time.monotonic() - started) / fitted.epochs
-    mode, metric = config.monitor.mode, config.monitor.metric
-    is_better = rank(fitted.best, fitted.loss, mode) < rank(before.best, before.loss, mode)
-    outcome_record = {
+    mixes = distributed.rank_zero_only(
+        lambda: weight_averaging.compare(
+            context, tuned_config, folder / "checkpoints", head, before, fitted, plan.precision
+        )
+    )
+    best = weight_averaging.best_of(mixes, config.monitor.mode)
+    note(weight_averaging.describe(mixes, best, config.monitor.metric))
+    record = {
         "epochs": fitted.epochs,
         "best_epoch": fitted.best_epoch,
         "best": fitted.best,
         "before": before.best,
         "precision": plan.precision,
         "freeze": plan.freeze,
-        "kept": is_better,
+        "kept": best.alpha > 0,
     }
-    outcome = "kept" if is_better else "the frozen backbone stays"
-    note(f"{metric} {before.best:.4f} before, {fitted.best:.4f} after: {outcome}")
-    return (
-        FineTuned(outcome_record, tuned_config, fitted, plan.precision, head, epoch_seconds)
-        if is_better
-        else FineTuned(outcome_record)
-    )
+    if config.fine_tune.wise_ft:
+        record["wise_ft"] = {**asdict(best), "tried": [asdict(mix) for mix in mixes]}
+    if not best.alpha:
+        return FineTuned(record)
+    fitted = replace(fitted, best=best.best, loss=best.loss)
+    return FineTuned(record, tuned_config, fitted, plan.precision, head, epoch_seconds, best.alpha)
 
 
 def settings(context: TrainingContext, config: Config, freeze: str) -> Config:
@@ -306,58 +311,14 @@ def _that_fits(
     tuned_config = settings(context, config, freeze)
     what = "all layers" if freeze == "none" else f"the layers after {freeze}"
     with progress(f"timing a step of {what}"):
-        times = {each: _seconds_an_epoch(context, tuned_config, each) for each in precisions}
-    precision = min(times, key=lambda each: times[each])
+        times = {each: epoch_time(context, tuned_config, each) for each in precisions}
+    precision = min(times, key=lambda each: times[each].seconds)
     seconds = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
     rest = "" if deadline is None else f", and {seconds:,.0f} s are left"
-    note(f"an epoch of {what} takes about {times[precision]:,.0f} s in {precision}{rest}")
+    epoch = times[precision]
+    note(f"an epoch of {what} takes about {epoch.seconds:,.0f} s in {precision}{rest}")
+    averaging = epoch.validation * len(weight_averaging.between(config))
     configured = tuned_config.trainer.max_epochs
-    epochs = math.floor(min(configured, _SHARE_OF_TRAINING * seconds / times[precision]))
+    room = (_SHARE_OF_TRAINING * seconds - averaging) / epoch.seconds
+    epochs = math.floor(min(configured, room))
     return _Plan(epochs if epochs >= min(_FEWEST, configured) else 0, precision, freeze)
-
-
-def _seconds_an_epoch(context: TrainingContext, config: Config, precision: str) -> float:
-    """Return what an epoch takes, validation and the refit's epoch included."""
-    classifier = context.classifier(config).to(context.device)
-    learner, feed = context.learner(classifier, config, 1)
-    learner.to(context.device).train()
-
-    def step(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-        images, labels = (part.to(context.device) for part in batch)
-        with autocast(context.device, precision):
-            loss, _ = learner.loss_and_hits((images, labels))
-        loss.backward()  # type: ignore[no-untyped-call]
-        learner.zero_grad()
-
-    def validate(batch: tuple[torch.Tensor, torch.Tensor]) -> None:
-        with torch.inference_mode(), autocast(context.device, precision):
-            learner(batch[0].to(context.device))
-
-    trained = _seconds_an_image(step, list(islice(feed.train(0), 1 + _TIMED_STEPS)))
-    learner.eval()
-    validated = _seconds_an_image(validate, list(islice(feed.valid(), 2)))
-    splits = context.report.images.splits
-    train, valid = len(splits["train"]), len(splits["valid"])
-    again = train + valid if config.trainer.refit else 0
-    return trained * (train + again) + validated * valid
-
-
-def _seconds_an_image(
-    work: Callable[[tuple[torch.Tensor, torch.Tensor]], None],
-    batches: Sequence[tuple[torch.Tensor, torch.Tensor]],
-) -> float:
-    """Return how long `work` takes, its first call aside, which allocates."""
-    work(batches[0])
-    timed = batches[1:] or batches
-    _finish_on_gpu()
-    started = time.monotonic()
-    for batch in timed:
-        work(batch)
-    _finish_on_gpu()
-    return (time.monotonic() - started) / sum(len(labels) for _, labels in timed)
-
-
-def _finish_on_gpu() -> None:
-    """Wait for what a GPU still has to do, where there is one."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -20,9 +20,10 @@ from breedlab.console import note
 from breedlab.data.batches import TrainingBatches
 from breedlab.data.image_set import ImageSet
 from breedlab.data.module import ImageData
-from breedlab.files import atomic_open, atomic_write_json, read_json_if_whole
-from breedlab.models.weights import CARD
+from breedlab.files import atomic_write_json, read_json_if_whole
+from breedlab.pipeline import weight_averaging
 from breedlab.training.activations import Activations
+from breedlab.training.checkpoints import of_classifier, read_checkpoint, write_weights
 from breedlab.training.context import TrainingContext
 from breedlab.training.fit import ActivationData, refit
 from breedlab.training.learner import Learner
@@ -40,6 +41,7 @@ def refitted(
     solution: Solution | None,
     precision: str,
     head: Mapping[str, torch.Tensor] | None = None,
+    alpha: float = 1.0,
 ) -> dict[str, Any]:
     """Train anew on train and validation, or resume where that stopped; `checkpoints/refit.ckpt`
     has the weights.
@@ -52,6 +54,8 @@ def refitted(
         solution: Of a head that is solved: its penalty stays.
         precision: Of the final training.
         head: What a fine-tuning started from, to start from it again.
+        alpha: The share of the refit's weights in an average with those that it started from, as
+            validation chose it for the fine-tuned ones.
 
     Returns:
         What metrics.json says of it.
@@ -64,9 +68,10 @@ def refitted(
         f"{how}, on {record['photos']:,} images; validation metrics are from before the refit, the"
         " test from after it"
     )
-    if distributed.rank_zero_only(
-        lambda: _is_there(run, folder, {**record, "of": config.trainer.max_epochs})
-    ):
+    marker: dict[str, Any] = {**record, "of": config.trainer.max_epochs}
+    if alpha < 1:
+        marker["alpha"] = alpha
+    if distributed.rank_zero_only(lambda: _is_there(run, folder, marker)):
         return record
     classifier = context.classifier(config, synced=distributed.world() > 1)
     if head is not None:
@@ -81,12 +86,8 @@ def refitted(
         )
         again.put_into(classifier.head)
         if distributed.is_main():
-            _save(
-                {f"classifier.{name}": tensor for name, tensor in classifier.state_dict().items()},
-                context,
-                config,
-                run,
-            )
+            state = {f"classifier.{name}": each for name, each in classifier.state_dict().items()}
+            write_weights(run / "checkpoints" / FILE, state, context.card(config))
         return record
     if (
         config.trainer.probe_epochs
@@ -112,12 +113,12 @@ def refitted(
         learner, data, config, folder, epochs, accelerator=context.accelerator, precision=precision
     )
     if distributed.is_main():
-        _save(
-            torch.load(folder / "last.ckpt", map_location="cpu", weights_only=True)["state_dict"],
-            context,
-            config,
-            run,
-        )
+        state = read_checkpoint(folder / "last.ckpt")["state_dict"]
+        if head is not None and alpha < 1:
+            start = weight_averaging.start(context, config, head)
+            averaged = weight_averaging.average(start, of_classifier(state), alpha)
+            state |= {f"classifier.{name}": tensor for name, tensor in averaged.items()}
+        write_weights(run / "checkpoints" / FILE, state, context.card(config))
         shutil.rmtree(folder)
     return record
 
@@ -148,12 +149,3 @@ def _is_there(run: Path, folder: Path, record: dict[str, Any]) -> bool:
     shutil.rmtree(folder, ignore_errors=True)
     atomic_write_json(marker, record)
     return False
-
-
-def _save(
-    state: dict[str, torch.Tensor], context: TrainingContext, config: Config, run: Path
-) -> None:
-    if not distributed.is_main():
-        return
-    with atomic_open(run / "checkpoints" / FILE) as file:
-        torch.save({"state_dict": state, CARD: context.card(config)}, file)

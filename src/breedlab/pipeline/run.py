@@ -243,6 +243,7 @@ def _train(
             trained.solution,
             trained.precision,
             trained.head,
+            trained.alpha,
         )
     if not distributed.is_main():
         return TrainResult(directory, distributed.broadcast(None))

@@ -106,6 +106,12 @@ def what(run: RunRecord) -> str:
         frozen = fine_tuning.get("freeze", "none")
         what = "all layers" if frozen == "none" else f"the layers after {frozen}"
         parts.append(f"{what} fine-tuned ({watched} {before} before, {after} after)")
+        averaged = fine_tuning.get("wise_ft") or {"alpha": 1.0}
+        if (alpha := averaged["alpha"]) < 1:
+            parts.append(
+                f"weights averaged, {alpha:g} of the fine-tuned and {1 - alpha:g} of the frozen"
+                f" network ({watched} {metric(watched, averaged['best'])})"
+            )
     if again := (run.metrics.get("training") or {}).get("refit"):
         parts.append(
             f"refit on the {again['photos']:,} images of train and validation before the test and"

@@ -12,6 +12,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from breedlab import distributed
 from breedlab.files import atomic_open, damaged
+from breedlab.models.weights import CARD
 
 
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
@@ -54,6 +55,18 @@ def of_classifier(state: Mapping[str, torch.Tensor], part: str = "") -> dict[str
         for name, tensor in state.items()
         if name.startswith(prefix)
     }
+
+
+def write_weights(path: Path, state: Mapping[str, torch.Tensor], card: Mapping[str, Any]) -> None:
+    """Write a checkpoint that has weights and the model's description, and no training to resume.
+
+    Args:
+        path: The file.
+        state: The learner's state dict.
+        card: As `TrainingContext.card` returns it.
+    """
+    with atomic_open(path) as file:
+        torch.save({"state_dict": dict(state), CARD: dict(card)}, file)
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -29,7 +29,10 @@ KEY = "schema_version"
 MIGRATIONS: dict[tuple[Kind, int], Callable[[Tree], Tree]] = {}
 """From a kind and the version of a tree to what makes the next version of it."""
 
-FORMER: dict[tuple[str, str], Any] = {("optim", "param_groups"): "legacy"}
+FORMER: dict[tuple[str, str], Any] = {
+    ("optim", "param_groups"): "legacy",
+    ("fine_tune", "wise_ft"): False,
+}
 """What older versions did where their recorded configs lack a field of a section: a resumed run
 continues with it."""
 
