@@ -245,7 +245,7 @@ LOGGERS: Registry[Any] = Registry(
     "logger", "logger.name", "breedlab.training.logger_kinds", without=("none",)
 )
 ENGINES: Registry[Any] = Registry(
-    "engine", "serving.engine", "breedlab.serving.engine_kinds", without=("auto",)
+    "engine", "serving.engine", "breedlab.serving.engines", without=("auto",)
 )
 SOURCES: Registry[Any] = Registry(
     "data source", "", "breedlab.data.sources", section="data", optional=True

@@ -352,9 +352,9 @@ def test_a_missing_folder_is_one_message(launch: Launch, here: Path) -> None:
 
 
 def test_a_grid_leaves_warnings_to_be_heard(words: Callable[..., list[str]], here: Path) -> None:
-    logging.getLogger("breedlab.serving.engines")  # is there by the grid's second run
+    logging.getLogger("breedlab.serving.engines.eager")  # is there by the grid's second run
     assert main(["-m", *words("name=grid", "optim.lr=0.001,0.01", "dry_run=true")]) == 0
-    assert logging.getLogger("breedlab.serving.engines").isEnabledFor(logging.WARNING)
+    assert logging.getLogger("breedlab.serving.engines.eager").isEnabledFor(logging.WARNING)
 
 
 def test_without_words_it_prints_how_to_use_it_and_starts_nothing(

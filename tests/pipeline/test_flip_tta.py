@@ -14,7 +14,7 @@ from breedlab.archives import opened
 from breedlab.config import Config
 from breedlab.data.decode import read_image
 from breedlab.pipeline.run import run
-from breedlab.serving.engines import EAGER
+from breedlab.serving.engine_kinds import EAGER
 from breedlab.serving.model import Model
 from breedlab.serving.portable import Portable
 

@@ -15,7 +15,7 @@ from breedlab.models.classifier import Classifier
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.serving import openvino_export
 from breedlab.serving.archive import record_engine, write_folder
-from breedlab.serving.engines import Choice
+from breedlab.serving.engine_kinds import Choice
 from breedlab.serving.model import Model
 from breedlab.training.context import TrainingContext
 from breedlab.training.preparation import prepare

@@ -14,7 +14,8 @@ from breedlab.serving.accuracy_control import restore_accuracy
 from breedlab.serving.answers import Answers
 from breedlab.serving.engine_candidates import Candidate
 from breedlab.serving.engine_gate import most_differing, objection
-from breedlab.serving.engines import MODULE, Choice, OpenVino
+from breedlab.serving.engine_kinds import MODULE, Choice
+from breedlab.serving.engines.openvino import OpenVinoEngine
 
 pytestmark = pytest.mark.skipif(
     not openvino_export.is_installed(), reason="needs the engines extra"
@@ -55,7 +56,7 @@ def some_images(seed: int) -> torch.Tensor:
     return colors.expand(-1, -1, SIDE, SIDE).to(torch.uint8).contiguous()
 
 
-def decided(engine: OpenVino, images: torch.Tensor) -> torch.Tensor:
+def decided(engine: OpenVinoEngine, images: torch.Tensor) -> torch.Tensor:
     return engine.scores(images).argmax(1)
 
 
@@ -73,7 +74,7 @@ def refused(tmp_path: Path) -> Refused:
     file = tmp_path / "int8.xml"
     plain = openvino_export.quantize(graph, [*calibration], lambda *_: None)
     openvino_export.write_graph(plain, file, halves=False)
-    candidate = Candidate(Choice("openvino", "int8"), OpenVino(file, "int8"), right=1.0)
+    candidate = Candidate(Choice("openvino", "int8"), OpenVinoEngine(file, "int8"), right=1.0)
     candidate.agreement = float((decided(candidate.engine, validation) == reference).float().mean())
     module = Candidate(MODULE, agreement=1.0, right=1.0)
     candidate.objection = objection(candidate, module, IMAGES)

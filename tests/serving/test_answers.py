@@ -20,7 +20,7 @@ from breedlab.models.classifier import Classifier
 from breedlab.models.novelty import FILE, METHODS, Novelty, WithFeatures
 from breedlab.serving import handler, openvino_export
 from breedlab.serving.archive import record_engine, write_folder
-from breedlab.serving.engines import Choice
+from breedlab.serving.engine_kinds import Choice
 from breedlab.serving.model import Model
 from breedlab.serving.response import Answer
 from breedlab.serving.server import make_app

@@ -17,6 +17,7 @@ import pytest
 import torch
 from scipy.stats import binom
 
+from breedlab import console
 from breedlab.config.sections import Serving
 from breedlab.distributed import Shard
 from breedlab.models.classifier import Classifier
@@ -31,8 +32,8 @@ from breedlab.serving.accuracy_control import restore_accuracy
 from breedlab.serving.archive import record_engine, write_folder
 from breedlab.serving.engine_candidates import Candidate, Selection
 from breedlab.serving.engine_gate import LEAST_AGREEMENT, MOST_LOST
+from breedlab.serving.engine_kinds import MODULE, Choice
 from breedlab.serving.engine_selection import possible, select
-from breedlab.serving.engines import MODULE, Choice
 from breedlab.serving.model import Model
 from breedlab.training.context import TrainingContext
 
@@ -267,10 +268,12 @@ def test_a_network_that_cannot_be_converted_is_exported_all_the_same(
         shown.remove(title)
 
     def refuse(network: Any, side: int) -> Any:
-        assert shown == ["converting the network for OpenVINO"]  # which takes seconds
+        # which takes seconds
+        assert shown == ["making openvino fp32", "converting the network for OpenVINO"]
         raise RuntimeError("no such\noperation")
 
-    monkeypatch.setattr(engine_selection, "progress", progress)
+    for module in (engine_selection, console):
+        monkeypatch.setattr(module, "progress", progress)
     monkeypatch.setattr(openvino_export, "convert", refuse)
     assert choose("openvino", "fp32").choice == MODULE
     said = capsys.readouterr().out
@@ -337,7 +340,7 @@ import sys
 from pathlib import Path
 import torch
 from breedlab.serving import openvino_export
-from breedlab.serving.engines import OpenVino
+from breedlab.serving.engines.openvino import OpenVinoEngine
 from breedlab.serving.model import Model
 folder, images = Path(sys.argv[1]), sorted(Path(sys.argv[2]).rglob("*.jpg"))
 model = Model(folder, torch.device("cpu"), "eager")
@@ -348,7 +351,7 @@ graph = openvino_export.quantize(graph, batch, lambda done, total: seen.append((
 openvino_export.write_graph(graph, folder / "int8.xml", halves=False)
 assert seen[-1] == (40, 40), seen
 assert (folder / "int8.bin").stat().st_size < (folder / "model.safetensors").stat().st_size / 3
-ours, own = OpenVino(folder / "int8.xml", "int8").scores(batch), model.scores(batch)
+ours, own = OpenVinoEngine(folder / "int8.xml", "int8").scores(batch), model.scores(batch)
 error = float((ours - own).norm() / own.norm())
 assert 0 < error < 0.2, error
 assert "openvino_telemetry.main" not in sys.modules

@@ -22,9 +22,11 @@ from codes import raises_code
 
 from breedlab.models import openvino_core
 from breedlab.models.classifier import Classifier
-from breedlab.serving import engines, openvino_export
+from breedlab.serving import openvino_export
 from breedlab.serving.archive import write_folder
-from breedlab.serving.engines import Choice, Eager, OpenVino
+from breedlab.serving.engine_kinds import MODULE, Choice
+from breedlab.serving.engines import eager
+from breedlab.serving.engines.openvino import OpenVinoEngine
 from breedlab.serving.model import Model
 from breedlab.training.context import TrainingContext
 
@@ -71,7 +73,7 @@ def test_a_small_graph_of_a_huge_layer_is_not_taken(tmp_path: Path) -> None:
     )
     openvino.save_model(openvino.Model([scores], [images]), tmp_path / "model.xml")
     with raises_code("BL509", names="100,000,000,000"):
-        OpenVino(tmp_path / "model.xml", "fp32")
+        OpenVinoEngine(tmp_path / "model.xml", "fp32")
 
 
 def test_rows_stay_with_their_images_when_many_threads_ask(
@@ -115,7 +117,7 @@ def test_the_network_is_there_for_explanations_whatever_answers(with_openvino: P
 
 
 def test_an_engine_can_be_asked_for(with_openvino: Path, folder: Path) -> None:
-    assert Model(with_openvino, CPU, "eager").engine.choice == engines.MODULE
+    assert Model(with_openvino, CPU, "eager").engine.choice == MODULE
     assert Model(with_openvino, CPU, "openvino").engine.choice.engine == "openvino"
     with raises_code("BL500", names="serving.engine=openvino"):
         Model(folder, CPU, "openvino")
@@ -179,7 +181,7 @@ def test_what_cannot_run_here_leaves_the_answer_to_pytorch_and_says_so(
 ) -> None:
     damage(content, monkeypatch)
     model = Model(content, CPU)
-    assert model.engine.choice == engines.MODULE
+    assert model.engine.choice == MODULE
     (warning,) = [record.message for record in caplog.records if record.levelno == logging.WARNING]
     assert warning.startswith("engines/fp32.xml ") and named in warning
     assert "PyTorch" in warning and "\n" not in warning
@@ -201,7 +203,7 @@ def test_bf16_is_not_emulated(
     content = add_engine(tmp_path / "content", "bf16")
     caplog.clear()  # where bf16 is not native, the first load has said so, too
     asked = openvino.Core.get_property
-    monkeypatch.setattr(engines, "multiplies_bf16", lambda device: False)
+    monkeypatch.setattr(eager, "multiplies_bf16", lambda device: False)
     monkeypatch.setattr(
         openvino.Core,
         "get_property",
@@ -209,8 +211,10 @@ def test_bf16_is_not_emulated(
             ["FP32"] if words[-1] == "OPTIMIZATION_CAPABILITIES" else asked(self, *words)
         ),
     )
-    assert OpenVino(content / "engines" / "bf16.xml", "bf16").choice == Choice("openvino", "fp32")
-    assert Eager(classifier, CPU, "bf16").choice == Choice("eager", "fp32")
+    assert OpenVinoEngine(content / "engines" / "bf16.xml", "bf16").choice == Choice(
+        "openvino", "fp32"
+    )
+    assert eager.EagerEngine(classifier, CPU, "bf16").choice == Choice("eager", "fp32")
     assert [("no native bf16" in record.message) for record in caplog.records] == [True, True]
 
 
@@ -261,4 +265,4 @@ def test_an_archive_of_before_there_were_engines_answers_with_the_module(
     folder: Path, tmp_path: Path, context: TrainingContext, classifier: Classifier
 ) -> None:
     write_folder(tmp_path, classifier, context.evaluation, context.classes, {})
-    assert Model(tmp_path, CPU).engine.choice == engines.MODULE
+    assert Model(tmp_path, CPU).engine.choice == MODULE

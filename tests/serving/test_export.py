@@ -21,7 +21,7 @@ from breedlab.data.transforms import EvalTransform
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.serving.archive import write_folder
-from breedlab.serving.engines import EAGER
+from breedlab.serving.engine_kinds import EAGER
 from breedlab.serving.model import Model
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

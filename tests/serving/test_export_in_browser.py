@@ -22,7 +22,7 @@ from breedlab.data.transforms import EvalTransform
 from breedlab.models import backbone as backbones
 from breedlab.models.classifier import Architecture, Classifier
 from breedlab.serving.archive import write_folder
-from breedlab.serving.engines import EAGER
+from breedlab.serving.engine_kinds import EAGER
 from breedlab.serving.model import Model
 
 PAGE = Path(__file__).resolve().parents[2] / "examples" / "browser"

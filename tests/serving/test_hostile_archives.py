@@ -228,6 +228,16 @@ WRONG: list[tuple[str, Any, str]] = [
         {"name": "openvino", "precision": "fp32", "file": "../../etc/passwd"},
         "engine.file",
     ),
+    (
+        "engine",
+        {"name": "openvino", "precision": "fp32", "file": "engines/fp32.onnx"},
+        "engine.file",
+    ),
+    (
+        "engine",
+        {"name": "mine", "precision": "fp32", "file": "engines/fp32.bin", "requirements": "x"},
+        "engine.requirements",
+    ),
 ]
 
 

@@ -29,8 +29,12 @@ TO_THE_ENGINE = [
     "data/transforms.py",
 ]
 ENGINES = {
-    "eager fp32": ["serving/engines.py", "models/classifier.py"],
-    "openvino fp32": ["serving/engines.py"],
+    "eager fp32": [
+        "serving/engine_output.py",
+        "serving/engines/eager.py",
+        "models/classifier.py",
+    ],
+    "openvino fp32": ["serving/engine_output.py", "serving/engines/openvino.py"],
 }
 
 

@@ -25,7 +25,7 @@ from breedlab.backends.sagemaker import vendoring
 from breedlab.backends.sagemaker.endpoints import torchserve
 from breedlab.models.classifier import Classifier
 from breedlab.serving.archive import opened, record_engine, write_archive
-from breedlab.serving.engines import Choice
+from breedlab.serving.engine_kinds import Choice
 from breedlab.serving.model import Model
 from breedlab.training.context import TrainingContext
 

@@ -245,8 +245,8 @@ def test_two_runs_are_compared(trained: tuple[Path, dict[str, Any]], tmp_path: P
 
 def test_engines_agree_where_all_labels_of_an_image_are_the_same() -> None:
     from breedlab.serving.answers import Answers
+    from breedlab.serving.engine_output import calibrated
     from breedlab.serving.engine_selection import _alike
-    from breedlab.serving.engines import calibrated
 
     answers = Answers(3, thresholds=(0.5, 0.9, 0.2))
     logits = torch.tensor([[1.0, 1.0, -1.0], [-1.0, 3.0, -2.0]])

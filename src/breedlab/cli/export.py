@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
         with progress("loading the model", aside=True):
             import torch
 
-            from breedlab.serving.engines import EAGER
+            from breedlab.serving.engine_kinds import EAGER
             from breedlab.serving.model import Model
 
             hardware.heed()

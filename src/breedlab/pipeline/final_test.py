@@ -21,7 +21,7 @@ from breedlab.evaluation import multi_label
 from breedlab.evaluation.calibration import FEWEST_IMAGES, calibrating_temperature
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline import flip_tta, weight_averaging
-from breedlab.serving.engines import mirrored
+from breedlab.serving.engine_output import mirrored
 from breedlab.training.checkpoints import of_classifier, read_checkpoint
 from breedlab.training.context import TrainingContext
 from breedlab.training.evaluation import Evaluation, evaluate

@@ -14,7 +14,7 @@ from breedlab.data.module import ImageData
 from breedlab.evaluation.figures import metric as shown_metric
 from breedlab.evaluation.metrics import titles
 from breedlab.models.classifier import Classifier
-from breedlab.serving.engines import mirrored
+from breedlab.serving.engine_output import mirrored
 from breedlab.training.context import TrainingContext
 from breedlab.training.inference import logits_of
 from breedlab.training.precision import autocast

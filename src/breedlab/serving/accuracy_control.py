@@ -19,7 +19,8 @@ from breedlab.serving import openvino_export
 from breedlab.serving.answers import Answers
 from breedlab.serving.engine_candidates import Candidate
 from breedlab.serving.engine_gate import most_differing
-from breedlab.serving.engines import OpenVino, calibrated
+from breedlab.serving.engine_output import calibrated
+from breedlab.serving.engines.openvino import OpenVinoEngine
 
 MOST_IMAGES = 300
 """Validation images that are used for control: each is answered once for every layer."""
@@ -60,7 +61,7 @@ def restore_accuracy(
         with progress("finding the layers that lose most in int8"):
             controlled = _controlled(graph, calibration, validation, decided, answers)
             openvino_export.write_graph(controlled, file, halves=False)
-            candidate.engine = OpenVino(file, "int8")
+            candidate.engine = OpenVinoEngine(file, "int8")
     except Exception as error:  # of any kind: the plain engine was refused already
         reason = " ".join(str(error).split())[:120]
         warn(f"{candidate.choice} is unchanged: its layers cannot be reverted ({reason})")

@@ -22,8 +22,8 @@ from breedlab.models.backbone import TIMM
 from breedlab.models.classifier import Classifier
 from breedlab.registry import ENGINES
 from breedlab.serving.description import FORMAT
-from breedlab.serving.engine_kinds import AddedEngine
-from breedlab.serving.engines import EAGER, OPENVINO, Choice, OpenVino, probe
+from breedlab.serving.engine_kinds import Choice, EngineKind
+from breedlab.serving.engine_loading import open_engine, probe
 from breedlab.serving.fetch import Allowed
 from breedlab.version import PACKAGE
 
@@ -45,6 +45,7 @@ _CODE = (
     "models/classifier.py",
     "models/openvino_core.py",
     "moved.py",
+    "registry.py",
     "signals.py",
     "version.py",
     "weight_files.py",
@@ -52,8 +53,12 @@ _CODE = (
     "serving/answers.py",
     "serving/description.py",
     "serving/directories.py",
+    "serving/engine_kinds.py",
     "serving/engine_loading.py",
-    "serving/engines.py",
+    "serving/engine_output.py",
+    "serving/engines/__init__.py",
+    "serving/engines/eager.py",
+    "serving/engines/openvino.py",
     "serving/fetch.py",
     "serving/file_checks.py",
     "serving/handler.py",
@@ -150,38 +155,24 @@ def record_engine(
         folder: From `write_folder`, with the engine's file in `engines/`.
         choice: The engine.
         measured: For the record.
-        settings: The engine's own, if it is a plugin's and has any.
+        settings: The engine's own, if it has any.
     """
     file = folder / "model.json"
     description = json.loads(file.read_text("utf-8"))
     engine: dict[str, Any] = {"name": choice.engine, "precision": choice.precision}
     count = len(description["classes"])  # its features, if it gives those, too, follow the scores
-    if choice.engine == OPENVINO:
-        graph, side = f"engines/{choice.precision}.xml", description["transform"]["crop"]
-        scores = OpenVino(folder / graph, choice.precision).scores(probe(side))[0, :count].tolist()
-        # The scores of an image that is the same everywhere: by them another machine knows that its
-        # engine computes the same.
+    kind = ENGINES.get(choice.engine)
+    if issubclass(kind, EngineKind):
+        made, side = f"engines/{choice.precision}{kind.suffix}", description["transform"]["crop"]
+        scores = open_engine(choice, folder / made, settings or {}).scores(probe(side))
         engine |= {
-            "file": graph,
-            "openvino": version("openvino"),
-            "probe": {"side": side, "scores": scores},
-        }
-        with (folder / "code" / "requirements.txt").open("a") as requirements:
-            requirements.write(f"openvino=={version('openvino')}\n")
-    elif choice.engine != EAGER:
-        graph, side = f"engines/{choice.precision}.bin", description["transform"]["crop"]
-        scores = (
-            AddedEngine(choice, folder / graph, settings or {})
-            .scores(probe(side))[0, :count]
-            .tolist()
-        )
-        engine |= {
-            "file": graph,
+            "file": made,
             "settings": dict(settings or {}),
-            "probe": {"side": side, "scores": scores},
+            "requirements": list(kind.needs()),
+            "probe": {"side": side, "scores": scores[0, :count].tolist()},
         }
         with (folder / "code" / "requirements.txt").open("a") as requirements:
-            requirements.writelines(f"{line}\n" for line in ENGINES.get(choice.engine).requirements)
+            requirements.writelines(f"{line}\n" for line in kind.needs())
     file.write_text(
         json.dumps({**description, "engine": engine, "export": dict(measured)}, indent=2)
     )

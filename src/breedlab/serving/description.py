@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from breedlab.errors import ServingError
+from breedlab.serving.engine_kinds import EAGER, OPENVINO
 from breedlab.serving.fetch import allowed_from
 
 FORMAT = 2
@@ -23,8 +24,9 @@ _MAX_BYTES = 64_000_000
 _MAX_CLASSES = 100_000
 _MAX_WIDTH = 1_000_000
 _MAX_SIDE = 4096
+_MOST_REQUIREMENTS = 100
 _TEMPERATURES = (1e-3, 1e3)
-_GRAPH = re.compile(r"engines/[a-z0-9_]+\.(xml|bin)")
+_ENGINE_FILE = re.compile(r"engines/[a-z0-9_]+\.[a-z0-9]{1,16}")
 
 
 class _Wrong(Exception):
@@ -165,7 +167,7 @@ def _check_engine(engine: dict[str, Any], classes: int) -> None:
     if _field(engine, "precision", "engine") not in ("fp32", "bf16", "int8"):
         raise _Wrong("engine.precision is none of fp32, bf16 and int8")
     name = _field(engine, "name", "engine")
-    if name == "eager":
+    if name == EAGER:
         return
     if not isinstance(name, str) or re.fullmatch("[a-z][a-z0-9_]{0,63}", name) is None:
         raise _Wrong(
@@ -173,13 +175,14 @@ def _check_engine(engine: dict[str, Any], classes: int) -> None:
             " engine"
         )
     file = _text(_field(engine, "file", "engine"), "engine.file")
-    suffix = "xml" if name == "openvino" else "bin"
-    if _GRAPH.fullmatch(file) is None or not file.endswith(suffix):
-        raise _Wrong(f"engine.file is {file[:80]!r}; expected engines/NAME.{suffix}")
-    if name == "openvino":
-        _text(_field(engine, "openvino", "engine"), "engine.openvino")
-    elif "settings" in engine:
+    suffix = ".xml" if name == OPENVINO else ""  # OpenVINO reads other formats, too
+    if _ENGINE_FILE.fullmatch(file) is None or not file.endswith(suffix):
+        raise _Wrong(f"engine.file is {file[:80]!r}; expected engines/NAME{suffix or '.SUFFIX'}")
+    if "settings" in engine:
         _object(engine, "settings", "engine.")
+    makers = engine.get("requirements", [])
+    for line in _list(makers, "engine.requirements", most=_MOST_REQUIREMENTS):
+        _text(line, "engine.requirements")
     probe = _object(engine, "probe", "engine.")
     _whole(_field(probe, "side", "engine.probe"), "engine.probe.side", 1, _MAX_SIDE)
     scores = _list(

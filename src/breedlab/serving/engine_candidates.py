@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from breedlab.models.ranking import Timing
-from breedlab.serving.engines import Choice, Engine
+from breedlab.serving.engine_kinds import Choice, Engine
 
 
 @dataclass

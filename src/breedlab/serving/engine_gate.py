@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from breedlab.evaluation.statistics import wilson
 from breedlab.serving.engine_candidates import Candidate
-from breedlab.serving.engines import MODULE, OPENVINO, Choice
+from breedlab.serving.engine_kinds import MODULE, OPENVINO, Choice
 
 FEWEST_IMAGES = 100
 """Validation images below which int8 is not taken: with fewer, no agreement is convincing."""

@@ -1,33 +1,98 @@
-"""What an exported model can compute with."""
+"""What an inference engine is: to those that call one, and to those that add one.
+
+The built-in ones are in `engines/`, a file each.
+"""
 
 from __future__ import annotations
 
 import threading
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from breedlab.config.section import Section
-from breedlab.registry import ENGINES
+from breedlab.errors import ServingError
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from breedlab.serving.engines import Choice, Compute
+    from breedlab.config.section import Section as Section
+else:
+    try:
+        from breedlab.config.section import Section as Section
+    except ImportError:
+
+        class Section:
+            """An endpoint gets by without pydantic: the built-in engines have no settings, and
+            plugins bring it along."""
+
+            model_fields: ClassVar[dict[str, Any]] = {}
+
+
+Compute = Callable[["torch.Tensor"], "torch.Tensor"]
+EAGER, OPENVINO = "eager", "openvino"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """An engine and the precision that it computes in.
+
+    Attributes:
+        engine: `eager`, `openvino`, or the name of a plugin's.
+        precision: `fp32`, `bf16` or `int8`.
+    """
+
+    engine: str
+    precision: str
+
+    def __str__(self) -> str:
+        return f"{self.engine} {self.precision}"
+
+
+MODULE = Choice(EAGER, "fp32")
+"""The network as it was trained and tested."""
+
+
+class Unusable(ServingError):
+    """An engine cannot run here. Its text says why."""
+
+    code = "BL509"
+
+
+class Engine(Protocol):
+    """What computes scores; safe to call from several threads.
+
+    Attributes:
+        choice: What it is.
+    """
+
+    choice: Choice
+
+    def scores(self, images: torch.Tensor) -> torch.Tensor:
+        """Return float32 logits (n, classes) on the CPU of uint8 images (n, 3, side, side),
+        computed on all cores; if the archive detects unknown images, their features follow."""
+        ...
+
+    def split(self) -> list[Compute]:
+        """Return one function like `scores` for each part of the cores, for one call at a time; may
+        be empty."""
+        ...
 
 
 class EngineKind(Section):
-    """An inference engine.
+    """An inference engine that computes by a file of its own, which travels in the archive.
 
     Attributes:
         precisions: The precisions that it computes in: `fp32`, `bf16` or `int8`.
         requirements: Packages that an endpoint needs for it, as lines of a requirements file.
+        suffix: Of the file's name.
     """
 
     precisions: ClassVar[tuple[str, ...]] = ("fp32",)
     requirements: ClassVar[tuple[str, ...]] = ()
+    suffix: ClassVar[str] = ".bin"
 
     @abstractmethod
     def export(self, network: nn.Module, images: torch.Tensor, file: Path, precision: str) -> None:
@@ -44,80 +109,37 @@ class EngineKind(Section):
         """
 
     @abstractmethod
-    def load(self, file: Path, precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
+    def load(self, file: Path, precision: str) -> Compute:
         """Return what computes float32 numbers of uint8 images, both on the CPU. Only one call is
         made at a time."""
 
+    def engine(self, choice: Choice, file: Path) -> Engine:
+        """Return the engine of a file; by default, calls of what `load` returns, one at a time.
 
-@ENGINES.register("eager")
-class EagerKind(EngineKind):
-    """PyTorch itself, on the CPU or a GPU. It needs no file but the weights."""
+        Args:
+            choice: Its registered name, and the precision of the file.
+            file: What `export` wrote.
+        """
+        return _OneAtATime(choice, self.load(file, choice.precision))
 
-    precisions = ("fp32", "bf16")
-
-    def export(self, network: nn.Module, images: torch.Tensor, file: Path, precision: str) -> None:
-        raise NotImplementedError("serving.engines.Eager computes with the module as it is")
-
-    def load(self, file: Path, precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
-        raise NotImplementedError("serving.engines.Eager computes with the module as it is")
-
-
-@ENGINES.register("openvino")
-class OpenVinoKind(EngineKind):
-    """OpenVINO on the CPU, several times as fast there as PyTorch."""
-
-    precisions = ("fp32", "bf16", "int8")
-
-    def export(self, network: nn.Module, images: torch.Tensor, file: Path, precision: str) -> None:
-        from breedlab.serving import openvino_export
-
-        graph = openvino_export.convert(network, images.shape[-1])
-        converted = (
-            openvino_export.quantize(graph, list(images), lambda count, total: None)
-            if precision == "int8"
-            else graph
-        )
-        openvino_export.write_graph(converted, file, halves=precision == "bf16")
-
-    def load(self, file: Path, precision: str) -> Callable[[torch.Tensor], torch.Tensor]:
-        from breedlab.serving.engines import OpenVino
-
-        return OpenVino(file, precision).scores
+    @classmethod
+    def needs(cls) -> tuple[str, ...]:
+        """Return the packages that an endpoint needs for a file that is exported here; by default
+        `requirements`."""
+        return cls.requirements
 
 
-class AddedEngine:
-    """A registered engine as the server calls it.
+class _OneAtATime:
+    """An engine of one function, which a lock protects."""
 
-    Args:
-        choice: Which it is, and in what it computes.
-        file: What `export` wrote.
-        settings: The engine's own, if it has any.
-
-    Raises:
-        Unusable: If it is not registered here, or does not take the file.
-    """
-
-    def __init__(self, choice: Choice, file: Path, settings: Mapping[str, object]) -> None:
-        from breedlab.errors import ConfigError
-        from breedlab.serving.engines import Unusable
-
+    def __init__(self, choice: Choice, compute: Compute) -> None:
         self.choice = choice
+        self._compute = compute
         self._lock = threading.Lock()
-        try:
-            self._compute = ENGINES.get(choice.engine)(**settings).load(file, choice.precision)
-        except ConfigError as error:
-            raise Unusable(
-                f"{choice.engine} is the engine of a plugin that is not imported here; name it:"
-                " plugins=[my_package]"
-            ) from error
-        except Exception as error:  # whatever the plugin's library raises
-            reason = " ".join(str(error).split())[:160] or type(error).__name__
-            raise Unusable(f"{choice.engine} does not take it ({reason})") from error
 
     def scores(self, images: torch.Tensor) -> torch.Tensor:
         with self._lock:
-            scores: torch.Tensor = self._compute(images)
-            return scores.float().cpu()
+            return self._compute(images).float().cpu()
 
     def split(self) -> list[Compute]:
         return []

@@ -11,17 +11,9 @@ import torch
 from torch import nn
 
 from breedlab.errors import ServingError
-from breedlab.serving.engines import (
-    EAGER,
-    MODULE,
-    OPENVINO,
-    Choice,
-    Eager,
-    Engine,
-    OpenVino,
-    Unusable,
-    probe,
-)
+from breedlab.registry import ENGINES
+from breedlab.serving.engine_kinds import EAGER, MODULE, OPENVINO, Choice, Engine, Unusable
+from breedlab.serving.engines.eager import EagerEngine
 
 _OTHER = "BL510"
 _FAR = 0.2
@@ -65,32 +57,62 @@ def load_engine(
         or name == EAGER
         or (device.type != "cpu" and name is None)
     ):
-        return Eager(network, device, choice.precision if choice.engine == EAGER else "fp32")
+        return EagerEngine(network, device, choice.precision if choice.engine == EAGER else "fp32")
     try:
-        engine = _made(choice, folder, recorded)
+        engine = open_engine(choice, folder / recorded["file"], recorded.get("settings", {}))
         _refuse_other_scores(
             engine, torch.tensor(recorded["probe"]["scores"]), recorded["probe"]["side"], width
         )
     except Unusable as reason:
-        maker = f"openvino=={recorded['openvino']}" if choice.engine == OPENVINO else choice.engine
+        maker = ", ".join(_makers(choice, recorded))
         message = f"{recorded['file']} cannot be used here: {reason}; it was made by {maker}"
         if name == OPENVINO:
             raise ServingError(message, code=reason.code) from reason
         _log.warning("%s. PyTorch answers instead, slower.", message)
-        return Eager(network, device, "fp32")
+        return EagerEngine(network, device, "fp32")
     return engine
 
 
-def _made(choice: Choice, folder: Path, recorded: Mapping[str, Any]) -> Engine:
-    if choice.engine == OPENVINO:
-        return OpenVino(folder / recorded["file"], choice.precision)
-    try:  # not at the top: only an archive with such an engine needs pydantic where it is served
-        from breedlab.serving.engine_kinds import AddedEngine
-    except ImportError as error:
+def open_engine(choice: Choice, file: Path, settings: Mapping[str, object]) -> Engine:
+    """Return the engine of a file that was exported for it.
+
+    Args:
+        choice: Which it is, and in what it computes.
+        file: What its `export` wrote.
+        settings: The engine's own, if it has any.
+
+    Raises:
+        Unusable: If it is not registered here, or does not take the file.
+    """
+    if choice.engine not in ENGINES.names():
         raise Unusable(
-            f"{choice.engine} is the engine of a plugin, which is not here ({error})"
-        ) from error
-    return AddedEngine(choice, folder / recorded["file"], recorded.get("settings", {}))
+            f"{choice.engine} is the engine of a plugin that is not imported here; name it:"
+            " plugins=[my_package]"
+        )
+    try:
+        engine: Engine = ENGINES.get(choice.engine)(**settings).engine(choice, file)
+        return engine
+    except Unusable:
+        raise
+    except Exception as error:  # whatever the engine's library raises
+        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        raise Unusable(f"{choice.engine} does not take it ({reason})") from error
+
+
+def probe(side: int) -> torch.Tensor:
+    """Return a reproducible image (1, 3, side, side): waves in three directions, in integers. By
+    its scores another machine knows that its engine computes the same."""
+    place = 1024 * torch.arange(side) // side
+    rows, columns = place[:, None], place[None, :]
+    waves = torch.stack([2 * rows + columns, rows + 3 * columns, 5 * rows - 2 * columns]) % 510
+    return (waves - 255).abs().to(torch.uint8)[None]
+
+
+def _makers(choice: Choice, recorded: Mapping[str, Any]) -> list[str]:
+    """Return the packages that made an engine's file, or the engine's name."""
+    if "openvino" in recorded:  # by breedlab 0.1 before it wrote `requirements`
+        return [f"openvino=={recorded['openvino']}"]
+    return recorded.get("requirements") or [choice.engine]
 
 
 def _refuse_other_scores(

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,18 +19,10 @@ from breedlab.serving import accuracy_control, openvino_export
 from breedlab.serving.answers import Answers
 from breedlab.serving.engine_candidates import Candidate, Selection
 from breedlab.serving.engine_gate import objection, too_few
-from breedlab.serving.engine_kinds import AddedEngine
+from breedlab.serving.engine_kinds import EAGER, MODULE, OPENVINO, Choice
+from breedlab.serving.engine_output import calibrated
 from breedlab.serving.engine_timing import BATCHES, fastest_first, time_engines
-from breedlab.serving.engines import (
-    EAGER,
-    MODULE,
-    OPENVINO,
-    Choice,
-    Eager,
-    Engine,
-    OpenVino,
-    calibrated,
-)
+from breedlab.serving.engines.eager import EagerEngine
 from breedlab.serving.model import Model
 
 if TYPE_CHECKING:
@@ -47,11 +39,14 @@ class _Sources:
     Args:
         model: The archive's content.
         data: Whose training images calibrate.
-        seed: Draws these.
+        serving: Has the settings of engines.
+        seed: Draws the images.
     """
 
-    def __init__(self, model: Model, data: ImageData, seed: int) -> None:
+    def __init__(self, model: Model, data: ImageData, serving: Serving, seed: int) -> None:
         self.model, self._data, self._seed = model, data, seed
+        self.kind = cache(lambda engine: ENGINES.made(engine, serving))
+        """Returns the engine of a name, the same for all precisions."""
 
     @cached_property
     def network(self) -> torch.nn.Module:
@@ -60,14 +55,8 @@ class _Sources:
         return served if self.model.device.type == "cpu" else copy.deepcopy(served).cpu()
 
     @cached_property
-    def graph(self) -> Any:
-        """OpenVINO's graph of it, in fp32."""
-        with progress("converting the network for OpenVINO"):
-            return openvino_export.convert(self.network, self.model.transform.crop)
-
-    @cached_property
-    def calibration(self) -> torch.Tensor:
-        """Training images that the ranges of int8 are found on, uint8 (n, 3, side, side)."""
+    def images(self) -> torch.Tensor:
+        """Training images to trace or calibrate with, uint8 (n, 3, side, side)."""
         count = len(self._data.images.splits["train"])
         order = torch.randperm(count, generator=torch.Generator().manual_seed(self._seed))
         return _images(self._data, "train", order[:_CALIBRATION].tolist())
@@ -127,8 +116,8 @@ def select(
         for candidate in candidates:
             if candidate.choice.precision == "int8":
                 candidate.objection = too_few(validation)
-    sources = _Sources(model, data, seed)
-    calibration = _make(candidates, sources, folder, serving)
+    sources = _Sources(model, data, serving, seed)
+    calibration = _make(candidates, sources, folder)
     ready = [candidate for candidate in candidates if candidate.engine is not None]
     _time(ready, data)
     winner = _judge(ready, choices, sources, folder, data, seed)
@@ -143,50 +132,32 @@ def select(
     return Selection(winner.choice, tuple(candidates), validation, calibration, right, several)
 
 
-def _make(
-    candidates: Sequence[Candidate], sources: _Sources, folder: Path, serving: Serving
-) -> int:
+def _make(candidates: Sequence[Candidate], sources: _Sources, folder: Path) -> int:
     """Build each candidate's engine, or record why that failed; return how many images calibrated
     int8."""
     model, calibration = sources.model, 0
+    (folder / FOLDER).mkdir(exist_ok=True)
     for candidate in candidates:
-        precision = candidate.choice.precision
+        choice = candidate.choice
         if candidate.objection:
             continue
-        if candidate.choice.engine == EAGER:
-            candidate.engine = Eager(model.served, model.device, precision)
+        if choice.engine == EAGER:
+            candidate.engine = EagerEngine(model.served, model.device, choice.precision)
             continue
-        file = folder / FOLDER / f"{precision}.xml"
+        kind = sources.kind(choice.engine)
+        file = folder / FOLDER / f"{choice.precision}{kind.suffix}"
         try:
-            if candidate.choice.engine != OPENVINO:
-                candidate.engine = _added(
-                    candidate.choice, sources, serving, file.with_suffix(".bin")
-                )
-                continue
-            graph = sources.graph
-            if precision == "int8":
-                with progress("calibrating int8 on training images") as report:
-                    images = sources.calibration
-                    calibration = len(images)
-                    graph = openvino_export.quantize(graph, list(images), report)
-            with progress(f"making {candidate.choice}"):
-                openvino_export.write_graph(graph, file, halves=precision == "bf16")
-                candidate.engine = OpenVino(file, precision)
+            with progress(f"making {choice}"):
+                kind.export(sources.network, sources.images, file, choice.precision)
+                candidate.engine = kind.engine(choice, file)
         except Exception as error:
             # whatever a network's operations cause, another engine can answer
             reason = " ".join(str(error).split())[:120]
             candidate.objection = f"cannot be made: {reason}"
-            warn(f"{candidate.choice} cannot be made ({reason})")
+            warn(f"{choice} cannot be made ({reason})")
+        else:
+            calibration += len(sources.images) if choice.precision == "int8" else 0
     return calibration
-
-
-def _added(choice: Choice, sources: _Sources, serving: Serving, file: Path) -> Engine:
-    """Return the engine of a plugin, exported to a file."""
-    kind = ENGINES.made(choice.engine, serving)
-    file.parent.mkdir(exist_ok=True)
-    with progress(f"making {choice}"):
-        kind.export(sources.network, sources.calibration, file, choice.precision)
-        return AddedEngine(choice, file, kind.model_dump(mode="json"))
 
 
 def _judge(
@@ -252,11 +223,12 @@ def _restored(
     """Try accuracy control, and return whether it gave the candidate another engine."""
     order = torch.randperm(len(reference), generator=torch.Generator().manual_seed(seed))
     indices = order[: accuracy_control.MOST_IMAGES].sort().values
+    openvino = sources.kind(OPENVINO)
     return accuracy_control.restore_accuracy(
         candidate,
-        sources.graph,
-        folder / FOLDER / "int8.xml",
-        sources.calibration,
+        openvino.graph(sources.network, sources.model.transform.crop),
+        folder / FOLDER / f"int8{openvino.suffix}",
+        sources.images,
         _images(data, "valid", indices.tolist()),
         reference[indices],
         sources.model.answers,

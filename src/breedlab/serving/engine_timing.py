@@ -10,7 +10,7 @@ import torch
 from breedlab.console import progress, warn
 from breedlab.models.ranking import NOISY, Timing, ranked, speedup, typical_spread
 from breedlab.serving.engine_candidates import Candidate
-from breedlab.serving.engines import EAGER
+from breedlab.serving.engine_kinds import EAGER
 
 BATCHES = (1, 8, 32)
 """How many images are timed at a time."""

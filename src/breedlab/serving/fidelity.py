@@ -8,7 +8,7 @@ import torch
 
 from breedlab.errors import TrainingError
 from breedlab.models.classifier import Classifier
-from breedlab.serving.engines import EAGER
+from breedlab.serving.engine_kinds import EAGER
 from breedlab.serving.model import Model
 
 _FAR = 2e-3

@@ -19,8 +19,9 @@ from breedlab.models.classifier import MLP, Architecture, Classifier
 from breedlab.models.novelty import WithFeatures, read_novelty
 from breedlab.serving.answers import read_answers
 from breedlab.serving.description import read_description
+from breedlab.serving.engine_kinds import Engine
 from breedlab.serving.engine_loading import load_engine
-from breedlab.serving.engines import Engine, WrappedEngine, calibrated, mirrored
+from breedlab.serving.engine_output import WrappedEngine, calibrated, mirrored
 from breedlab.serving.fetch import Fetcher, allowed_from
 
 _LAST_LAYER = 100_000_000
@@ -127,7 +128,7 @@ class Model:
         served: What engines compute: the network, with its features if the archive detects unknown
             images.
         answers: What is made of its scores.
-        engine: What computes them, calibrated: see `engines.calibrated`.
+        engine: What computes them, calibrated: see `engine_output.calibrated`.
         fetch: Gets images by their address, under the rules of the archive's `allow_urls`.
 
     Raises:

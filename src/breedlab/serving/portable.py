@@ -20,7 +20,8 @@ from torch import nn
 from breedlab import extras
 from breedlab.errors import ServingError
 from breedlab.files import atomic_open
-from breedlab.serving.engines import mirrored, probe
+from breedlab.serving.engine_loading import probe
+from breedlab.serving.engine_output import mirrored
 from breedlab.serving.model import Model
 from breedlab.version import __version__
 

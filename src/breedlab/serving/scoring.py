@@ -22,7 +22,7 @@ import torch
 from breedlab import hardware
 from breedlab.data.decode import ImageError, decode
 from breedlab.serving import file_checks
-from breedlab.serving.engines import Compute
+from breedlab.serving.engine_kinds import Compute
 from breedlab.serving.fetch import Address, NotFetched
 from breedlab.serving.model import Model
 from breedlab.serving.refusals import BadImage

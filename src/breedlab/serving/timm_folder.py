@@ -16,7 +16,7 @@ from torch import nn
 from breedlab.errors import ServingError
 from breedlab.models.backbone import TIMM, import_timm
 from breedlab.models.classifier import MLP
-from breedlab.serving.engines import probe
+from breedlab.serving.engine_loading import probe
 from breedlab.serving.model import Model
 from breedlab.serving.model_card import model_card
 
