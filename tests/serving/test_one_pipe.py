@@ -39,23 +39,40 @@ ENGINES = {
 
 
 class Route:
-    """The files of breedlab that calls lead to, in order; a call in the same file is no move."""
+    """The files of breedlab that calls lead to, in order; what a file calls of its own is no
+    move, nor is what it goes on to do once a call has come back."""
 
     def __init__(self) -> None:
         self.files: list[str] = []
         self._known: dict[int, FrameType] = {}  # a coroutine that goes on is not called again
 
     def note(self, frame: FrameType, event: str, _: Any) -> None:
-        code = frame.f_code
-        if event != "call" or not code.co_filename.startswith(ROOT) or id(frame) in self._known:
+        file = _ours(frame)
+        if event != "call" or file is None or id(frame) in self._known:
             return
-        # A comprehension; and a thread that looks for its next batch, which serves no request.
-        if code.co_name.startswith("<") or code is Batcher._next.__code__:
+        # A thread that looks for its next batch serves no request.
+        if frame.f_code is Batcher._next.__code__:
             return
         self._known[id(frame)] = frame
-        file = code.co_filename.removeprefix(ROOT)
-        if not self.files or self.files[-1] != file:
+        if file not in (_caller(frame), *self.files[-1:]):
             self.files.append(file)
+
+
+def _ours(frame: FrameType) -> str | None:
+    """Return the file of breedlab that a frame runs; None if it is not breedlab's."""
+    file = frame.f_code.co_filename
+    return file.removeprefix(ROOT) if file.startswith(ROOT) else None
+
+
+def _caller(frame: FrameType) -> str | None:
+    """Return the file of breedlab that a call comes from, through whatever is between; None on a
+    thread, or a turn of the event loop, that it begins."""
+    back = frame.f_back
+    while back is not None:
+        if file := _ours(back):
+            return file
+        back = back.f_back
+    return None
 
 
 @contextmanager
@@ -91,13 +108,11 @@ def test_a_request_passes_each_stage_in_turn(served: Model, image: bytes) -> Non
     assert min(routes, key=len) == [
         "serving/invocations.py",
         "serving/request_parser.py",
-        "serving/scoring.py",  # to a thread that decodes
+        "serving/scoring.py",
         *TO_THE_ENGINE,
-        "serving/scoring.py",  # into a batch
         *ENGINES[str(served.engine.choice)],
-        "serving/scoring.py",  # back to the request
+        "serving/scoring.py",  # from the thread that computed back to the request
         "serving/response.py",
-        "serving/invocations.py",  # out where it came in
     ]
 
 

@@ -235,27 +235,36 @@ class App:
         reply, shared = self._access.admit(scope["method"], scope["path"], scope["headers"])
         scope["state"] = state = dict(scope.get("state", {}))
 
-        async def timed(message: Message) -> None:
+        def more() -> list[tuple[bytes, bytes]]:
+            """Return what every answer's head says besides its own headers."""
+            milliseconds = 1000 * (time.perf_counter() - started)
+            return [*shared, (b"server-timing", f"total;dur={milliseconds:.1f}".encode())]
+
+        async def noted(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                dur = f"total;dur={1000 * (time.perf_counter() - started):.1f}".encode()
-                more = [*shared, (b"server-timing", dur)]
-                message["headers"] = [*message.get("headers", []), *more]
+                message["headers"] = [*message.get("headers", []), *more()]
             await send(message)
+
+        async def respond(response: Response) -> None:
+            nonlocal status
+            status = response.status_code
+            response.raw_headers += more()
+            await response(scope, receive, send)
 
         try:
             if reply is not None:
-                await replied(*reply)(scope, receive, timed)
+                await respond(replied(*reply))
             elif scope["path"] == INVOCATIONS and scope["method"] == "POST":
                 request = Request(scope, receive)
                 try:
                     response = await self.answer(request)
                 except (BadRequest, Overloaded) as error:
                     response = await refuse(request, error)
-                await response(scope, receive, timed)
+                await respond(response)
             else:
-                await self._rest(scope, receive, timed)
+                await self._rest(scope, receive, noted)
         except (ClientGone, ClientDisconnect):
             status = CLIENT_GONE
         except Exception as error:  # reported here, not to the client
@@ -265,7 +274,7 @@ class App:
                 flush=True,
             )
             if not status:
-                await replied(500, "the server failed; its log says more")(scope, receive, timed)
+                await respond(replied(500, "the server failed; its log says more"))
         # Not the path that the client typed: each of those would become a separate time series.
         path = (
             INVOCATIONS
