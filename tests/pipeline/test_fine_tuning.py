@@ -57,7 +57,8 @@ def test_a_better_network_is_kept_tested_and_exported(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    overshoots = ("fine_tune.epochs=3", "fine_tune.lr=0.001")  # past a better average
+    # past a better average
+    overshoots = ("fine_tune.epochs=1", "fine_tune.lr=0.01", "fine_tune.layer_decay=0.5")
     config = configure(*POOR, *EAGER, *overshoots, *BY_LOSS, "trainer.refit=true")
 
     def killed(*_: Any) -> None:

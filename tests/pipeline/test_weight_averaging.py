@@ -25,7 +25,7 @@ from breedlab.training.preparation import prepare
 Configure = Callable[..., Config]
 Weights = dict[str, torch.Tensor]
 
-# After a head that learned nothing, three hot epochs lead past a better network.
+# After a head that learned nothing, a few large steps lead past a better network.
 OVERSHOOTS = (
     "model.name=resnet18",
     "trainer.max_epochs=1",
@@ -34,10 +34,10 @@ OVERSHOOTS = (
     "model.dropout=0",
     "monitor.metric=valid/loss",
     "monitor.mode=min",
-    "fine_tune.epochs=3",
-    "fine_tune.lr=0.001",
+    "fine_tune.epochs=1",
+    "fine_tune.lr=0.01",
     "fine_tune.ema=0",
-    "fine_tune.layer_decay=1",
+    "fine_tune.layer_decay=0.5",
 )
 
 

@@ -177,6 +177,49 @@ def test_two_processes_come_to_the_curve_of_one_with_several_labels(
     assert "valid/map" in curves(runs[0])
 
 
+@pytest.mark.slow
+def test_two_hosts_fine_tune_average_and_refit_as_one_process_does(
+    here: Path, words: Words
+) -> None:
+    """The first chooses the average, and the second, whose disk has no checkpoints, goes on."""
+    overrides = words(
+        "model.name=resnet18",
+        "model.head_type=linear",
+        "model.dropout=0.0",
+        "optim.lr=0.000001",
+        "trainer.max_epochs=1",
+        "trainer.refit=true",
+        "monitor.metric=valid/loss",
+        "monitor.mode=min",
+        "fine_tune.epochs=1",
+        "fine_tune.lr=0.01",  # past a better average
+        "fine_tune.ema=0",
+        "fine_tune.layer_decay=0.5",
+        "cache.dir=cache",
+        "name=x",
+    )
+    one = here / "one"
+    hosts = [here / "first", here / "second"]
+    for folder in (one, *hosts):
+        folder.mkdir()
+    run_alone(*overrides, cwd=one)
+    port = free_port()
+    processes = [
+        start(1, *overrides, cwd=cwd, hosts=(2, index, port)) for index, cwd in enumerate(hosts)
+    ]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert not (hosts[1] / "runs").exists()
+    runs = [(folder / "runs" / "latest").resolve() for folder in (one, hosts[0])]
+    alone, both = map(read_metrics, runs)
+    expected, found = (each["training"]["fine_tune"]["wise_ft"] for each in (alone, both))
+    assert 0 < expected["alpha"] == found["alpha"] < 1
+    for one_mix, both_mix in zip(expected["tried"], found["tried"], strict=True):
+        assert both_mix == pytest.approx(one_mix, rel=1e-3)
+    losses = [each["test"]["metrics"]["loss"] for each in (alone, both)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
 # Each process notes what it reads as an image to compute with, and what it makes or changes.
 _WATCH = """
 import os, sys

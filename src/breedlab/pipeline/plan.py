@@ -190,8 +190,8 @@ def _fine_tuning(config: Config) -> str:
         "auto": "train all layers, or the last third" if limited else "train all layers",
     }.get(settings.freeze, f"train the layers after {settings.freeze}")
     room = ", as far as the search leaves time" if limited else ""
-    averaged = ", or averaged with the frozen network," if settings.wise_ft else ""
-    return f"{what}: up to {settings.epochs} epochs{room}; kept{averaged} if validation is better"
+    averaged = ", alone or averaged with the frozen network" if settings.wise_ft else ""
+    return f"{what}: up to {settings.epochs} epochs{room}; kept if validation is better{averaged}"
 
 
 def describe_dimension(dimension: Dimension) -> str:

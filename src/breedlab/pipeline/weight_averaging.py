@@ -78,11 +78,13 @@ def describe(mixes: Sequence[Mix], best: Mix, metric: str) -> str:
         metric: The monitored one.
     """
     frozen, tuned = mixes[0], mixes[-1]
+    tied = sum(mix.best == best.best for mix in mixes)
+    ties = f", the lowest valid/loss of {tied} that tie" if tied > 1 else ""
     if 0 < best.alpha < 1:
         return (
             f"weights averaged, {best.alpha:g} of the fine-tuned and {1 - best.alpha:g} of the"
             f" frozen network: {metric} {best.best:.4f} ({frozen.best:.4f} frozen,"
-            f" {tuned.best:.4f} fine-tuned)"
+            f" {tuned.best:.4f} fine-tuned){ties}"
         )
     no_average = ", no average of the two is better" if len(mixes) > 2 else ""
     kept = "kept" if best.alpha else "the frozen backbone stays"
