@@ -19,7 +19,15 @@ _LONGEST_HEADER = 100_000_000
 """Bytes; safetensors itself reads no longer one."""
 
 
-_IN_A_RUN = ("model.tar.gz", "checkpoints/best.ckpt", "model.safetensors")
+_IN_A_RUN = (
+    "model.tar.gz",
+    # of a run that ended before its export, what it would have exported
+    "fine_tune/checkpoints/refit.ckpt",
+    "fine_tune/checkpoints/averaged.ckpt",
+    "checkpoints/refit.ckpt",
+    "checkpoints/best.ckpt",
+    "model.safetensors",
+)
 """What a run directory, or an archive's content, has its weights in; the first that is there is
 taken."""
 

@@ -21,6 +21,7 @@ from breedlab.pipeline.run import run
 from breedlab.pipeline.weight_averaging import Mix, best_of, compare, weights
 from breedlab.training.fit import Fitted
 from breedlab.training.preparation import prepare
+from breedlab.weight_files import file_of
 
 Configure = Callable[..., Config]
 Weights = dict[str, torch.Tensor]
@@ -84,6 +85,7 @@ def test_a_better_average_is_tested_and_exported_and_a_resumed_run_ends_with_the
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(final_test, "_temperature", killed)
         run(config, [], resume=stopped)
+    assert file_of(str(stopped)) == str(weights(checkpoints))  # as model.weights of another run
     written = weights(checkpoints).stat().st_mtime_ns
     found = run(config, [], resume=stopped).metrics
     assert weights(checkpoints).stat().st_mtime_ns == written

@@ -77,7 +77,7 @@ def export(
         dataset = data.dataset("valid")
         few = range(min(_COMPARED, len(dataset)))
         images = torch.stack([dataset[0, index][0] for index in few])
-        refuse_another_network(folder, classifier, images)
+        refuse_another_network(folder, classifier, images, tested.checkpoint)
         selection = select(folder, config.serving, data, device=context.device, seed=config.seed)
         for candidate in selection.candidates:
             candidate.objection = config.conceal(candidate.objection)

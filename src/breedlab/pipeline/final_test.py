@@ -39,6 +39,7 @@ class FinalTest:
 
     Attributes:
         evaluation: On the test images.
+        checkpoint: The file with the tested weights.
         decisions: What validation decided about answers: `temperature`, or for multi-label data
             the `thresholds`; and `flip_tta` if `serving.flip_tta` is set.
         valid_features: Of the tested network on the validation images, (n, width); None where they
@@ -49,6 +50,7 @@ class FinalTest:
     """
 
     evaluation: Evaluation | LabelEvaluation
+    checkpoint: Path
     decisions: dict[str, Any]
     valid_features: torch.Tensor | None
     held_out: HeldOut | None = None
@@ -71,7 +73,8 @@ def final_test(
         data: The images.
         folder: Where the checkpoints are.
     """
-    load_checkpoint(classifier, weight_averaging.weights(folder))
+    checkpoint = weight_averaging.weights(folder)
+    load_checkpoint(classifier, checkpoint)
     with progress(
         "predicting validation" if config.data.multi_label else "calibrating on validation"
     ):
@@ -94,12 +97,13 @@ def final_test(
                 (validation.logits / decisions["temperature"]).softmax(1),
                 validation.labels,
             )
-        load_checkpoint(classifier, folder / "refit.ckpt")
+        checkpoint = folder / "refit.ckpt"
+        load_checkpoint(classifier, checkpoint)
         if classifier.freeze != "backbone":
             features = None
     evaluation = measure(context, classifier, data, decisions, config.monitor)
     gained = _gained(context, classifier, config, data, decisions, evaluation)
-    return FinalTest(evaluation, decisions, features, held_out, gained)
+    return FinalTest(evaluation, checkpoint, decisions, features, held_out, gained)
 
 
 def _gained(

@@ -15,7 +15,9 @@ _FAR = 2e-3
 """The largest difference of two logits, as a share of the largest logit, that rounding explains."""
 
 
-def refuse_another_network(folder: Path, classifier: Classifier, images: torch.Tensor) -> None:
+def refuse_another_network(
+    folder: Path, classifier: Classifier, images: torch.Tensor, checkpoint: Path
+) -> None:
     """Raise unless an archive's content makes exactly the network that was trained.
 
     What no file of weights holds (an attribute, a default that changed, a buffer that is not saved)
@@ -25,6 +27,7 @@ def refuse_another_network(folder: Path, classifier: Classifier, images: torch.T
         folder: From `write_folder`.
         classifier: What was trained and tested.
         images: Real ones, as the network takes them, uint8 (n, 3, side, side).
+        checkpoint: Where the trained weights are, for the message.
 
     Raises:
         TrainingError: If any logit differs by more than rounding, or is NaN.
@@ -48,5 +51,5 @@ def refuse_another_network(folder: Path, classifier: Classifier, images: torch.T
         f" validation images their logits differ by up to {largest:.3g} (of"
         f" {float(trained.abs().max()):.3g}), and {alike:.0%} get the same class."
         f" {classifier.architecture.name} keeps something that its weights do not hold. No archive"
-        " is written; the trained weights are in checkpoints/best.ckpt"
+        f" is written; the trained weights are in {checkpoint}"
     )
