@@ -23,6 +23,7 @@ import preloaded
 import psutil
 import pytest
 from codes import check_names, raises_code
+from documents import run_by
 from urllib3 import PoolManager
 from urllib3.exceptions import HTTPError
 
@@ -44,6 +45,7 @@ Capture = pytest.CaptureFixture[str]
 # As on this machine, where conftest.py sets it: other threads add up in another order.
 ONE_THREAD = "+backend.environment={OMP_NUM_THREADS: '1'}"
 TIMED = ("seconds", "ms", "per_second", "sha256")
+HERE = ["experiment=quickstart", "backend=ray"]
 SEARCH = ("tuner=random", "tuner.trials=2", "tuner.max_epochs=1")
 
 FRAGILE = '''
@@ -65,6 +67,13 @@ class Fragile(LoggerKind):
         if Path(self.obstacle).exists():
             raise LoggerError(f"logger.fragile: {self.obstacle} is in the way")
 '''
+
+
+def documented(verb: str, name: str = "") -> list[str]:
+    """The words of the page's command on jobs, on the job of a name."""
+    page = [each.args for each in run_by("ray") if each.args[1] == "jobs"]
+    (words,) = [args[2:] for args in page if args[2] == verb]
+    return [name if word == "NAME" else word for word in words]
 
 
 def free_ports(count: int) -> list[str]:
@@ -142,11 +151,18 @@ def wait_for(condition: Callable[[], object], seconds: float) -> None:
         time.sleep(0.2)
 
 
+def test_the_pages_commands_are_those_that_are_run_here() -> None:
+    launches = [each.args[2:] for each in run_by("ray") if each.args[1] == "launch"]
+    assert launches == [[*HERE, "dry_run=true"], HERE]
+    verbs = [each.args[2] for each in run_by("ray") if each.args[1] == "jobs"]
+    assert verbs == ["list", "show", "stop", "fetch", "resume"]
+
+
 @pytest.fixture
 def on(cluster: str, words: Words, here: Path) -> Words:
     """The overrides of a small experiment on the cluster, by the Python of the tests."""
     place = [f"backend.ray.address={cluster}", f"backend.ray.python={sys.executable}"]
-    return lambda *more: words("experiment=quickstart", "backend=ray", *place, ONE_THREAD, *more)
+    return lambda *more: words(*HERE, *place, ONE_THREAD, *more)
 
 
 def job() -> Any:
@@ -180,7 +196,7 @@ def test_a_search_fails_is_continued_and_gives_what_it_gives_here(
     mine = local_run(words(*search))  # while it runs there
 
     with raises_code("BL404", names=(name, f"{obstacle} is in the way", "jobs resume")) as failed:
-        jobs.main(["fetch", name])
+        jobs.main(documented("fetch", name))
     assert failed.value.exit_code == 1 and "Traceback" not in str(failed.value)
     (run,) = (here / "runs" / "quickstart").iterdir()
     assert (run / "lineage.json").is_file() and not (run / "metrics.json").is_file()
@@ -195,18 +211,18 @@ def test_a_search_fails_is_continued_and_gives_what_it_gives_here(
 
     # another process; then another machine that has the shared folder and the cluster's address
     shown = preloaded.run(
-        [sys.executable, "-m", "breedlab.cli", "jobs", "show", name, "--log"],
+        [sys.executable, "-m", "breedlab.cli", "jobs", *documented("show", name)],
         capture_output=True, text=True, cwd=here, check=True,
     ).stdout  # fmt: skip
     first, _, second = shown.partition(f"› {name}-2")
     assert re.findall(r"trial (\d) running", first) == ["0", "1"]
     assert not re.findall(r"trial (\d) running", second)
-    assert jobs.main(["list"]) == 0
+    assert jobs.main(documented("list")) == 0
     assert jobs.main(["show", name]) == 0
     said = capsys.readouterr().out
     check_names(said, (name, "complete", "yes", "Trials", f"{theirs}/", cluster))
     with raises_code("BL400", names=name):
-        jobs.main(["resume", name])
+        jobs.main(documented("resume", name))
     (here / "other").mkdir()
     monkeypatch.chdir(here / "other")
     monkeypatch.setenv("RAY_ADDRESS", cluster)
@@ -246,7 +262,7 @@ def test_a_job_is_stopped_and_those_of_others_are_left_alone(
     assert launch.main(on("backend.wait=false")) == 0
     name = job().name
     wait_for(lambda: job().status() == "running", 60)
-    assert jobs.main(["stop", name]) == 0
+    assert jobs.main(documented("stop", name)) == 0
     wait_for(lambda: job().status() == "stopped", 60)
     capsys.readouterr()
     assert jobs.main(["stop", name]) == 0

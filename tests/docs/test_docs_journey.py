@@ -10,27 +10,29 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import threading
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import preloaded
 import pytest
+import urllib3
 from documents import (
     CHECKED,
     ROOT,
-    RUN,
     Command,
     blocks,
     commands,
     of_breedlab,
+    run_by,
+    runner,
     write_own_configs,
 )
 
 from breedlab.cli import COMMANDS
 
 QUICKSTART = "python scripts/launch.py experiment=quickstart"
-OTHERS = [each for each in commands(RUN) if of_breedlab(each.args) and "aws-trial" not in each.page]
 ALONE = ("--cfg", "-m")  # Hydra keeps state of the process
 
 pytestmark = pytest.mark.slow
@@ -60,11 +62,10 @@ def test_the_quickstart_passes_its_own_bar(quickstart: Path) -> None:
     assert len(metrics["test"]["per_class"]) == 8
 
 
-@pytest.mark.parametrize("command", OTHERS, ids=str)
+@pytest.mark.parametrize("command", run_by("quickstart") + run_by("completion"), ids=str)
 def test_a_command_of_the_docs_runs(
     command: Command, quickstart: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """Blocks marked `sh` run; those marked `bash` are checked by test_docs_pages.py."""
     monkeypatch.chdir(quickstart)
     name, *args = of_breedlab(command.args) or []
     args = [found for arg in args for found in (sorted(glob.glob(arg)) or [arg])]
@@ -93,11 +94,12 @@ OWN_IMAGES = ("DIR", "clothing", "flowers", "photos", "roses")
 """Folders that the pages suppose a reader to have."""
 
 
-def _takes_own_images(command: Command) -> bool:
-    name, *args = of_breedlab(command.args) or [""]
-    elsewhere = command.args[0] == "torchrun" or "s3://" in command.text or "--endpoint" in args
-    is_local = name in ("launch", "predict", "evaluate") or (name and name not in COMMANDS)
-    return bool(is_local) and not elsewhere
+TRAIN = [
+    each
+    for each in commands(CHECKED)
+    if runner(each) is None and of_breedlab(each.args) and each.args[0] != "torchrun"
+]
+"""Commands whose dry run is run; test_docs_commands.py lists them."""
 
 
 @pytest.fixture(scope="module")
@@ -105,21 +107,24 @@ def with_images(quickstart: Path) -> Path:
     """The same folder, with images of the reader's own."""
     for name in OWN_IMAGES:
         (quickstart / name).symlink_to(quickstart / "data" / "sample" / "test")
+    for name in ("resnet34_hpo", "resnet34_finetune"):
+        (quickstart / "runs" / name).symlink_to("quickstart")
     image = next((quickstart / "photos").glob("*/0001.jpg"))
     (quickstart / "photo.jpg").write_bytes(image.read_bytes())
+    (quickstart / "key.txt").write_text("a-key-of-the-tests")
+    (quickstart / "model.tar.gz").symlink_to("runs/latest/model.tar.gz")
     write_own_configs(quickstart)
     return quickstart
 
 
-@pytest.mark.parametrize(
-    "command", [each for each in commands(CHECKED) if _takes_own_images(each)], ids=str
-)
+@pytest.mark.parametrize("command", TRAIN + run_by("own images"), ids=str)
 def test_a_command_on_own_images_says_what_it_would_do(
     command: Command, with_images: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """What trains for minutes is planned; the rest runs."""
     monkeypatch.chdir(with_images)
     name, *args = of_breedlab(command.args) or []
+    args = [found for arg in args for found in (sorted(glob.glob(arg)) or [arg])]
     if name not in COMMANDS:
         name, args = "folder", [name, *args]
     if name in ("launch", "folder") and "dry_run=true" not in args:
@@ -141,20 +146,73 @@ def test_the_requests_of_the_docs_are_answered(
     server = LocalBackend()
     address = server.deploy(Path("runs/latest"))
     try:
-        curls = [each for each in commands(CHECKED) if each.args[0] == "curl"]
-        assert len(curls) >= 4
-        for command in curls:
-            typed = command.text.replace("http://127.0.0.1:8080", address)
-            done = subprocess.run(
-                ["curl", "--fail", "--silent", "--show-error", *shlex.split(typed)[1:]],
-                capture_output=True,
-            )
-            assert done.returncode == 0, f"{command}: {done.stderr!r}"
-        words = ["--endpoint", address, "photos/", "--top", "2"]
-        assert import_module("breedlab.cli.predict").main(words) == 0
-        assert "0001.jpg" in capsys.readouterr().out
+        for command in run_by("requests"):
+            program, *args = shlex.split(command.text.replace("http://127.0.0.1:8080", address))
+            if program == "curl":
+                typed = ["curl", "--fail", "--silent", "--show-error", *args]
+                done = subprocess.run(typed, capture_output=True)
+                assert done.returncode == 0, f"{command}: {done.stderr!r}"
+            else:
+                assert args[0] == "predict"
+                assert import_module("breedlab.cli.predict").main(args[1:]) == 0
+                assert "0001.jpg" in capsys.readouterr().out
     finally:
         server.delete(address)
+
+
+@pytest.mark.parametrize("command", run_by("serve"), ids=str)
+def test_a_server_of_the_docs_starts_and_answers_to_its_name(
+    command: Command, with_images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a port that is free; whether the one that a page names is, nobody knows."""
+    from breedlab.cli import serve
+    from breedlab.serving import protocol
+
+    listen, run = serve._listen, protocol.Server.run
+    statuses = []
+
+    def asked(self: Any, sockets: Any = None) -> None:
+        def ask() -> None:
+            host = re.search(r"--allowed-hosts (\S+)", command.text)
+            try:
+                answer = http.request(
+                    "GET",
+                    f"http://127.0.0.1:{sockets[0].getsockname()[1]}/ping",
+                    headers={"Host": host[1] if host else "localhost"},
+                )
+                statuses.append(answer.status)
+            finally:
+                self.should_exit = True
+
+        with urllib3.PoolManager(retries=20) as http:
+            asker = threading.Thread(target=ask)
+            asker.start()
+            run(self, sockets=sockets)
+            asker.join()
+
+    monkeypatch.chdir(with_images)
+    monkeypatch.setattr(serve, "_listen", lambda host, port: listen(host, 0))
+    monkeypatch.setattr(protocol.Server, "run", asked)
+    assert serve.main((of_breedlab(command.args) or [])[1:]) == 0
+    assert statuses == [200]
+
+
+def test_the_commands_on_a_package_of_ones_own(with_images: Path) -> None:
+    """tests/plugins runs the one that has all examples, and those on jobs."""
+    folder = with_images / "my_package"
+    folder.mkdir()
+    page = (ROOT / "docs" / "plugins.md").read_text()
+    (examples,) = re.findall(r"```python\n(.*?)```", page, re.S)
+    (folder / "__init__.py").write_text(examples)
+    mine = [each for each in run_by("plugins") if "plugins=[my_package]" in each.text]
+    short = [each for each in mine if "tuner=none" not in each.text]
+    assert len(short) == len(mine) - 1 == 3
+    for command in short:
+        name, *args = of_breedlab(command.args) or []
+        args += ["dry_run=true"] if name == "launch" else []
+        typed = [sys.executable, "-m", "breedlab.cli", name, *args]
+        done = preloaded.run(typed, cwd=with_images, capture_output=True, text=True)
+        assert done.returncode == 0 and done.stdout.strip(), done.stderr
 
 
 def test_the_readmes_python_trains_loads_and_predicts(quickstart: Path) -> None:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MANUAL = (ROOT / "docs" / "plugins.md").read_text()
 (EXAMPLES,) = re.findall(r"```python\n(.*?)```", MANUAL, re.DOTALL)
 (COMMAND,) = re.findall(
-    r"```\nbreedlab launch (experiment=quickstart tuner=none plugins=.*?)```", MANUAL, re.DOTALL
+    r"```bash\nbreedlab launch (experiment=quickstart tuner=none plugins=.*?)```", MANUAL, re.DOTALL
 )
 
 SMALL = [

@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from codes import exits_with_code, raises_code
+from documents import run_by
 from PIL import Image
 from torch import nn
 
@@ -171,6 +172,15 @@ def test_what_does_not_fit_is_refused(
     with raises_code("BL500", names=named):
         main([str(layered), *words])
     assert list(here.iterdir()) == []
+
+
+def test_the_commands_of_the_docs_write_what_they_name(plain: Path, here: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (here / "runs").mkdir()
+    (here / "runs" / "latest").symlink_to(plain)
+    for command in run_by("export"):
+        *_, file = args = command.args
+        assert main(args[2:]) == 0 and Path(file).exists(), command
 
 
 def test_nothing_asked_for_is_an_error(plain: Path, capsys: pytest.CaptureFixture[str]) -> None:
