@@ -210,3 +210,27 @@ def test_a_generated_page_has_every_setting_command_and_public_name() -> None:
     assert all(f"breedlab.{name}" in python for name in breedlab.__all__)
     pages: dict[str, Callable[[], str]] = reference.PARTS
     assert all(write().count("\n") > 3 for write in pages.values())
+
+
+def test_the_page_on_refused_int8_has_the_words_of_each_refusal() -> None:
+    """It paraphrased them, and nobody found what their own table said."""
+    from breedlab.serving.engine_candidates import Candidate
+    from breedlab.serving.engine_gate import objection
+    from breedlab.serving.engine_kinds import MODULE, OPENVINO, Choice
+
+    module = Candidate(MODULE, agreement=1.0, right=0.95)
+    int8 = Choice(OPENVINO, "int8")
+    refusals = [
+        objection(Candidate(int8, agreement=agreement, right=right), module, images)
+        for agreement, right, images in (
+            (0.969, 0.95, 9),
+            (1, 0.94, 9),
+            (1, 0.95, 9),
+            (0.98, 0.95, 100),
+        )
+    ]
+    page = (ROOT / "docs" / "how-to" / "engines.md").read_text()
+    rows = re.findall(r"^\| (.*?) \|", page.partition("refused. What now?")[2], re.MULTILINE)[2:]
+    assert [re.sub(r"[\d.]+", "N", row) for row in rows] == [
+        re.sub(r"[\d.]+", "N", refusal.split("; ")[-1]) for refusal in refusals
+    ]
