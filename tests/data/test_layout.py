@@ -163,6 +163,17 @@ def test_a_data_set_of_boxes_or_masks_has_no_classes(
     refuse(tmp_path, names=(*names, "labels.csv"))
 
 
+def test_a_class_too_small_to_be_cut_is_not_told_again_for_each_split(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    paint(root)
+    (root / "emu").mkdir()
+    (root / "cat" / "0.png").rename(root / "emu" / "0.png")
+    found = survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0)
+    with raises_code("BL200", names=(root / "emu", "1 image")) as caught:
+        check(found, tmp_path / "memory", on_bad_file="skip")
+    assert "has no image of" not in str(caught.value)
+
+
 def test_each_split_that_lacks_a_class_has_a_line_of_its_own(tmp_path: Path) -> None:
     """They were one line, with backslashes and n's in it."""
     fill(tmp_path / "train", "cat", "dog")

@@ -67,6 +67,20 @@ def test_a_flat_folder_with_a_csv_has_its_labels_and_splits(tmp_path: Path) -> N
     assert labels_of(images) == {name: label for name, label, _ in rows}
 
 
+@pytest.mark.parametrize(("yes", "no"), [("True", "False"), (1, 0)])
+def test_fastais_column_of_yes_and_no_is_a_split(tmp_path: Path, yes: object, no: object) -> None:
+    """It was passed over without a word, and of 0 and 1 beside labels of 0 and 1 it was a class."""
+    touch(tmp_path, names(12))
+    rows = [(name, breed(index), yes if index > 7 else no) for index, name in enumerate(names(12))]
+    write(tmp_path / "labels.csv", [("fname", "label", "is_valid"), *rows])
+    images = read(tmp_path)
+    assert sorted(path.path.name for path in images.splits["valid"]) == names(12)[8:]
+    assert images.cut == ("test",) and "splits by 'is_valid'" in " ".join(images.notes)
+    write(tmp_path / "labels.csv", [("fname", "label", "is_valid"), ("000.jpg", "dog", "maybe")])
+    with raises_code("BL210", names=("line 2", "'maybe'", "'is_valid'", "True", "False")):
+        read(tmp_path)
+
+
 def test_kaggles_ids_have_no_extension_and_its_test_no_labels(tmp_path: Path) -> None:
     touch(tmp_path, [*names(20, "train/"), *names(5, "test/")])  # the test counts from 0 again
     rows = [(Path(name).stem, breed(index)) for index, name in enumerate(names(20))]

@@ -30,7 +30,9 @@ from breedlab.errors import LabelFileError
 from breedlab.names import composed, counted, printable
 
 AUTO = "auto"
-_SPLIT_NAMES = ("split", "subset", "set", "partition", "dataset", "datasplit")
+_SPLIT_NAMES = ("split", "subset", "set", "partition", "dataset", "datasplit", "isvalid")
+_IS_VALID = {"true": "valid", "1": "valid", "false": "train", "0": "train"}
+"""What fastai's column `is_valid` says."""
 _NO_LABELS = re.compile(r"sample.?submission|submission", re.IGNORECASE)
 
 
@@ -268,12 +270,7 @@ def _read_rows(sheet: _Sheet, images: Images, reading: _Reading, multi_label: bo
             continue
         split = own_split
         if sheet.split and record[sheet.split]:
-            split = split_of(record[sheet.split])
-            if split is None:
-                raise LabelFileError(
-                    f"{sheet.file}: line {number} has {record[sheet.split]!r} in the column"
-                    f" {sheet.split!r}; expected one of {', '.join(SPLITS)}"
-                )
+            split = _split_in(sheet, record[sheet.split], number)
         paths = images.named(record[sheet.name], sheet.file.parent, split)
         if not paths:
             reading.missing.append(record[sheet.name])
@@ -292,6 +289,19 @@ def _read_rows(sheet: _Sheet, images: Images, reading: _Reading, multi_label: bo
                 f"line {number} labels {record[sheet.name]!r} as {' and '.join(map(repr, labels))}"
                 + (f", which has the label {before.labels[0]!r} already" if before != row else ""),
             )
+
+
+def _split_in(sheet: _Sheet, value: str, line: int) -> str:
+    """Return the split that a cell names."""
+    yes_or_no = column_called([sheet.split or ""], ("isvalid",)) is not None
+    split = _IS_VALID.get(value.lower()) if yes_or_no else split_of(value)
+    if split is None:
+        expected = "True or False" if yes_or_no else f"one of {', '.join(SPLITS)}"
+        raise LabelFileError(
+            f"{sheet.file}: line {line} has {value!r} in the column {sheet.split!r}; expected"
+            f" {expected}"
+        )
+    return split
 
 
 def _refuse_another_split(file: Path, line: int, before: Row, row: Row) -> None:
