@@ -44,6 +44,7 @@ def test_no_module_keeps_state_that_its_functions_change() -> None:
         ("made = {}\ndef f():\n    del made['a']", ["changes made"]),
         ("made = [0]\ndef f():\n    made[0] += 1", ["changes made"]),
         ("from a import b\ndef f():\n    b.current = 1", ["sets b.current"]),
+        ("def f():\n    from breedlab.a import b\n    b.current = 1", ["sets b.current"]),
         ("class A:\n    made = []\n    def f(self):\n        A.made.append(1)", ["changes A.made"]),
         ("class A:\n    @classmethod\n    def f(cls):\n        cls.made = 1", ["sets cls.made"]),
         # What is a function's own, or changes while its module is imported, is no such state.
@@ -68,9 +69,15 @@ def changes_of_state(module: ast.Module) -> Iterator[str]:
     modules |= {name for name in shared if list(SOURCE.rglob(f"{name}.py"))}
     for function in ast.walk(module):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-            own = _own_names(function)
+            imported_here = {
+                name
+                for node in ast.walk(function)
+                if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("breedlab")
+                for name in _bound(node)
+            }
+            changing = (shared - _own_names(function)) | imported_here | {"cls"}
             for node in ast.walk(function):
-                yield from _changes(node, (shared | {"cls"}) - (own - {"cls"}), modules)
+                yield from _changes(node, changing, modules)
 
 
 def _changes(node: ast.AST, shared: set[str], modules: set[str]) -> Iterator[str]:

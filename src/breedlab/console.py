@@ -1,90 +1,61 @@
-"""What users see in the terminal: stages, progress, tables. In a pipe: plain lines, no bars."""
+"""What users see in the terminal: stages, progress, tables. In a pipe: plain lines, no bars.
+
+The first of them imports rich (`terminal`).
+"""
 
 from __future__ import annotations
 
-import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import Protocol
-
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.segment import Segment
-from rich.table import Table
-from rich.text import Text
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any
 
 from breedlab.names import printable
 
+if TYPE_CHECKING:
+    from rich.table import Table
 
-class SafeConsole(Console):
-    """A console whose terminal no text can steer: what it shows of files, archives and servers is
-    only shown."""
-
-    def render(
-        self, renderable: RenderableType, options: ConsoleOptions | None = None
-    ) -> Iterable[Segment]:
-        for segment in super().render(renderable, options):
-            if segment.control is None and not segment.text.isprintable():
-                text = "".join(c if c in "\n\t" else printable(c) for c in segment.text)
-                segment = Segment(text, segment.style)
-            yield segment
+    from breedlab.terminal import SafeConsole as SafeConsole
+    from breedlab.terminal import console as console
 
 
-# A pipe has no width to fit: what is cut off there is lost to the program that reads it.
-console = SafeConsole(
-    highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 10_000
-)
+def __getattr__(name: str) -> Any:
+    """Return the console, or its class, once it is asked for."""
+    if name not in ("console", "SafeConsole"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from breedlab import terminal
+
+    return getattr(terminal, name)
 
 
-class _Count(MofNCompleteColumn):
-    """How many of how many, once that is known."""
-
-    def render(self, task: Task) -> Text:
-        return Text() if task.total is None else super().render(task)
-
-
-class Report(Protocol):
-    """A callback that reports how far a task is."""
-
-    def __call__(self, count: int, total: int) -> None: ...
+Report = Callable[[int, int], None]
+"""What is called to say how far a task is: how many of how many."""
 
 
 def stage(text: str) -> None:
     """Print the heading of the next stage."""
+    from rich.text import Text
+
+    from breedlab.terminal import console
+
     console.print(Text(f"› {printable(text)}", style="bold"))
 
 
 def note(text: str) -> None:
     """Print one line of detail under a stage."""
+    from breedlab.terminal import console
+
     console.print(f"  {printable(text)}", markup=False)
 
 
 def warn(text: str) -> None:
     """Print a warning: something that a user should know and that stops nothing."""
+    from breedlab.terminal import console
+
     console.print("  [yellow]warning:[/yellow] ", end="")
     console.print(printable(text), markup=False)
 
 
-_FIRST_LINE_S, _LINE_S = 2.0, 30.0
-"""Seconds until the first progress line and between lines, without a terminal."""
-
-
-def _so_far(count: int, total: int, seconds: float) -> str:
-    remaining = round(seconds * (total - count) / count)
-    return f"{count:,} of {total:,}, about {remaining // 60} min {remaining % 60} s left"
-
-
-@contextmanager
-def progress(title: str, aside: bool = False) -> Iterator[Report]:
+def progress(title: str, aside: bool = False) -> AbstractContextManager[Report]:
     """Show a progress bar on a terminal, which goes when it is done; elsewhere lines.
 
     Until its `Report` is called a bar shows that something is being done. In a pipe or a log the
@@ -96,47 +67,13 @@ def progress(title: str, aside: bool = False) -> Iterator[Report]:
         aside: For commands whose output is read by programs: the bar goes to stderr, and no line
             follows.
     """
-    screen = SafeConsole(stderr=True) if aside else console
-    started = time.monotonic()
-    last = [0]
-    next_line = [started + _FIRST_LINE_S]
-    columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        _Count(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
-        task = bars.add_task(title, total=None)
+    from breedlab import terminal
 
-        def report(count: int, total: int) -> None:
-            last[0] = count
-            bars.update(task, completed=count, total=total)
-            now = time.monotonic()
-            if not screen.is_terminal and now >= next_line[0] and 0 < count < total:
-                next_line[0] = now + _LINE_S
-                screen.print(f"  {title}: {_so_far(count, total, now - started)}", markup=False)
-
-        yield report
-    if last[0] and not aside:
-        note(f"{title}: {last[0]:,} in {time.monotonic() - started:.1f} s")
+    return terminal.progress(title, aside)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Table:
     """Return a table with right-aligned number columns."""
-    grid = Table(
-        title=title, title_justify="left", title_style="bold", show_edge=False, pad_edge=True
-    )
-    for index, column in enumerate(columns):
-        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
-        grid.add_column(column, justify="right" if numeric else "left")
-    for row in rows:
-        # As text: in a string, `[b]` and `:dog:` of a file's name would be markup.
-        grid.add_row(
-            *(
-                Text(f"{cell:.4g}" if isinstance(cell, float) else printable(str(cell)))
-                for cell in row
-            )
-        )
-    return grid
+    from breedlab import terminal
+
+    return terminal.table(title, columns, rows)

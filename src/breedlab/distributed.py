@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from breedlab.console import console
 from breedlab.errors import BreedlabError, DataError, TrainingError
 
 T = TypeVar("T")
@@ -86,6 +85,8 @@ def joined() -> Iterator[None]:
     if world() == 1:
         yield
         return
+    from breedlab.console import console
+
     console.quiet = not is_main()
     _join()
     try:

@@ -17,7 +17,7 @@ import pytest
 from codes import check_names
 from rich.console import Console
 
-from breedlab import console as screen
+from breedlab import terminal as screen
 from breedlab.archives import write_archive
 from breedlab.cli import predict
 from breedlab.config import validate
@@ -59,7 +59,7 @@ def test_in_a_pipe_a_long_task_says_how_far_it_is(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(screen, "console", Console(file=printed, width=10_000, soft_wrap=True))
     clock = iter(range(0, 10_000, 5))  # every look at it finds five seconds gone
     monkeypatch.setattr(screen.time, "monotonic", lambda: float(next(clock)))
-    with screen.progress("activations of train") as report:
+    with screen.progress("activations of train", aside=False) as report:
         for done in range(0, 1001, 50):
             report(done, 1000)
     lines = printed.getvalue().splitlines()

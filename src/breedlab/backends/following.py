@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from breedlab.backends.base import Handle
-from breedlab.console import console, note
+from breedlab.console import note
 from breedlab.errors import BackendError, Detached, JobFailed, LostAnswer
 from breedlab.files import read_json_if_whole
 
@@ -69,6 +69,8 @@ def follow(look: Callable[[], tuple[str, Sequence[str]]], ended: Collection[str]
         look: Returns how it stands, and all lines that it has printed so far.
         ended: What `look` returns of a job that has ended.
     """
+    from breedlab.console import console
+
     shown, before = 0, ""
     while True:
         state, lines = look()

@@ -3,8 +3,6 @@
 A backend's own settings are in its class, at `backend.NAME`.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal
 

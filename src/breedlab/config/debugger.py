@@ -1,7 +1,5 @@
 """The config of the debugger: what its hook records, and the thresholds of its rules."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -120,7 +118,7 @@ class DebuggerRule(Section):
         epoch."""
         return [epoch.last for epoch in recording.passes(self.mode)]
 
-    def check(self, recording: Any, step: int) -> Finding:
+    def check(self, recording: Any, step: int) -> "Finding":
         """Return whether the rule fires at a step, and what it measured.
 
         Args:

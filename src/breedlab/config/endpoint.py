@@ -1,7 +1,5 @@
 """The typed `endpoint` section of `breedlab deploy`, and which of its settings go together."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Annotated, Literal, cast
 

@@ -1,7 +1,5 @@
 """Where a run's metrics are logged besides its directory."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 from pydantic import Field

@@ -1,7 +1,5 @@
 """The config of the profiler: what it measures, and what its rules have in common."""
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
@@ -29,7 +27,7 @@ class ProfilerRule(Section):
     ok_message: ClassVar[str] = ""
 
     @abstractmethod
-    def check(self, recording: Any) -> Finding:
+    def check(self, recording: Any) -> "Finding":
         """Return whether the rule fires, and what it measured.
 
         Args:

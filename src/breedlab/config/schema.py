@@ -1,8 +1,6 @@
 """The typed config as a whole, and how it is recorded: with the text of what comes from the
 environment."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal, cast, get_args, get_origin
@@ -69,7 +67,7 @@ class Config(Section):
 
     @model_validator(mode="wrap")
     @classmethod
-    def _with_texts(cls, tree: Any, handler: ModelWrapValidatorHandler[Config]) -> Config:
+    def _with_texts(cls, tree: Any, handler: ModelWrapValidatorHandler["Config"]) -> "Config":
         config = handler(tree)
         if isinstance(tree, dict):
             config._texts = texts_in(tree)

@@ -1,4 +1,8 @@
-"""What every part of the typed config is made of."""
+"""What every part of the typed config is made of.
+
+Modules of `config/` with sections do not import `annotations` from `__future__`: pydantic would
+compile each of the hundreds of annotations from its text, at every start of every command.
+"""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ The defaults here are those of the base groups in conf/ (a test compares the two
 lets a config that an older version recorded, which knows nothing of a newer field, still be read.
 """
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
