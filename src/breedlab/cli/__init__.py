@@ -23,7 +23,7 @@ COMMANDS = {
     "export": "write a model for other programs: export MODEL|RUN --onnx FILE",
     "deploy": "create or update a SageMaker endpoint: deploy MODEL|RUN [endpoint.NAME=VALUE]",
     "batch": "classify all images in S3: batch MODEL|RUN s3://IN s3://OUT",
-    "jobs": "manage jobs on SageMaker: jobs list|show|stop|fetch NAME",
+    "jobs": "manage jobs on Ray or SageMaker: jobs list|show|stop|fetch|resume NAME",
     "account": "set up an AWS account: account policies, account bootstrap --dry-run",
     "upload": "copy labeled images to S3: upload DATA s3://BUCKET/FOLDER",
     "serve": "serve a model over HTTP on this machine: serve MODEL|RUN [--host --port]",
