@@ -5,13 +5,20 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 import tomllib
+from importlib import import_module
 from importlib.metadata import entry_points
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
-from documents import CHECKED, ROOT, RUN, Command, blocks, commands, of_breedlab, runner
+from documents import CHECKED, PAGES, ROOT, RUN, Command, blocks, commands, of_breedlab, runner
 from packaging.requirements import Requirement
+
+import breedlab.cli
 
 TRAINS = "trains for minutes or more; test_docs_journey.py runs its dry run"
 NOT_RUN = {
@@ -210,3 +217,28 @@ PARSERS = {
     "tensorboard": takes_tensorboard,
     "torchrun": takes_torchrun,
 }
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_what_the_text_names_in_passing_is_a_command(page: Path) -> None:
+    """`breedlab NAME`, `jobs VERB`, and `make TARGET` beside the blocks."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
+    for name in re.findall(r"`breedlab ([a-z]\w*)", text):
+        assert name in breedlab.cli.COMMANDS
+    for verb in re.findall(r"`(?:breedlab )?jobs ([a-z]\w*)", text):
+        assert verb in reference().SUBCOMMANDS["jobs"]
+    for target in re.findall(r"`make ([^`\s]+)", text):
+        takes_make([target])
+
+
+def test_the_way_to_pytorch_without_cuda_is_one_that_uv_has() -> None:
+    page = (ROOT / "docs" / "install.md").read_text()
+    (words,) = re.findall(r"`uv (pip install torch torchvision --torch-backend cpu)`", page)
+    uv = [str(Path(sys.executable).with_name("uv")), *words.split(), "--help"]
+    done = subprocess.run(uv, capture_output=True, text=True)
+    assert done.returncode == 0 and "--torch-backend" in done.stdout
+
+
+def reference() -> Any:
+    sys.path.insert(0, str(ROOT / "docs" / "make"))
+    return import_module("reference")
