@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tarfile
 import zipfile
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
@@ -66,13 +67,14 @@ def _python(version: str) -> str | None:
     return next(map(str, Path.home().glob(f".pyenv/versions/{version}.*/bin/python")), None)
 
 
-def run(*words: str | Path, folder: Path, code: int = 0) -> str:
+def run(*words: str | Path, folder: Path, code: int = 0, **variables: str) -> str:
     """Return what a command prints, its errors after the rest.
 
     What an environment's first command compiles, the others find compiled, whatever the tests' own
     interpreter was told: PyTorch alone takes 20 seconds.
     """
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    environment |= variables
     done = subprocess.run(
         list(map(str, words)), cwd=folder, env=environment, capture_output=True, text=True
     )
@@ -82,7 +84,8 @@ def run(*words: str | Path, folder: Path, code: int = 0) -> str:
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the sdist, and the wheel that is built from it."""
+    """A folder with the sdist, and the wheel that is built from it, as GitHub's workflow builds
+    them."""
     folder = tmp_path_factory.mktemp("dist")
     run(
         UV,
@@ -95,6 +98,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
         folder,
         ROOT,
         folder=folder,
+        GITHUB_REPOSITORY="someone/breedlab",
+        GITHUB_SERVER_URL="https://github.com",
     )
     return folder
 
@@ -113,9 +118,15 @@ def test_wheel_and_sdist_are_what_an_index_takes(packages: Path) -> None:
     assert not any(
         name.startswith(("tests/", "breedlab/runs", "breedlab/data/sample/")) for name in names
     )
-    assert "License-Expression: Apache-2.0" in metadata and any(
-        name.endswith("/LICENSE") for name in names
-    )
+    assert any(name.endswith("/LICENSE") for name in names)
+    fields = Parser().parsestr(metadata)
+    for name in ("Summary", "Author", "Keywords", "Classifier", "Provides-Extra"):
+        assert fields[name], name
+    assert (fields["License-Expression"], fields["Requires-Python"]) == ("Apache-2.0", ">=3.11")
+    assert fields["Description-Content-Type"] == "text/markdown" and fields.get_payload()
+    links = dict(str(each).split(", ") for each in fields.get_all("Project-URL"))
+    assert {*links} == {"Homepage", "Documentation", "Changelog", "Issues"}
+    assert all(link.startswith("https://github.com/someone/breedlab") for link in links.values())
     with tarfile.open(sdist) as content:
         assert not any(
             "/.venv" in name or "/runs/" in name or name.endswith(".tar.xz")
