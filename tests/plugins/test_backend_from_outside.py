@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from codes import raises_code
+from documents import run_by
 from strangers import Write
 
 from breedlab.backends.launched import Launched
@@ -45,6 +46,19 @@ def names() -> list[str]:
     found = [handle.name for handle in Launched(Path("runs")).all()]
     forget()
     return found
+
+
+def test_the_pages_commands_on_a_backend_are_those_that_are_run_here() -> None:
+    """The last two, with endpoints of one's own, in test_operations_from_outside.py."""
+    assert [each.text for each in run_by("plugins") if "my_package" not in each.text] == [
+        "breedlab launch --config-dir configs experiment=quickstart backend=detached",
+        "breedlab jobs list",
+        "breedlab jobs show NAME",
+        "breedlab jobs fetch NAME",
+        "breedlab help plugins=[my_cluster] endpoint.detached",
+        "breedlab deploy runs/latest --backend detached plugins=[my_cluster]"
+        " endpoint.detached.replicas=3",
+    ]
 
 
 def test_a_dry_run_is_the_backends_own(detached: Words, capsys: Any) -> None:
