@@ -464,6 +464,35 @@ def test_of_a_refused_job_nothing_is_left(
     assert list(here.rglob("*.json")) == []
 
 
+@pytest.mark.parametrize("refusals", [2, 1000])
+def test_a_cluster_that_takes_no_jobs_yet_is_asked_again(
+    refusals: int, small: Words, here: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Starting(Cluster):
+        def submit_job(self, **request: Any) -> str:
+            if self.refused < refusals:
+                self.refused += 1
+                raise RuntimeError(
+                    "Request failed with status code 500: No available agent to submit job, please"
+                    " try again later.."
+                )
+            return super().submit_job(**request)
+
+        refused = 0
+
+    cluster = connected(monkeypatch, Starting())
+    slept: list[float] = []
+    monkeypatch.setattr(ray.time, "sleep", slept.append)
+    words = small(f"backend.ray.storage={here}/shared", "backend.wait=false")
+    if refusals == 2:
+        assert launch.main(words) == 0
+        assert len(cluster.sent) == 1 and capsys.readouterr().out.count("takes no jobs yet") == 1
+        return
+    with raises_code("BL400", names="No available agent"):
+        launch.main(words)
+    assert 50 < sum(slept) < 70 and list(here.rglob("*.json")) == []
+
+
 def test_a_lost_answer_leaves_the_record_of_a_job_that_may_run(
     small: Words, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,8 +8,9 @@ import logging
 import os
 import shlex
 import tempfile
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
@@ -30,7 +31,7 @@ from breedlab.backends.submission import (
 )
 from breedlab.config import Config
 from breedlab.config.section import Location, matching
-from breedlab.console import warn
+from breedlab.console import note, warn
 from breedlab.errors import BackendError, DataError, LostAnswer, MissingExtra, NotFound, NotOurs
 from breedlab.registry import BACKENDS
 
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
 
 DEFAULT = "http://127.0.0.1:8265"
 _TIMEOUT_S = 10.0
+_NOT_YET, _TRIES, _BETWEEN_S = "No available agent", 30, 2.0
+"""What a cluster answers until it takes jobs, and how often a job is sent to it until then."""
 _STATES = {"SUCCEEDED": "complete"}
 _ADDRESS = matching(r"https?://\S+", f"an address such as {DEFAULT}")
 _ABSOLUTE = matching(r"/.*", "an absolute path, such as /mnt/runs")
@@ -133,7 +136,7 @@ class RayBackend(SharedFolderBackend):
         if found is None:
             return None
         client, metadata = found
-        with _answers(client):
+        with _answers(client.get_address()):
             stopped = client.stop_job(name)
         if not stopped:
             return [f"nothing to stop: {name}: has ended"]
@@ -143,7 +146,7 @@ class RayBackend(SharedFolderBackend):
         client = self._client_if_any(where)
         if client is None:
             return None
-        with _answers(client):
+        with _answers(client.get_address()):
             found = client.list_jobs()
         jobs = [_listed(info) for info in found if _OURS in (info.metadata or {})]
         newest_first = sorted(jobs, key=lambda job: job.created, reverse=True)
@@ -227,7 +230,7 @@ class RayJob(SharedFolderJob):
         return "" if info is None else _state(info)
 
     def lines(self, submission: str) -> list[str]:
-        with _answers(self._client):
+        with _answers(self._client.get_address()):
             return self._client.get_job_logs(submission).expandtabs(1).splitlines()
 
     def reason(self, submission: str) -> str:
@@ -235,15 +238,29 @@ class RayJob(SharedFolderJob):
         return (info.message or "") if info is not None else ""
 
     def end(self, submission: str) -> None:
-        with _answers(self._client):
+        with _answers(self._client.get_address()):
             self._client.stop_job(submission)
 
     def send(self, config: Config, name: str) -> None:
         with tempfile.TemporaryDirectory(prefix="breedlab-") as scratch:
             request = self._backend.request(config, name, self.place, Path(scratch))
             request["runtime_env"]["env_vars"] |= sent_environment(config)
-            with _answers(self._client, sent=name):
-                self._client.submit_job(**request)
+            with _answers(self._client.get_address(), sent=name):
+                _submit(self._client, request)
+
+
+def _submit(client: JobSubmissionClient, request: Mapping[str, Any]) -> None:
+    """Submit a job; a cluster that was started just now takes it a few seconds later."""
+    for left in reversed(range(_TRIES)):
+        try:
+            client.submit_job(**request)
+            return
+        except RuntimeError as error:
+            if _NOT_YET not in str(error) or not left:
+                raise
+        if left == _TRIES - 1:
+            note("the cluster takes no jobs yet; trying for a minute")
+        time.sleep(_BETWEEN_S)
 
 
 def _connect(address: str) -> JobSubmissionClient:
@@ -277,7 +294,7 @@ def _connect(address: str) -> JobSubmissionClient:
     variables = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")
     hidden = {name: os.environ.pop(name) for name in variables if name in os.environ}
     try:
-        with _worded(address):
+        with _answers(address):
             return JobSubmissionClient(address)
     finally:
         os.environ.update(hidden)
@@ -305,18 +322,10 @@ def _version(address: str) -> str:
         ) from error
 
 
-def _answers(client: JobSubmissionClient, sent: str = "") -> AbstractContextManager[None]:
-    return _worded(client.get_address(), sent)
-
-
 @contextmanager
-def _worded(address: str, sent: str = "") -> Iterator[None]:
-    """Raise breedlab's errors for those of Ray's client.
-
-    Args:
-        address: The cluster's.
-        sent: The name of the job that is being sent.
-    """
+def _answers(address: str, sent: str = "") -> Iterator[None]:
+    """Raise breedlab's errors for those of the client of an address; `sent` is the name of the job
+    that is being sent."""
     from ray.exceptions import RayError
 
     try:
@@ -332,7 +341,7 @@ def _worded(address: str, sent: str = "") -> Iterator[None]:
 
 def _info(client: JobSubmissionClient, name: str) -> JobDetails | None:
     """Return a job as the cluster knows it; None if it does not."""
-    with _answers(client):
+    with _answers(client.get_address()):
         try:
             return client.get_job_info(name)
         except RuntimeError as error:
