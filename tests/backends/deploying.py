@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,13 @@ def contained(model: Model) -> Callable[[bytes, str, str], tuple[int, bytes, str
             return error.status, json.dumps({"error": str(error)}).encode(), JSON
 
     return answer
+
+
+def contained_run(run: Path, folder: Path) -> Callable[[bytes, str, str], tuple[int, bytes, str]]:
+    """A container that answers with a run's model, unpacked in a folder."""
+    with tarfile.open(run / "model.tar.gz") as archive:
+        archive.extractall(folder, filter="data")
+    return contained(handler.model_fn(str(folder)))
 
 
 def deploy(archive: Path | None, *words: str, name: str = "dogs") -> int:

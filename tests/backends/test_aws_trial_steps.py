@@ -4,19 +4,17 @@ endpoint's whole life."""
 from __future__ import annotations
 
 import shutil
-import tarfile
 from pathlib import Path
 
 import boto3
 import pytest
-from deploying import contained
+from deploying import contained_run
 from sagemaker_account import Account, say
 from sagemaker_endpoints import EndpointAccount
 from trial_page import steps
 
 from breedlab.backends.sagemaker.jobs import follow
 from breedlab.cli import deploy, jobs
-from breedlab.serving import handler
 from breedlab.training.objective import FIGURES, epoch_line
 
 
@@ -70,9 +68,7 @@ def test_an_endpoint_is_deployed_asked_updated_and_deleted(
     boto3.client("s3").create_bucket(Bucket="my-bucket")
     shutil.copytree(golden / "runs" / "golden" / "complete", golden / "runs" / "trial")
     shutil.copytree(image_folder, golden / "data" / "sample")
-    with tarfile.open(golden / "runs" / "trial" / "model.tar.gz") as archive:
-        archive.extractall(tmp_path / "model", filter="data")
-    account.container = contained(handler.model_fn(str(tmp_path / "model")))
+    account.container = contained_run(golden / "runs" / "trial", tmp_path / "model")
     script = steps(5, capsys)
 
     assert "endpoint trial-dogs costs $0.115 an hour" in next(script)

@@ -4,13 +4,12 @@ of the pages."""
 from __future__ import annotations
 
 import shutil
-import tarfile
 from importlib import import_module
 from pathlib import Path
 
 import boto3
 import pytest
-from deploying import contained
+from deploying import contained_run
 from documents import Command, of_breedlab, run_by
 from sagemaker_account import Account, leave
 from sagemaker_endpoints import EndpointAccount
@@ -18,7 +17,6 @@ from waiting import beside, until
 
 from breedlab.backends.sagemaker.endpoints import transform
 from breedlab.backends.sagemaker.jobs import follow
-from breedlab.serving import handler
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("slight_source")]
 
@@ -56,9 +54,7 @@ def test_endpoints_versions_and_batch_jobs(
     s3 = boto3.client("s3")
     s3.create_bucket(Bucket="my-bucket")
     s3.upload_file(str(next(few.rglob("*.jpg"))), "my-bucket", "images/dog.jpg")
-    with tarfile.open(run / "model.tar.gz") as archive:
-        archive.extractall(tmp_path / "model", filter="data")
-    account.container = contained(handler.model_fn(str(tmp_path / "model")))
+    account.container = contained_run(run, tmp_path / "model")
 
     for number, command in enumerate(ENDPOINTS):
         is_new = "endpoint.role=" in command.text and "--register" not in command.text

@@ -64,7 +64,7 @@ def test_a_better_average_is_tested_and_exported_and_a_resumed_run_ends_with_the
 ) -> None:
     config = configure(*OVERSHOOTS)
     passes = []
-    validate_once = weight_averaging._validate
+    validate_once = weight_averaging.validated
 
     def killed_in_the_second(*args: Any) -> Any:
         passes.append(None)
@@ -73,7 +73,7 @@ def test_a_better_average_is_tested_and_exported_and_a_resumed_run_ends_with_the
         return validate_once(*args)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(weight_averaging, "_validate", killed_in_the_second)
+        patch.setattr(weight_averaging, "validated", killed_in_the_second)
         run(config, [])
     stopped = Path("runs/latest").resolve()
     checkpoints = stopped / "fine_tune" / "checkpoints"
@@ -183,7 +183,7 @@ def test_validation_chooses_and_no_other_checkpoint_is_left(
         top1, loss = next(answers)
         return {"valid/top1": top1, "valid/loss": loss}
 
-    monkeypatch.setattr(weight_averaging, "_validate", measure)
+    monkeypatch.setattr(weight_averaging, "validated", measure)
     ends = Fitted(1, "its one epoch", 1, 0.75, loss=0.2), Fitted(3, "all", 3, 0.8, loss=0.6)
     mixes = compare(context, config, here, head, *ends, "fp32")
     assert best_of(mixes, "max").alpha == alpha

@@ -70,6 +70,25 @@ def run_alone(*words: str, cwd: Path | None = None) -> None:
     )
 
 
+def alone_and_on_two_hosts(overrides: list[str], here: Path) -> tuple[list[Path], list[str]]:
+    """Return the runs of one process and of two hosts, each of which has a disk of its own, and
+    what the hosts printed; the second host writes no run."""
+    one = here / "one"
+    hosts = [here / "first", here / "second"]
+    for folder in (one, *hosts):
+        folder.mkdir()
+    run_alone(*overrides, cwd=one)
+    port = free_port()
+    processes = [
+        start(1, *overrides, cwd=cwd, hosts=(2, index, port)) for index, cwd in enumerate(hosts)
+    ]
+    outputs = [process.communicate(timeout=300) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert not (hosts[1] / "runs").exists()
+    runs = [(folder / "runs" / "latest").resolve() for folder in (one, hosts[0])]
+    return runs, [output for output, _ in outputs]
+
+
 def assert_same_results(expected: Path, found: Path) -> None:
     """The curves and the test of two runs are alike, up to the order of sums."""
     one, other = (
@@ -126,20 +145,8 @@ def test_two_hosts_come_to_the_curve_of_one_process(here: Path, words: Words) ->
         "trainer.precision=fp32",
     ]
     overrides = words(*live, *train, *search, "cache.dir=cache", "name=x")
-    one = here / "one"
-    hosts = [here / "first", here / "second"]
-    for folder in (one, *hosts):
-        folder.mkdir()
-    run_alone(*overrides, cwd=one)
-    port = free_port()
-    processes = [
-        start(1, *overrides, cwd=cwd, hosts=(2, index, port)) for index, cwd in enumerate(hosts)
-    ]
-    outputs = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert outputs[0][0].count("› Training") == 1 and outputs[1][0] == ""
-    assert not (hosts[1] / "runs").exists()
-    runs = [(folder / "runs" / "latest").resolve() for folder in (one, hosts[0])]
+    runs, outputs = alone_and_on_two_hosts(overrides, here)
+    assert outputs[0].count("› Training") == 1 and outputs[1] == ""
     assert_same_results(*runs)
     searched = [read_metrics(run)["search"]["values"] for run in runs]
     assert searched[0] == searched[1]
@@ -198,19 +205,7 @@ def test_two_hosts_fine_tune_average_and_refit_as_one_process_does(
         "cache.dir=cache",
         "name=x",
     )
-    one = here / "one"
-    hosts = [here / "first", here / "second"]
-    for folder in (one, *hosts):
-        folder.mkdir()
-    run_alone(*overrides, cwd=one)
-    port = free_port()
-    processes = [
-        start(1, *overrides, cwd=cwd, hosts=(2, index, port)) for index, cwd in enumerate(hosts)
-    ]
-    outputs = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
-    assert not (hosts[1] / "runs").exists()
-    runs = [(folder / "runs" / "latest").resolve() for folder in (one, hosts[0])]
+    runs, _ = alone_and_on_two_hosts(overrides, here)
     alone, both = map(read_metrics, runs)
     expected, found = (each["training"]["fine_tune"]["wise_ft"] for each in (alone, both))
     assert 0 < expected["alpha"] == found["alpha"] < 1

@@ -261,6 +261,7 @@ def _sheet(file: Path, images: Images, multi_label: bool) -> _Sheet | str:
 
 def _read_rows(sheet: _Sheet, images: Images, reading: _Reading, multi_label: bool) -> None:
     own_split = split_of(sheet.file.stem)
+    is_valid = column_called([sheet.split or ""], ("isvalid",)) is not None
     for number, record in enumerate(sheet.records, 2):
         labels = sheet.labels(record)
         if not labels and not multi_label:
@@ -270,7 +271,7 @@ def _read_rows(sheet: _Sheet, images: Images, reading: _Reading, multi_label: bo
             continue
         split = own_split
         if sheet.split and record[sheet.split]:
-            split = _split_in(sheet, record[sheet.split], number)
+            split = _split_in(sheet, record[sheet.split], is_valid, number)
         paths = images.named(record[sheet.name], sheet.file.parent, split)
         if not paths:
             reading.missing.append(record[sheet.name])
@@ -291,12 +292,11 @@ def _read_rows(sheet: _Sheet, images: Images, reading: _Reading, multi_label: bo
             )
 
 
-def _split_in(sheet: _Sheet, value: str, line: int) -> str:
-    """Return the split that a cell names."""
-    yes_or_no = column_called([sheet.split or ""], ("isvalid",)) is not None
-    split = _IS_VALID.get(value.lower()) if yes_or_no else split_of(value)
+def _split_in(sheet: _Sheet, value: str, is_valid: bool, line: int) -> str:
+    """Return the split that a cell names, or, in fastai's column, says yes or no to."""
+    split = _IS_VALID.get(value.lower()) if is_valid else split_of(value)
     if split is None:
-        expected = "True or False" if yes_or_no else f"one of {', '.join(SPLITS)}"
+        expected = "True or False" if is_valid else f"one of {', '.join(SPLITS)}"
         raise LabelFileError(
             f"{sheet.file}: line {line} has {value!r} in the column {sheet.split!r}; expected"
             f" {expected}"

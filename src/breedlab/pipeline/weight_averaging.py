@@ -9,7 +9,7 @@ between them.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -18,10 +18,10 @@ import torch
 from breedlab.config import Config
 from breedlab.console import progress
 from breedlab.files import atomic_write_json, read_json_if_whole
-from breedlab.models.classifier import Classifier
 from breedlab.training.checkpoints import of_classifier, read_checkpoint, write_weights
 from breedlab.training.context import TrainingContext
 from breedlab.training.fit import Fitted
+from breedlab.training.loop import validated
 from breedlab.training.objective import rank
 from breedlab.training.precision import autocast
 from breedlab.training.tasks import task_of
@@ -123,16 +123,24 @@ def compare(
     (checkpoints / FILE).unlink(missing_ok=True)
     if not between(config):
         return mixes
-    network = context.classifier(config)
+    device = context.device
+    network = context.classifier(config).to(device)
+    metrics = task_of(config.data).metrics(
+        len(context.classes),
+        only=config.monitor.metric.removeprefix("valid/"),
+        monitor=config.monitor,
+    )
+    metrics.to(device)
     first = start(context, config, head)
     last = of_classifier(read_checkpoint(checkpoints / "best.ckpt")["state_dict"])
     batches = context.live_data(config).val_dataloader()
     for alpha in between(config):
         network.load_state_dict(average(first, last, alpha))
         with progress(f"validating an average of the weights, {alpha:g} fine-tuned"):
-            metrics = _validate(context, config, network, batches, precision)
-        if all(map(math.isfinite, metrics.values())):
-            mixes.append(Mix(alpha, metrics[config.monitor.metric], metrics["valid/loss"]))
+            there = ((images.to(device), targets.to(device)) for images, targets in batches)
+            values = validated(network, there, metrics, autocast(device, precision))
+        if all(map(math.isfinite, values.values())):
+            mixes.append(Mix(alpha, values[config.monitor.metric], values["valid/loss"]))
     mixes.sort(key=lambda mix: mix.alpha)
     best = best_of(mixes, config.monitor.mode)
     if 0 < best.alpha < 1:
@@ -172,24 +180,3 @@ def average(
         name: torch.lerp(first[name], tensor, alpha) if tensor.is_floating_point() else tensor
         for name, tensor in last.items()
     }
-
-
-@torch.no_grad()
-def _validate(
-    context: TrainingContext,
-    config: Config,
-    network: Classifier,
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
-    precision: str,
-) -> dict[str, float]:
-    """Return the monitored metric and the loss on the validation images."""
-    network.to(context.device).eval()
-    monitored = config.monitor.metric.removeprefix("valid/")
-    metrics = task_of(config.data).metrics(
-        len(context.classes), only=monitored, monitor=config.monitor
-    )
-    metrics.to(context.device)
-    with autocast(context.device, precision):
-        for images, labels in batches:
-            metrics.update(network(images.to(context.device)), labels.to(context.device))
-    return {f"valid/{name}": float(value) for name, value in metrics.compute().items()}

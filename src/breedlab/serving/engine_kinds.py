@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from breedlab.config.section import Section as Section
 else:
     try:
-        from breedlab.config.section import Section as Section
+        from breedlab.config.section import Section
     except ImportError:
 
         class Section:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -104,15 +104,33 @@ def epochs(
 
 
 def _validate(fabric: Fabric, learner: Any, feed: Feed, metrics: Any) -> dict[str, float]:
-    learner.eval()
-    metrics.reset()
-    with torch.no_grad(), fabric.autocast():
-        for batch in feed.valid():
-            inputs, labels = fabric.to_device(batch)
-            metrics.update(learner(inputs), labels)
-    values = {f"valid/{name}": float(value) for name, value in metrics.compute().items()}
+    batches = map(fabric.to_device, feed.valid())
+    values = validated(learner, batches, metrics, fabric.autocast())
     if not all(map(math.isfinite, values.values())):
         raise Diverged(
             f"diverged: {', '.join(f'{name} is {value}' for name, value in values.items())}"
         )
     return values
+
+
+@torch.no_grad()
+def validated(
+    network: torch.nn.Module,
+    batches: Batches,
+    metrics: Any,
+    autocast: AbstractContextManager[Any],
+) -> dict[str, float]:
+    """Return a network's metrics on validation, by their names in the config.
+
+    Args:
+        network: From images to logits.
+        batches: Images and targets, on the network's device.
+        metrics: Of torchmetrics, on it, too.
+        autocast: For the precision.
+    """
+    network.eval()
+    metrics.reset()
+    with autocast:
+        for images, targets in batches:
+            metrics.update(network(images), targets)
+    return {f"valid/{name}": float(value) for name, value in metrics.compute().items()}
