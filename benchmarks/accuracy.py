@@ -1,8 +1,9 @@
 """Accuracy on a folder of images: ours beside plain peers with the same weights and the same split.
 
-EfficientNet-Lite0 with the weights of the `pretrained` extra for all. Ours: the three-layer head as
-it is (`frozen`), `model.head_type=logistic`, that with `trainer.refit`, and `experiment=auto`,
-which may take other backbones, too. Peers: the same three layers in plain PyTorch, and
+EfficientNet-Lite0 with the weights of the `pretrained` extra for all. Ours: `experiment=resnet34`
+as it is (`frozen`: three layers, and a refit on train and validation), that without its refit, with
+`model.head_type=logistic`, its search, and `experiment=auto`, which may take other backbones, too.
+Peers: the same three layers in plain PyTorch, and
 scikit-learn's LogisticRegression with C chosen on validation, both on features of timm's own
 transform and an eager fp32 network; and fastai's `fine_tune`, which trains all layers.
 
@@ -22,12 +23,13 @@ import os
 import time
 from collections.abc import Callable
 from pathlib import Path
-from statistics import mean
+from statistics import median
 from typing import Any
 
 from _harness import CACHE, Ratio, machine, mean_and_interval, parse, report, say
 from _splits import SPLITS, Failed, counts, files, last_line, linked, sample, settings
 
+OURS = ("frozen", "frozen without refit", "logistic", "search", "auto")
 PEERS = ("plain three layers", "scikit-learn", "fastai fine_tune")
 Contestant = Callable[[Path, int], float]
 
@@ -55,6 +57,7 @@ def main() -> None:
     fastai = Path(args.fastai) if args.fastai else CACHE / "fastai"
     epochs = int(args.fastai_epochs or (1 if args.small else 5))
     contestants = _contestants(folder, minutes, fastai, epochs)
+    hows = _hows(minutes, epochs)
     wanted = args.only.split(",") if args.only else _able(contestants, fastai)
     if unknown := [name for name in wanted if name not in contestants]:
         raise SystemExit(f"--only: got {unknown[0]!r}; expected of {', '.join(contestants)}")
@@ -63,7 +66,7 @@ def main() -> None:
     for seed in range(seeds):
         root = linked(source, folder / f"split-{known.key}-{seed}", seed, args.split == "fixed")
         for name in wanted:
-            how = {"auto": f"{minutes:g} minutes", PEERS[2]: f"{epochs} epochs"}.get(name, "")
+            how = hows.get(name, "")
             before = known.of(name, how, seed)
             late = args.budget and time.monotonic() - started > 60 * float(args.budget)
             if before is None and not late:
@@ -83,12 +86,12 @@ def main() -> None:
         "images": f"{source}: {', '.join(f'{n} {s}' for s, n in sizes.items())}"
     }
     figures |= {
-        f"{name}, test top-1": f"{mean_and_interval([*values.values()])}; {known.minutes(name)}"
+        f"{name}, test top-1": f"{mean_and_interval([*values.values()])}; {known.seconds(name)}"
         for name, values in found.items()
     }
     ratios = [
         Ratio(f"{ours} / {peer}, top-1", [found[ours][s] / found[peer][s] for s in both])
-        for ours in ("frozen", "frozen refit", "logistic", "logistic refit", "search", "auto")
+        for ours in OURS
         for peer in PEERS
         if (both := found.get(ours, {}).keys() & found.get(peer, {}).keys())
     ]
@@ -133,12 +136,16 @@ class Results:
 
     def by_seed(self, name: str, seeds: int) -> dict[int, float]:
         """Return the top-1 of each seed; of several settings, the last's."""
-        rows = [row for row in self._rows if row["name"] == name and row["seed"] < seeds]
-        return {row["seed"]: row["top1"] for row in rows if row["how"] == rows[-1]["how"]}
+        return {row["seed"]: row["top1"] for row in self._last(name) if row["seed"] < seeds}
 
-    def minutes(self, name: str) -> str:
-        """Return how long one takes."""
-        return f"{mean(row['seconds'] for row in self._rows if row['name'] == name):.0f} s each"
+    def seconds(self, name: str) -> str:
+        """Return how long one takes: the median, since a neighbor can make a few take twice as
+        long."""
+        return f"{median(row['seconds'] for row in self._last(name)):.0f} s each"
+
+    def _last(self, name: str) -> list[dict[str, Any]]:
+        rows = [row for row in self._rows if row["name"] == name]
+        return [row for row in rows if row["how"] == rows[-1]["how"]]
 
 
 def _able(contestants: dict[str, Contestant], fastai: Path) -> list[str]:
@@ -159,16 +166,31 @@ def _contestants(folder: Path, minutes: float, fastai: Path, epochs: int) -> dic
     auto = ["experiment=auto", *common, f"tuner.minutes={minutes:g}"]
     return {
         "frozen": ours(frozen),
+        "frozen without refit": ours([*frozen, "trainer.refit=false"]),
         "logistic": ours([*frozen, "model.head_type=logistic", "optim.label_smoothing=0"]),
-        "frozen refit": ours([*frozen, "trainer.refit=true"]),
-        "logistic refit": ours(
-            [*frozen, "model.head_type=logistic", "optim.label_smoothing=0", "trainer.refit=true"]
-        ),
         "search": ours(["experiment=resnet34_hpo", *common]),
         PEERS[0]: lambda root, seed: _plain_layers(*_features(root), seed),
         PEERS[1]: lambda root, seed: _scikit_learn(*_features(root)),
         "auto": ours(auto),
         PEERS[2]: lambda root, seed: _fastai(fastai, root, seed, epochs),
+    }
+
+
+def _hows(minutes: float, epochs: int) -> dict[str, str]:
+    """Return what is written down beside the results of what has settings: with others they are
+    measured anew."""
+    from breedlab.config import validate
+    from breedlab.config.compose import load
+
+    frozen = f"{validate(load(['experiment=resnet34'])).trainer.max_epochs} epochs"
+    search = validate(load(["experiment=resnet34_hpo"]))
+    return {
+        "frozen": f"{frozen}, refit",
+        "frozen without refit": frozen,
+        "logistic": "refit",
+        "search": f"{search.tuner.max_epochs} and {search.trainer.max_epochs} epochs, refit",
+        "auto": f"{minutes:g} minutes",
+        PEERS[2]: f"{epochs} epochs",
     }
 
 

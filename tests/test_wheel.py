@@ -35,7 +35,7 @@ def test_the_wheel_carries_configs_and_entry_and_plans_a_run(site: Path, tmp_pat
         "experiment=resnet34_hpo",
         "dry_run=true",
     )
-    assert "133 classes" in planned and "20 trials x 5 epochs" in planned
+    assert "133 classes" in planned and "20 trials x 20 epochs" in planned
 
 
 def test_a_job_gets_the_same_source_from_the_wheel_as_from_a_checkout(

@@ -229,7 +229,7 @@ def test_one_job_is_one_training_job(planned: Planned) -> None:
     text = planned("backend.trials=one_job")
     ((operation, _),) = requests_in(text)
     assert operation == "CreateTrainingJob"
-    assert "all 20 trials of 5 epochs over one activation cache" in text
+    assert "all 20 trials of 20 epochs over one activation cache" in text
     rows = [re.split(r"\s{2,}", line.strip()) for line in text.splitlines()]
     assert ["optim.lr", "continuous", "numbers from 0.0001 to 0.01, log scale"] in rows
     assert "optim__lr" not in text

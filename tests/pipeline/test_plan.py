@@ -159,8 +159,8 @@ def test_images_to_download_are_told_with_size_and_counts(
     assert "data/dog_breeds: not there yet, will be downloaded (1.1 GB from https://" in text
     assert "133 classes; 6,680 train, 835 valid, 836 test" in text
     assert "head 512 > 256 > 133" in text
-    assert "20 trials x 5 epochs" in text
-    assert "15 epochs x 105 steps = 1,575 steps" in text
+    assert "20 trials x 20 epochs" in text
+    assert "20 epochs x 105 steps = 2,100 steps" in text
     assert "2.3 GB for the download and what is unpacked from it" in text
     assert "GB for checkpoints and archive" in text
     assert "GB for activations in .cache/activations" in text
