@@ -68,7 +68,9 @@ def test_plain_images_and_even_gradients_have_no_hash() -> None:
         assert difference_hash(image) == ""
 
 
-def test_the_check_names_near_duplicates_in_two_classes_and_in_two_splits(tmp_path: Path) -> None:
+def test_the_check_names_near_duplicates_within_and_across_classes_and_splits(
+    tmp_path: Path,
+) -> None:
     root = tmp_path / "photos"
     for number, (split, name) in enumerate(
         (s, c) for s in ("train", "valid", "test") for c in "ab"
@@ -79,7 +81,7 @@ def test_the_check_names_near_duplicates_in_two_classes_and_in_two_splits(tmp_pa
             scene(10 * number + image).save(folder / f"{image}.png")
     copied(scene(0)).save(root / "train" / "b" / "copy_of_a.png")
     copied(scene(1)).save(root / "test" / "a" / "copy_of_train.png")
-    copied(scene(2)).save(root / "train" / "a" / "harmless.png")
+    copied(scene(2)).save(root / "train" / "a" / "in_one_class.png")
     images = scan(root, valid_fraction=0.1, test_fraction=0.1, seed=0)
     for _ in range(2):  # anew, and from what is remembered
         report = check(images, tmp_path / "memory", on_bad_file="error")
@@ -92,4 +94,19 @@ def test_the_check_names_near_duplicates_in_two_classes_and_in_two_splits(tmp_pa
             "1 pair of images is nearly the same, in two splits:" in said
             and "copy_of_train.png" in said
         )
-        assert "harmless" not in said
+        assert (
+            "1 pair of images is nearly the same, in one class and split:" in said
+            and "in_one_class.png" in said
+        )
+
+
+def test_near_duplicates_with_other_labels_are_named(tmp_path: Path) -> None:
+    rows = ["file,labels"]
+    for number in range(12):
+        scene(number).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{('a', 'b', 'a|b')[number % 3]}")
+    copied(scene(0)).save(tmp_path / "copy.png")
+    (tmp_path / "labels.csv").write_text("\n".join([*rows, "copy.png,a|b"]))
+    images = scan(tmp_path, valid_fraction=0.2, test_fraction=0.2, seed=0, multi=True)
+    said = check(images, tmp_path / "memory", on_bad_file="error").warnings
+    assert "1 pair of images is nearly the same, with other labels:" in said

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from breedlab.config import Config
-from breedlab.data.fixes import LABEL
+from breedlab.data.fixes import COPY_OF, LABEL
 from breedlab.pipeline.run import run
 
 
@@ -37,3 +37,27 @@ def test_a_planted_wrong_label_leads_the_list_and_the_report(
     assert (first["label"], first["suggested"], first["why"]) == ("red", "blue", LABEL)
     assert "1 label is probably wrong" in " ".join(capsys.readouterr().out.split())
     assert "wrong.png" in (result.run / "report.html").read_text()
+
+
+def test_a_copy_is_on_the_list_and_on_the_report(
+    configure: Callable[..., Config], here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("valid", 6), ("test", 6)):
+        for name in "ab":
+            folder = here / "photos" / split / name
+            folder.mkdir(parents=True)
+            for number in range(count):
+                coarse = rng.integers(0, 256, (6, 6, 3)).astype(np.uint8)
+                image = Image.fromarray(coarse).resize((64, 64), Image.Resampling.BICUBIC)
+                image.save(folder / f"{number}.png")
+    original = Image.open(here / "photos/train/a/3.png")
+    original.save(here / "photos/valid/b/copy.jpg", quality=95)
+    words = ("model.name=resnet18", "model.head_type=logistic")
+    result = run(configure(f"data.root={here / 'photos'}", *words), [])
+    rows = [*csv.DictReader((result.run / "fixes.csv").open())]
+    pairs = [row["file"] for row in rows if row["why"] == f"{COPY_OF}train/a/3.png"]
+    assert pairs == ["valid/b/copy.jpg"]
+    assert "1 image is nearly the same as another" in " ".join(capsys.readouterr().out.split())
+    report = (result.run / "report.html").read_text()
+    assert 'alt="valid/b/copy.jpg"' in report and 'alt="train/a/3.png"' in report

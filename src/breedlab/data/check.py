@@ -14,7 +14,7 @@ from breedlab.data import formats
 from breedlab.data.decode import ImageError, decode, read_image
 from breedlab.data.folders import FEW, SPLITS, first_few, listed
 from breedlab.data.image_set import ImageSet, LabeledImage
-from breedlab.data.near_duplicates import difference_hash, near_pairs
+from breedlab.data.near_duplicates import difference_hash, near_duplicates
 from breedlab.data.odd_images import Traits, odd_images, traits_of
 from breedlab.errors import DataError
 from breedlab.files import (
@@ -110,7 +110,10 @@ def check(
         errors = (bad, conflicts, shared) if missing or not skip else ((), (), ())
         raise _refusal(clean, *errors, lacking, len(leaks) - len(shared), memory, skip=skip)
     traits = {p.path: trait for p in _all(clean) if (trait := facts[p.path].traits)}
-    notes = (*_warnings(clean), *_near_duplicates(clean, facts), *odd_images(traits))
+    digests, hashes = (
+        {path: getattr(fact, name) for path, fact in facts.items()} for name in ("digest", "hash")
+    )
+    notes = (*_warnings(clean), *near_duplicates(clean, digests, hashes), *odd_images(traits))
     return Report(clean, bad, leaks, notes, _fingerprint(clean, facts), conflicts)
 
 
@@ -334,31 +337,6 @@ def _warnings(images: ImageSet) -> Iterator[str]:
             f"classes are imbalanced: {most} has {counts[most]} training images, {least}"
             f" {counts[least]}{BALANCE_HINT}"
         )
-
-
-def _near_duplicates(image_set: ImageSet, facts: dict[Path, _Facts]) -> list[str]:
-    """Say which images are nearly the same and are in two classes, or in two splits, where they
-    make a test easier."""
-    images = [(split, image) for split in SPLITS for image in image_set.splits[split]]
-    hashes = [facts[image.path].hash for _, image in images]
-    digests = [facts[image.path].digest for _, image in images]
-    pairs = []
-    for one, other in near_pairs(hashes):
-        if digests[one] != digests[other]:  # identical files are reported as copies
-            pairs.append((images[one], images[other]))
-    across_classes = [pair for pair in pairs if pair[0][1].label != pair[1][1].label]
-    across_splits = [
-        pair for pair in pairs if pair[0][0] != pair[1][0] and pair not in across_classes
-    ]
-    lines = []
-    for close, where in ((across_classes, "classes"), (across_splits, "splits")):
-        if close:
-            several = (
-                "1 pair of images is" if len(close) == 1 else f"{len(close):,} pairs of images are"
-            )
-            lines.append(f"{several} nearly the same, in two {where}:")
-            lines += first_few([f"  {one.path} and {other.path}" for (_, one), (_, other) in close])
-    return lines
 
 
 def _fingerprint(images: ImageSet, facts: dict[Path, _Facts]) -> str:

@@ -1,5 +1,5 @@
-"""fixes.csv: images whose label is probably wrong, and images unlike all others, as a list that
-people edit and `data.fixes` applies."""
+"""fixes.csv: images whose label is probably wrong, and images unlike all others or nearly the same
+as another, as a list that people edit and `data.fixes` applies."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from breedlab.files import atomic_write_text
 from breedlab.names import counted
 
 COLUMNS = ("file", "split", "label", "suggested", "confidence", "why", "fix")
-LABEL, OUTLIER = "label", "outlier"
-"""Why a row is listed: its label is probably wrong, or the image is unlike all others."""
+LABEL, OUTLIER, COPY_OF = "label", "outlier", "nearly the same as "
+"""Why a row is listed: its label is probably wrong, the image is unlike all others, or nearly the
+same as another file, whose name follows."""
 REMOVE = "remove"
 NONE = "none"
 """The fix of an image that has none of the labels (`data.multi_label`)."""

@@ -1,15 +1,20 @@
 """Images that are nearly the same: scaled, compressed or brightened copies, and neighbors in a
-series of shots."""
+series of shots. They are found before any network has seen them; `evaluation.copies` compares what
+images show."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
+
+from breedlab.data.folders import SPLITS, first_few
+from breedlab.data.image_set import ImageSet
 
 MOST_BITS = 7
 """Of 128 that may differ. Of 1,495 images of clothes no two differed in fewer than 10; of 100
@@ -63,3 +68,38 @@ def near_pairs(hashes: Sequence[str]) -> list[tuple[int, int]]:
             if (numbers[one] ^ numbers[other]).bit_count() <= MOST_BITS:
                 pairs.add((one, other))
     return sorted(pairs)
+
+
+def near_duplicates(
+    image_set: ImageSet, digests: Mapping[Path, str], hashes: Mapping[Path, str]
+) -> Iterator[str]:
+    """Yield which images are nearly the same: with other labels, in two splits, where they make a
+    test easier, or with the same labels in one split, where they count more than others.
+
+    Args:
+        image_set: The images.
+        digests: Of each file's content; identical files with other labels or in another split are
+            reported elsewhere.
+        hashes: As of `difference_hash`.
+    """
+    images = [(split, image) for split in SPLITS for image in image_set.splits[split]]
+    apart: dict[str, list[str]] = {
+        ("in two classes" if not image_set.multi_label else "with other labels"): [],
+        "in two splits": [],
+        "in one class and split": [],
+    }
+    classes, splits, together = apart.values()
+    for one, other in near_pairs([hashes[image.path] for _, image in images]):
+        (split, first), (other_split, second) = images[one], images[other]
+        same_labels, same_split = first.classes == second.classes, split == other_split
+        line = f"  {first.path} and {second.path}"
+        if same_labels and same_split:
+            together.append(line)
+        elif digests[first.path] != digests[second.path]:
+            (splits if same_labels else classes).append(line)
+    for where, lines in apart.items():
+        if lines:
+            is_one = len(lines) == 1
+            pairs = "1 pair of images is" if is_one else f"{len(lines):,} pairs of images are"
+            yield f"{pairs} nearly the same, {where}:"
+            yield from first_few(lines)

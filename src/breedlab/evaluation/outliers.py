@@ -4,12 +4,12 @@ among the images."""
 from __future__ import annotations
 
 import torch
-from torch import nn
+
+from breedlab.evaluation.copies import likeness_rows
 
 NEIGHBORS = 10
 _FENCE = 3.0
 """How many interquartile ranges above the upper quartile a distance is "far out" (Tukey 1977)."""
-_ROWS = 1024
 
 
 def distances(features: torch.Tensor, neighbors: int = NEIGHBORS) -> torch.Tensor:
@@ -19,16 +19,9 @@ def distances(features: torch.Tensor, neighbors: int = NEIGHBORS) -> torch.Tenso
         features: (n, width), of at least two images.
         neighbors: How many count; fewer where there are fewer images.
     """
-    units = nn.functional.normalize(features.float(), dim=1)
-    count = min(neighbors, len(units) - 1)
-    parts = []
-    for start in range(0, len(units), _ROWS):
-        rows = units[start : start + _ROWS]
-        likeness = rows @ units.T
-        own = torch.arange(len(rows))
-        likeness[own, start + own] = -torch.inf
-        parts.append(1 - likeness.topk(count, dim=1).values.mean(1))
-    return torch.cat(parts)
+    count = min(neighbors, len(features) - 1)
+    rows = (each.topk(count, dim=1).values.mean(1) for each in likeness_rows(features))
+    return 1 - torch.cat([*rows])
 
 
 def outliers(features: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,5 @@
-"""Labels that are probably wrong, and images unlike all others, listed in a run's fixes.csv for a
-person to look at."""
+"""Labels that are probably wrong, images unlike all others, and images nearly the same as another,
+listed in a run's fixes.csv for a person to look at."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import torch
 
 from breedlab.config import Config
 from breedlab.console import note, progress
-from breedlab.data.fixes import LABEL, NONE, OUTLIER, REMOVE, joined, write_fixes
+from breedlab.data.fixes import COPY_OF, LABEL, NONE, OUTLIER, REMOVE, joined, write_fixes
 from breedlab.data.image_set import LabeledImage
 from breedlab.data.module import ImageData
+from breedlab.evaluation.copies import copies
 from breedlab.evaluation.label_doubts import doubts, out_of_fold_labels
 from breedlab.evaluation.label_errors import (
     FOLDS,
@@ -43,7 +44,7 @@ def list_suspects(
     data: ImageData,
 ) -> None:
     """Write a run's `fixes.csv`: images with labels that a model of the other images contradicts,
-    the worst first, then images unlike all others.
+    the worst first, then images unlike all others, then those nearly the same as another.
 
     It is for frozen backbones whose features are cached: the features of a network that was trained
     on an image agree with its label, right or wrong. Nothing is written without them, with too many
@@ -71,8 +72,8 @@ def list_suspects(
         doubtful = judge(features, images, data.images.classes, config.seed)
         if doubtful is None:
             return
-        unlike = outliers(features)
-    _write(directory / FILE, doubtful, unlike.tolist(), images, data)
+        unlike, pairs = outliers(features), copies(features)
+    _write(directory / FILE, doubtful, unlike.tolist(), pairs, images, data)
 
 
 @dataclass(frozen=True)
@@ -151,16 +152,20 @@ def _write(
     file: Path,
     doubtful: _Doubtful,
     unlike: Sequence[int],
+    pairs: Sequence[tuple[int, int]],
     images: Sequence[LabeledImage],
     data: ImageData,
 ) -> None:
     classes = data.images.classes
     split_of = [split for split in _SPLITS for _ in data.images.splits[split]]
 
+    def name(index: int) -> str:
+        return os.path.relpath(images[index].path, data.images.root)
+
     def row(index: int, why: str) -> dict[str, object]:
         image = images[index]
         return {
-            "file": os.path.relpath(image.path, data.images.root),
+            "file": name(index),
             "split": split_of[index],
             "label": joined([classes[label] for label in image.classes]),
             "suggested": doubtful.suggested[index],
@@ -172,6 +177,7 @@ def _write(
     rows = [
         *(row(index, LABEL) for index in doubtful.listed),
         *(row(index, OUTLIER) for index in far),
+        *(row(index, f"{COPY_OF}{name(other)}") for index, other in pairs),
     ]
     write_fixes(file, rows)
     if doubtful.unjudged:
@@ -192,4 +198,10 @@ def _write(
         note(
             f"{several} unlike all others; {file} lists them as {OUTLIER}: to leave one"
             f" out, put {REMOVE} in its column fix"
+        )
+    if pairs:
+        several = "1 image is" if len(pairs) == 1 else f"{len(pairs):,} images are"
+        note(
+            f"{several} nearly the same as another, by the network's features; {file} lists both:"
+            f" to leave one out, put {REMOVE} in its column fix"
         )

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from breedlab.data.decode import ImageError, decode, read_image
-from breedlab.data.fixes import LABEL
+from breedlab.data.fixes import COPY_OF, LABEL
 from breedlab.reporting.record import RunRecord
 
 SIDE = 112
@@ -90,11 +90,14 @@ def gallery(run: RunRecord) -> list[tuple[str, list[str]]]:
 
 def suspects(run: RunRecord, why: str = LABEL) -> list[dict[str, Any]]:
     """Return the images whose label is most probably wrong, from the run's `fixes.csv`, with their
-    pictures; or those listed for another reason, `why`. None of them if the file cannot be read."""
+    pictures; or those listed for another reason, `why`, and what they are nearly the same as. None
+    of them if the file cannot be read."""
     try:
         with (run.path / "fixes.csv").open(encoding="utf-8", newline="") as table:
             # older versions listed nothing else, and had no such column
-            entries = (row for row in csv.DictReader(table) if (row.get("why") or LABEL) == why)
+            entries = (
+                row for row in csv.DictReader(table) if (row.get("why") or LABEL).startswith(why)
+            )
             rows = list(itertools.islice(entries, _MISTAKES))
     except (OSError, UnicodeDecodeError, csv.Error):
         return []
@@ -105,7 +108,11 @@ def suspects(run: RunRecord, why: str = LABEL) -> list[dict[str, Any]]:
         except (KeyError, TypeError, ValueError):
             return []
         if run.image_root is not None and (picture := thumbnail(run.image_root / file)):
-            pictures.append({**row, "picture": picture, "share": share})
+            other = (row.get("why") or LABEL).removeprefix(COPY_OF)
+            like = thumbnail(run.image_root / other) if why == COPY_OF else None
+            pictures.append(
+                {**row, "picture": picture, "share": share, "other": other, "like": like}
+            )
     return pictures
 
 

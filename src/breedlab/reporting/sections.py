@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from breedlab.data.fixes import OUTLIER
+from breedlab.data.fixes import COPY_OF, OUTLIER
 from breedlab.data.folders import SPLITS
 from breedlab.evaluation.figures import (
     chance,
@@ -140,6 +140,7 @@ def data(run: RunRecord) -> Section:
         "warnings": run.splits.get("warnings", []),
         "suspects": example_images.suspects(run),
         "outliers": example_images.suspects(run, OUTLIER),
+        "copies": example_images.suspects(run, COPY_OF),
     }
 
 
