@@ -53,11 +53,13 @@ def test_a_copy_is_on_the_list_and_on_the_report(
                 image.save(folder / f"{number}.png")
     original = Image.open(here / "photos/train/a/3.png")
     original.save(here / "photos/valid/b/copy.jpg", quality=95)
-    words = ("model.name=resnet18", "model.head_type=logistic")
+    words = ("model.name=resnet18", "model.head_type=logistic", "serving.unknown=field")
     result = run(configure(f"data.root={here / 'photos'}", *words), [])
     rows = [*csv.DictReader((result.run / "fixes.csv").open())]
     pairs = [row["file"] for row in rows if row["why"] == f"{COPY_OF}train/a/3.png"]
     assert pairs == ["valid/b/copy.jpg"]
-    assert "1 image is nearly the same as another" in " ".join(capsys.readouterr().out.split())
+    told = " ".join(capsys.readouterr().out.split())
+    assert "1 image is nearly the same as another" in told
+    assert "unknown: that takes at least 20 validation images, and there are 13" in told
     report = (result.run / "report.html").read_text()
     assert 'alt="valid/b/copy.jpg"' in report and 'alt="train/a/3.png"' in report

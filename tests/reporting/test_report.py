@@ -564,6 +564,8 @@ def test_only_what_a_paired_test_confirms_is_bold(right: int, bold: bool, tmp_pa
     (sentence,) = comparison.paired(runs, ["one", "two"])
     assert sentence.startswith(f"two is right on {right - 80} more of 100 test images than one, ")
     assert ("more than chance explains" in sentence) is bold
+    more = 100 * (right / (100 + right) - 80 / 180)  # half of class a's F1: b's is 0
+    assert f"Its macro F1 is {more:+.1f} points (+" in sentence
     page = Page(reports.write_report(made, tmp_path / "page.html").read_text())
     assert sentence in page.text
 
@@ -620,3 +622,26 @@ def test_the_classes_have_their_intervals_and_a_comparison_is_told_in_the_termin
         "two is right on 15 more of 100 test images than one, more than chance explains"
     )
     assert told.out.endswith("comparison.html\n")
+
+
+def test_the_trial_that_other_seeds_chose_leads_the_table(made: Path, tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(made, tmp_path / "copy"))
+    highest, second = (row["number"] for row in sections.search(read_run(copied))["rows"][:2])
+    metrics = json.loads((copied / "metrics.json").read_text())
+    metrics["search"]["trial"] = second
+    (copied / "metrics.json").write_text(json.dumps(metrics))
+    (copied / "confirmed.json").write_text(json.dumps({str(second): {"0": [0.9, 0.1]}}))
+    chosen = sections.search(read_run(copied))
+    assert [row["number"] for row in chosen["rows"][:2]] == [second, highest]
+    assert chosen["ends"][0][0] == second
+
+
+def test_the_weights_that_a_search_found_are_what_a_run_starts_from(
+    made: Path, tmp_path: Path
+) -> None:
+    copied = Path(shutil.copytree(made, tmp_path / "copy"))
+    metrics = json.loads((copied / "metrics.json").read_text())
+    metrics["search"] = {"values": {"model.weights": "package:efficientnet_lite1"}}
+    (copied / "metrics.json").write_text(json.dumps(metrics))
+    pedigree = sections.summary(read_run(copied))["pedigree"]
+    assert pedigree["starts from"] == "package:efficientnet_lite1"

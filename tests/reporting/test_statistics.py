@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from breedlab.evaluation.statistics import mcnemar, wilson
+from breedlab.evaluation.statistics import macro_f1, mcnemar, paired_interval, wilson
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,27 @@ def test_the_interval_covers_what_it_says() -> None:
             low, high = wilson(sum(draw.random() < true_rate for _ in range(images)), images)
             covered += low <= true_rate <= high
         assert 0.93 < covered / 2000 < 0.975
+
+
+def test_the_paired_interval_holds_the_true_difference_nineteen_times_of_twenty() -> None:
+    """Of two models that are right on the same images more often than by chance."""
+    draw = np.random.default_rng(0)
+
+    def answers(images: int) -> list[np.ndarray]:
+        labels = draw.choice(4, images, p=[0.4, 0.3, 0.2, 0.1])
+        shared, wrong = draw.random(images), draw.integers(1, 4, images)
+        models = []
+        for rate in (0.85, 0.75):
+            is_right = np.where(draw.random(images) < 0.7, shared, draw.random(images)) < rate
+            models.append(np.where(is_right, labels, (labels + wrong) % 4))
+        return [labels, *models]
+
+    labels, first, second = answers(1_000_000)
+    every = np.ones(len(labels))
+    true = float(macro_f1(labels, first, every) - macro_f1(labels, second, every))
+    held = 0
+    for _ in range(200):
+        low, high = paired_interval(*answers(300), resamples=200)
+        held += low <= true <= high
+    assert 180 <= held <= 199
+    assert paired_interval(labels[:50], first[:50], first[:50]) == (0.0, 0.0)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from breedlab.config import Config
-from breedlab.console import progress
+from breedlab.console import note, progress
 from breedlab.data.module import ImageData
 from breedlab.evaluation import conformal, novelty
 from breedlab.evaluation.figures import rate_interval
@@ -42,7 +42,13 @@ def answers_of(
         valid_features: The head's inputs for the validation images; None to compute them.
     """
     answers: dict[str, Any] = dict(decisions)
-    if config.serving.unknown == "off" or len(data.images.splits["valid"]) < novelty.FEWEST_IMAGES:
+    if config.serving.unknown == "off":
+        return answers, None
+    if (images := len(data.images.splits["valid"])) < novelty.FEWEST_IMAGES:
+        note(
+            f"answers do not say which images are unknown: that takes at least"
+            f" {novelty.FEWEST_IMAGES} validation images, and there are {images}"
+        )
         return answers, None
     labels, valid_labels = data.labels("train"), data.labels("valid")
     # all multi-label images are of one kind: no class can be held out as unknown

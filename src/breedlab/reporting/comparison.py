@@ -13,7 +13,7 @@ import numpy as np
 from breedlab.config.space import leaves
 from breedlab.evaluation.figures import duration, figure, interval, metric, shown_metrics
 from breedlab.evaluation.metrics import titles as metric_titles
-from breedlab.evaluation.statistics import mcnemar
+from breedlab.evaluation.statistics import macro_f1, mcnemar, paired_interval
 from breedlab.reporting.charts import training as training_charts
 from breedlab.reporting.record import RunRecord
 from breedlab.reporting.sections import asked, flat, what
@@ -179,8 +179,23 @@ def paired(runs: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
             sentences.append(
                 f"{names[best]} {right_on} {more:,} more of {len(_right(run)):,} test images than"
                 f" {names[index]}, {reading} (McNemar's exact test, p = {p:.2g})."
+                f"{_f1_difference(runs[best], runs[index])}"
             )
     return sentences
+
+
+def _f1_difference(one: RunRecord, other: RunRecord) -> str:
+    """Return in a sentence how much higher the macro F1 of a run is than another's, on the same
+    images; empty for multi-label runs."""
+    if one.multi_label or other.multi_label:
+        return ""
+    theirs = dict(zip(other.predictions["photos"], other.predictions["predicted"], strict=True))
+    second = np.array([theirs[image] for image in one.predictions["photos"]])
+    labels, first = np.array(one.predictions["labels"]), np.array(one.predictions["predicted"])
+    every = np.ones(len(labels))
+    more = 100 * float(macro_f1(labels, first, every) - macro_f1(labels, second, every))
+    low, high = (100 * end for end in paired_interval(labels, first, second))
+    return f" Its macro F1 is {more:+.1f} points ({low:+.1f} to {high:+.1f}, paired bootstrap)."
 
 
 def differences(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:

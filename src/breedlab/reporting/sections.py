@@ -45,7 +45,7 @@ def summary(run: RunRecord) -> Section:
         "seed": figure(lineage.get("seed")),
         "images": (lineage.get("data") or {}).get("root", ""),
         "fingerprint of the images": (lineage.get("data") or {}).get("fingerprint", ""),
-        "starts from": lineage.get("parent") or (run.config.get("model") or {}).get("weights", ""),
+        "starts from": lineage.get("parent") or _model(run).get("weights", ""),
         "machine": f"{machine.get('platform', '')}, {machine.get('cpus', '?')} CPUs",
         "python": lineage.get("python", ""),
         "packages": ", ".join(
@@ -84,17 +84,13 @@ def as_typed(argv: Sequence[str]) -> str:
 
 def what(run: RunRecord) -> str:
     """Summarize the run in a sentence."""
-    model, tuner, test = run.config.get("model") or {}, run.config.get("tuner") or {}, run.test
-    best = (run.metrics.get("search") or {}).get("values") or {}
-    model = model | {
-        name: best[f"model.{name}"] for name in ("name", "weights") if f"model.{name}" in best
-    }
+    model, tuner, test = _model(run), run.config.get("tuner") or {}, run.test
     parts = [
         f"{model.get('name', '?')} with weights {model.get('weights', '?')}, frozen:"
         f" {model.get('freeze', '?')}"
     ]
     if run.trials:
-        parts.append(f"a {tuner.get('strategy', '')} search of {len(run.trials)} trials")
+        parts.append(f"a search of {len(run.trials)} trials ({tuner.get('strategy', '')})")
     if run.classes:
         parts.append(f"{len(run.classes)} classes")
     if test:
@@ -118,6 +114,14 @@ def what(run: RunRecord) -> str:
             " the export"
         )
     return "; ".join(parts)
+
+
+def _model(run: RunRecord) -> Mapping[str, Any]:
+    """Return a run's config of the model, with the backbone and weights that its search found."""
+    best = (run.metrics.get("search") or {}).get("values") or {}
+    return (run.config.get("model") or {}) | {
+        name: best[f"model.{name}"] for name in ("name", "weights") if f"model.{name}" in best
+    }
 
 
 def data(run: RunRecord) -> Section:

@@ -53,13 +53,15 @@ def space_of(run: RunRecord) -> Space:
 
 
 def ranked(run: RunRecord) -> list[dict[str, Any]]:
-    """Return the trials that have an objective: complete ones first, and of each kind the best
-    first."""
+    """Return the trials that have an objective: first the one that other seeds decided for, then
+    complete ones, and of each kind the best first."""
+    taken = (run.metrics.get("search") or {}).get("trial") if run.confirmed else None
     trials = [trial for trial in run.trials if isinstance(trial.get("objective"), int | float)]
     sign = -1 if (run.config.get("monitor") or {}).get("mode", "max") == "max" else 1
     return sorted(
         trials,
         key=lambda trial: (
+            trial["number"] != taken,
             trial["state"] != "complete",
             sign * trial["objective"],
             trial["number"],
