@@ -645,3 +645,18 @@ def test_the_weights_that_a_search_found_are_what_a_run_starts_from(
     (copied / "metrics.json").write_text(json.dumps(metrics))
     pedigree = sections.summary(read_run(copied))["pedigree"]
     assert pedigree["starts from"] == "package:efficientnet_lite1"
+
+
+def test_trials_and_classes_have_intervals(made: Path) -> None:
+    run = read_run(made)
+    count = len(run.splits["photos"]["valid"])
+    shown = sections.search(run)
+    for row in shown["rows"]:
+        low, high = wilson(row["objective"] * count, count)
+        assert row["interval"] == f"{low:.4f} to {high:.4f}"
+    page = Page(reports.write_report([made], made.parent / "intervals.html").read_text())
+    assert shown["rows"][0]["interval"] in page.text
+    for row in comparison.classes([run, run]):
+        own = run.test["per_class"][row["name"]]
+        low, high = wilson(own["top1"] * own["photos"], own["photos"])
+        assert row["spans"] == [f"{low:.1%} to {high:.1%}"] * 2

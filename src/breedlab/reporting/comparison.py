@@ -11,7 +11,14 @@ from typing import Any
 import numpy as np
 
 from breedlab.config.space import leaves
-from breedlab.evaluation.figures import duration, figure, interval, metric, shown_metrics
+from breedlab.evaluation.figures import (
+    duration,
+    figure,
+    interval,
+    metric,
+    rate_interval,
+    shown_metrics,
+)
 from breedlab.evaluation.metrics import titles as metric_titles
 from breedlab.evaluation.statistics import macro_f1, mcnemar, paired_interval
 from breedlab.reporting.charts import training as training_charts
@@ -265,6 +272,12 @@ def classes(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
             {
                 "name": name,
                 "recalls": recalls,
+                "spans": [
+                    rate_interval(recall, of_run[name]["photos"])
+                    if recall is not None and of_run[name]["photos"]
+                    else ""
+                    for recall, of_run in zip(recalls, per_class, strict=True)
+                ],
                 "spread": float(np.ptp(there)) if len(there) > 1 else 0.0,
             }
         )

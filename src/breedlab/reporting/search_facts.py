@@ -1,11 +1,14 @@
-"""What the report says of a search besides its charts: intervals over folds, and the best once more
-with other seeds."""
+"""What the report says of a search besides its charts: intervals of its trials, and the best once
+more with other seeds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
+
+from breedlab.evaluation.statistics import fold_span, wilson
+from breedlab.registry import METRICS
 
 
 def confirmations(
@@ -34,3 +37,24 @@ def confirmations(
             }
         )
     return rows
+
+
+def objective_interval(
+    metric: str, objective: float | None, images: int, folds: Sequence[float] = ()
+) -> str:
+    """Return the 95% interval of a trial's objective: over folds, or Wilson's of a rate on
+    validation, such as `0.8312 to 0.8710`; else empty.
+
+    Args:
+        metric: The monitored one, such as `valid/top1`.
+        objective: Its value.
+        images: The number of validation images.
+        folds: The values of each fold.
+    """
+    if folds:
+        return fold_span(folds, metric)
+    name = metric.removeprefix("valid/")
+    if objective is None or not images or name not in METRICS.names() or not METRICS.get(name).rate:
+        return ""
+    low, high = wilson(objective * images, images)
+    return f"{low:.4f} to {high:.4f}"

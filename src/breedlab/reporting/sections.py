@@ -20,13 +20,12 @@ from breedlab.evaluation.figures import (
     shown_metrics,
     speedup,
 )
-from breedlab.evaluation.statistics import fold_span
 from breedlab.reporting import example_images
 from breedlab.reporting.charts import search as search_charts
 from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.charts import training as training_charts
 from breedlab.reporting.record import RunRecord
-from breedlab.reporting.search_facts import confirmations
+from breedlab.reporting.search_facts import confirmations, objective_interval
 
 Section = dict[str, Any]
 
@@ -185,6 +184,9 @@ def search(run: RunRecord) -> Section:
     paths = search_charts.shown_values(run.trials)
     complete = [trial for trial in ranked if trial["state"] == "complete"]
     metric = (run.config.get("monitor") or {}).get("metric", "objective")
+    images = len((run.splits.get("photos") or {}).get("valid", []))
+    baseline = (run.metrics.get("search") or {}).get("baseline")
+    folds = max((len(trial.get("folds") or []) for trial in run.trials), default=0)
     rows = []
     for trial in [*ranked, *(trial for trial in run.trials if trial not in ranked)]:
         values = [trial.get("values", {}).get(path, "") for path in paths]
@@ -195,7 +197,9 @@ def search(run: RunRecord) -> Section:
                 "values": values,
                 "shown": [figure(value) for value in values],
                 "objective": trial.get("objective"),
-                "interval": fold_span(trial.get("folds") or (), metric),
+                "interval": objective_interval(
+                    metric, trial.get("objective"), images, trial.get("folds") or ()
+                ),
                 "epochs": len(trial.get("epochs", [])),
                 "seconds": trial.get("seconds", 0.0),
                 "reason": trial.get("reason", ""),
@@ -211,8 +215,12 @@ def search(run: RunRecord) -> Section:
         "unfinished": bool(rows) and not run.metrics and not run.curves,
         "trials": asked(run, "tuner", "trials"),
         "metric": metric,
-        "baseline": (run.metrics.get("search") or {}).get("baseline"),
-        "folds": max((len(trial.get("folds") or []) for trial in run.trials), default=0),
+        "baseline": baseline,
+        "baseline_interval": (
+            objective_interval(metric, baseline["value"], images) if baseline and folds < 2 else ""
+        ),
+        "folds": folds,
+        "intervals": any(row["interval"] for row in rows),
         "confirmed": confirmations(run.confirmed, (run.metrics.get("search") or {}).get("trial")),
         "history": search_charts.history(run),
         "parallel": search_charts.parallel(run),
