@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from breedlab.config import Config
+from breedlab.pipeline import searching
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.run import run
 from breedlab.training.preparation import prepare
@@ -61,3 +62,24 @@ def test_a_search_tells_first_what_it_has_to_beat(
     solved = next(trial for trial in trials if trial["values"]["model.head_type"] == "logistic")
     assert solved["objective"] == baseline["value"] and len(solved["epochs"]) == 1
     assert "the baseline to beat" in (result.run / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("head", "metric", "objective", "unbeaten"),
+    [
+        ("mlp", "valid/top1", 0.91, True),
+        ("mlp", "valid/top1", 0.93, True),
+        ("mlp", "valid/top1", 0.94, False),
+        ("mlp", "valid/loss", 0.94, True),
+        ("mlp", "valid/loss", 0.91, False),
+        ("logistic", "valid/top1", 0.93, False),
+    ],
+)
+def test_a_search_that_beats_no_logistic_regression_says_so(
+    configure: Configure, head: str, metric: str, objective: float, unbeaten: bool
+) -> None:
+    mode = "min" if metric == "valid/loss" else "max"
+    config = configure(f"model.head_type={head}", f"monitor={{metric: {metric}, mode: {mode}}}")
+    baseline = {"metric": metric, "value": 0.93}
+    said = searching._unbeaten(config, objective, baseline)
+    assert ("model.head_type=logistic" in said) is unbeaten

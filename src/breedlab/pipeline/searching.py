@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,7 +65,7 @@ def search_for_best(context: TrainingContext, directory: Path) -> Best:
         outcome["folds"] = [*best.folds]
     if reference := distributed.rank_zero_only(lambda: baseline.recorded(directory)):
         outcome["baseline"] = {name: reference[name] for name in ("metric", "value", "loss", "c")}
-        note(baseline.describe(reference))
+        note(f"{baseline.describe(reference)}{_unbeaten(best_config, best.objective, reference)}")
     outcome["importance"] = distributed.rank_zero_only(lambda: importances(directory))
     return Best(best_config, suited, outcome, best.seconds_left)
 
@@ -75,6 +75,15 @@ def _of_folds(values: Sequence[float], metric: str) -> str:
 
     span = fold_span(values, metric)
     return f", the mean of {len(values)} folds (95% interval {span})" if span else ""
+
+
+def _unbeaten(best: Config, objective: float, baseline: Mapping[str, Any]) -> str:
+    """Return how to have a search's baseline where no trial is better; else empty."""
+    is_higher = objective > baseline["value"]
+    beaten = objective != baseline["value"] and is_higher == (best.monitor.mode == "max")
+    if beaten or best.model.head_type == "logistic":
+        return ""
+    return "; no trial beat it: model.head_type=logistic tuner=none takes it as it is"
 
 
 def _tie(tied: Sequence[int]) -> str:
