@@ -565,7 +565,7 @@ def test_only_what_a_paired_test_confirms_is_bold(right: int, bold: bool, tmp_pa
     assert sentence.startswith(f"two is right on {right - 80} more of 100 test images than one, ")
     assert ("more than chance explains" in sentence) is bold
     more = 100 * (right / (100 + right) - 80 / 180)  # half of class a's F1: b's is 0
-    assert f"Its macro F1 is {more:+.1f} points (+" in sentence
+    assert f"Its macro F1 is {more:+.1f} points (" in sentence
     page = Page(reports.write_report(made, tmp_path / "page.html").read_text())
     assert sentence in page.text
 

@@ -70,4 +70,13 @@ def test_the_paired_interval_holds_the_true_difference_nineteen_times_of_twenty(
         low, high = paired_interval(*answers(300), resamples=200)
         held += low <= true <= high
     assert 180 <= held <= 199
-    assert paired_interval(labels[:50], first[:50], first[:50]) == (0.0, 0.0)
+
+
+def test_two_images_more_do_not_show_that_a_model_is_better() -> None:
+    labels = np.arange(31) % 3
+    second = labels.copy()
+    second[:2] = [1, 2]
+    low, high = paired_interval(labels, labels, second)
+    assert mcnemar([True] * 31, [*(labels == second)]) == 0.5 and low < 0 < high
+    low, high = paired_interval(labels, labels, labels)
+    assert -0.25 < low < 0 < high < 0.25
