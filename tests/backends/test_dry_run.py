@@ -128,7 +128,7 @@ def test_the_objectives_regex_finds_its_value_in_the_sample_line(planned: Planne
     assert found and found[1] == line[1]
     # The line is as training prints it, whose other figures SageMaker reads as well.
     assert re.fullmatch(
-        r"epoch 3/5  train/loss \S+  valid/loss \S+  valid/top1 \S+  objective valid/loss=\S+;",
+        r"epoch 3/20  train/loss \S+  valid/loss \S+  valid/top1 \S+  objective valid/loss=\S+;",
         line[2],
     )
     definitions = requests_in(text)[0][1]["TrainingJobDefinition"]["AlgorithmSpecification"][
