@@ -169,7 +169,7 @@ def _contestants(folder: Path, minutes: float, fastai: Path, epochs: int) -> dic
         "frozen without refit": ours([*frozen, "trainer.refit=false"]),
         "logistic": ours([*frozen, "model.head_type=logistic", "optim.label_smoothing=0"]),
         "search": ours(["experiment=resnet34_hpo", *common]),
-        PEERS[0]: lambda root, seed: _plain_layers(*_features(root), seed),
+        PEERS[0]: lambda root, seed: _plain_layers(*_features(root), seed, _epochs()),
         PEERS[1]: lambda root, seed: _scikit_learn(*_features(root)),
         "auto": ours(auto),
         PEERS[2]: lambda root, seed: _fastai(fastai, root, seed, epochs),
@@ -182,7 +182,7 @@ def _hows(minutes: float, epochs: int) -> dict[str, str]:
     from breedlab.config import validate
     from breedlab.config.compose import load
 
-    frozen = f"{validate(load(['experiment=resnet34'])).trainer.max_epochs} epochs"
+    frozen = f"{_epochs()} epochs"
     search = validate(load(["experiment=resnet34_hpo"]))
     return {
         "frozen": f"{frozen}, refit",
@@ -190,8 +190,17 @@ def _hows(minutes: float, epochs: int) -> dict[str, str]:
         "logistic": "refit",
         "search": f"{search.tuner.max_epochs} and {search.trainer.max_epochs} epochs, refit",
         "auto": f"{minutes:g} minutes",
+        PEERS[0]: frozen,
         PEERS[2]: f"{epochs} epochs",
     }
+
+
+def _epochs() -> int:
+    """Return for how many epochs a head trains, ours and that of plain PyTorch."""
+    from breedlab.config import validate
+    from breedlab.config.compose import load
+
+    return validate(load(["experiment=resnet34"])).trainer.max_epochs
 
 
 def _ours(words: list[str]) -> float:
@@ -254,9 +263,9 @@ def _features(root: Path) -> tuple[dict[str, Any], int]:
     return found, len(classes)
 
 
-def _plain_layers(features: dict[str, Any], classes: int, seed: int) -> float:
-    """Return the test top-1 of three layers trained as tutorials do: Adam, 15 epochs, the best on
-    validation kept."""
+def _plain_layers(features: dict[str, Any], classes: int, seed: int, epochs: int) -> float:
+    """Return the test top-1 of three layers trained as tutorials do, for as many epochs as ours:
+    Adam, the best epoch on validation kept."""
     import torch
     from torch import nn
 
@@ -274,7 +283,7 @@ def _plain_layers(features: dict[str, Any], classes: int, seed: int) -> float:
     )
     optimizer = torch.optim.Adam(head.parameters(), lr=1e-3)
     best, tested = -1.0, 0.0
-    for _ in range(15):
+    for _ in range(epochs):
         head.train()
         for index in torch.randperm(len(y)).split(64):
             loss = nn.functional.cross_entropy(head(x[index]), y[index])
