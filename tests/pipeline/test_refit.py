@@ -92,3 +92,22 @@ def test_logistic_regression_is_refit_as_scikit_learn_does(
     weight, bias = state["classifier.head.1.weight"], state["classifier.head.1.bias"]
     ours = torch.log_softmax(torch.tensor(features) @ weight.double().T + bias.double(), 1).numpy()
     np.testing.assert_allclose(ours, judge.predict_log_proba(scaler.transform(features)), atol=1e-3)
+
+
+def test_engines_are_compared_on_images_that_a_refit_has_not_seen(
+    configure: Configure, here: Path
+) -> None:
+    """An engine of a network that has learned validation by heart agrees with it there: on 1,495
+    clothes int8 agreed on all validation images, and on 98.4% of the test images."""
+    words = ("trainer.max_epochs=1", "serving.engine=eager", "serving.precision=bf16")
+    before = run(configure(*words), []).metrics["export"]
+    assert before["photos"] == {"validation": 4 * 6, "calibration": 0}
+    assert before["candidates"][0]["top1"] is not None
+    done = run(configure(*words, "trainer.refit=true"), [])
+    after = done.metrics["export"]
+    assert after["photos"] == {"test": done.metrics["test"]["photos"], "calibration": 0}
+    module, bf16 = after["candidates"]
+    assert bf16["precision"] == "bf16" and bf16["agreement"] is not None
+    # the labels of the test decide nothing, and a refit's own images say nothing
+    assert module["top1"] is None and bf16["top1"] is None
+    assert "valid top-1" not in Path("runs/latest/report.html").read_text()

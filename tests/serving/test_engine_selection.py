@@ -322,9 +322,7 @@ def test_int8_is_not_even_made_where_too_few_images_would_judge_it(
     monkeypatch.setattr(engine_gate, "FEWEST_IMAGES", 25)  # there are 24
     found = choose()
     (int8,) = [candidate for candidate in found.candidates if candidate.choice.precision == "int8"]
-    assert (
-        int8.engine is None and "24 validation images cannot judge it, at least" in int8.objection
-    )
+    assert int8.engine is None and "24 images cannot judge it, at least" in int8.objection
     assert found.calibration == 0 and found.choice.precision != "int8"
 
 

@@ -78,7 +78,14 @@ def export(
         few = range(min(_COMPARED, len(dataset)))
         images = torch.stack([dataset[0, index][0] for index in few])
         refuse_another_network(folder, classifier, images, tested.checkpoint)
-        selection = select(folder, config.serving, data, device=context.device, seed=config.seed)
+        selection = select(
+            folder,
+            config.serving,
+            data,
+            device=context.device,
+            seed=config.seed,
+            refit=tested.refit,
+        )
         for candidate in selection.candidates:
             candidate.objection = config.conceal(candidate.objection)
         measured = selection.as_dict()

@@ -47,6 +47,7 @@ class FinalTest:
         held_out: Probabilities and labels of validation by the network before a refit; None without
             a refit, and for multi-label data.
         flip_tta: What `serving.flip_tta` gains and costs; None without it.
+        refit: Whether the tested network was trained on validation, too.
     """
 
     evaluation: Evaluation | LabelEvaluation
@@ -55,6 +56,7 @@ class FinalTest:
     valid_features: torch.Tensor | None
     held_out: HeldOut | None = None
     flip_tta: dict[str, Any] | None = None
+    refit: bool = False
 
 
 def final_test(
@@ -103,7 +105,9 @@ def final_test(
             features = None
     evaluation = measure(context, classifier, data, decisions, config.monitor)
     gained = _gained(context, classifier, config, data, decisions, evaluation)
-    return FinalTest(evaluation, checkpoint, decisions, features, held_out, gained)
+    return FinalTest(
+        evaluation, checkpoint, decisions, features, held_out, gained, config.trainer.refit
+    )
 
 
 def _gained(

@@ -260,7 +260,8 @@ def model(run: RunRecord) -> Section:
     archive = run.path / "model.tar.gz"
     export = run.metrics.get("export") or {}
     measured = export.get("candidates") or []
-    images = int((export.get("photos") or {}).get("validation") or 0)
+    compared = export.get("photos") or {}
+    images = int(compared.get("validation") or compared.get("test") or 0)
     sizes = list(measured[0]["milliseconds"]) if measured else []
     engines = []
     for candidate in measured:
@@ -280,11 +281,16 @@ def model(run: RunRecord) -> Section:
         "classes": len(run.classes),
         "engine": f"{export['engine']} {export['precision']}" if export else "",
         "engines": engines,
-        "rightness": (
-            "valid, all labels right" if measured and "exact" in measured[0] else "valid top-1"
-        ),
+        "rightness": _rightness(measured),
         "sizes": sizes,
     }
+
+
+def _rightness(candidates: Sequence[Mapping[str, Any]]) -> str:
+    """Return the title of what engines answered right; empty where labels decided nothing."""
+    titles = {"top1": "valid top-1", "exact": "valid, all labels right"}
+    known = (name for candidate in candidates for name in titles if candidate.get(name) is not None)
+    return titles.get(next(known, ""), "")
 
 
 def _share(share: float | None, images: int) -> str:

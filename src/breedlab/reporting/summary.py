@@ -99,7 +99,8 @@ def labels_table(test: Mapping[str, Any], most: int = 20) -> Table:
 def engines_table(export: Mapping[str, Any]) -> Table:
     """Return the export's measurements of each engine as a table."""
     sizes = list(export["candidates"][0]["milliseconds"])
-    rightness = "exact" if "exact" in export["candidates"][0] else "top1"
+    shares = {"agreement": "agrees", "top1": "valid top-1", "exact": "valid, all labels right"}
+    known = [name for name in shares if export["candidates"][0].get(name) is not None]
     module = export["candidates"][0]["milliseconds"]
     rows = []
     for candidate in export["candidates"]:
@@ -112,10 +113,7 @@ def engines_table(export: Mapping[str, Any]) -> Table:
                 f"{candidate['engine']} {candidate['precision']}",
                 *times,
                 speedup(candidate, module),
-                *(
-                    "" if candidate[name] is None else f"{candidate[name]:.1%}"
-                    for name in ("agreement", rightness)
-                ),
+                *("" if candidate[name] is None else f"{candidate[name]:.1%}" for name in known),
                 candidate["verdict"],
             ]
         )
@@ -123,8 +121,7 @@ def engines_table(export: Mapping[str, Any]) -> Table:
         "engine",
         *(f"batch {size}" for size in sizes),
         "speedup",
-        "agrees",
-        "valid top-1" if rightness == "top1" else "valid, all labels right",
+        *(shares[name] for name in known),
         "",
     ]
     return table("Engines, ms per image", columns, rows)

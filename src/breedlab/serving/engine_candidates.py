@@ -21,9 +21,10 @@ class Candidate:
         engine: Ready to compute; None if it is not available.
         milliseconds: By the images in a batch: one image's share of its time.
         timing: Every round of it.
-        agreement: Share of the validation images with the module's class, or with all of its labels
+        agreement: Share of the compared images with the module's class, or with all of its labels
             and no other; None if it was not asked.
-        right: Share of the validation images with the true class, or labels; likewise.
+        right: Share of the validation images with the true class, or labels; None also where test
+            images were compared.
         multi_label: Whether they may have several.
         objection: What speaks against it, else empty.
         remark: What is unusual about it, else empty.
@@ -63,7 +64,8 @@ class Selection:
     Attributes:
         choice: The engine.
         candidates: All that were looked at, the module first; none if there was nothing to choose.
-        images: Validation images that they were compared on.
+        images: How many images they were compared on.
+        compared_on: The split of these: `valid`, or `test` after a refit.
         calibration: Training images that int8 was made with.
         test_right: What the engine taken answers right, of images that decided nothing.
         multi_label: Whether the images may have several labels.
@@ -72,6 +74,7 @@ class Selection:
     choice: Choice
     candidates: tuple[Candidate, ...] = ()
     images: int = 0
+    compared_on: str = "valid"
     calibration: int = 0
     test_right: float | None = None
     multi_label: bool = False
@@ -82,7 +85,10 @@ class Selection:
             "engine": self.choice.engine,
             "precision": self.choice.precision,
             "candidates": [candidate.as_dict() for candidate in self.candidates],
-            "photos": {"validation": self.images, "calibration": self.calibration},
+            "photos": {
+                "test" if self.compared_on == "test" else "validation": self.images,
+                "calibration": self.calibration,
+            },
             "test_exact" if self.multi_label else "test_top1": self.test_right,
             "machine": f"{platform.machine()}, {torch.get_num_threads()} threads",
         }

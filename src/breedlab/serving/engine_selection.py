@@ -1,5 +1,5 @@
 """Which engine an archive answers with: the fastest here of those that agree with the module on
-validation images."""
+images that it was not trained on."""
 
 from __future__ import annotations
 
@@ -87,7 +87,13 @@ def possible(serving: Serving, device: torch.device) -> list[Choice]:
 
 
 def select(
-    folder: Path, serving: Serving, data: ImageData, *, device: torch.device, seed: int
+    folder: Path,
+    serving: Serving,
+    data: ImageData,
+    *,
+    device: torch.device,
+    seed: int,
+    refit: bool = False,
 ) -> Selection:
     """Find the engine for an archive's content; leave its file in `engines/` if it has one.
 
@@ -97,6 +103,9 @@ def select(
         data: Training images calibrate, validation images decide, test images only report.
         device: Where PyTorch computes.
         seed: Draws the training images.
+        refit: Whether validation images were trained on, too. The network is surer of those than of
+            new ones, and so are all engines; so the answers to the test images are compared
+            instead. Their labels decide nothing.
     """
     choices = possible(serving, device)
     if serving.engine == "auto" and device.type == "cpu" and not openvino_export.is_installed():
@@ -111,16 +120,17 @@ def select(
     candidates = [
         Candidate(choice, multi_label=several) for choice in dict.fromkeys([MODULE, *choices])
     ]
-    validation = len(data.images.splits["valid"])
+    compared_on = "test" if refit and data.images.splits["test"] else "valid"
+    count = len(data.images.splits[compared_on])
     if serving.precision == "auto":
         for candidate in candidates:
             if candidate.choice.precision == "int8":
-                candidate.objection = too_few(validation)
+                candidate.objection = too_few(count)
     sources = _Sources(model, data, serving, seed)
     calibration = _make(candidates, sources, folder)
     ready = [candidate for candidate in candidates if candidate.engine is not None]
     _time(ready, data)
-    winner = _judge(ready, choices, sources, folder, data, seed)
+    winner = _judge(ready, choices, sources, folder, data, seed, compared_on)
     winner.is_winner = True
     for file in Path(folder, FOLDER).glob("*"):
         if winner.choice.engine == EAGER or file.stem != winner.choice.precision:
@@ -129,7 +139,9 @@ def select(
     title, batches = f"testing {winner.choice}", data.test_dataloader()
     (labels,) = _predictions([winner], batches, title, test, model.answers)
     right = _alike(labels, data.labels("test"))
-    return Selection(winner.choice, tuple(candidates), validation, calibration, right, several)
+    return Selection(
+        winner.choice, tuple(candidates), count, compared_on, calibration, right, several
+    )
 
 
 def _make(candidates: Sequence[Candidate], sources: _Sources, folder: Path) -> int:
@@ -167,6 +179,7 @@ def _judge(
     folder: Path,
     data: ImageData,
     seed: int,
+    split: str,
 ) -> Candidate:
     """Return the fastest engine that agrees with the module; of those chosen by name, the fastest
     even if none agrees; the module if none of them can run."""
@@ -176,7 +189,8 @@ def _judge(
         warn("serving.engine and serving.precision ask for what cannot run here; PyTorch answers")
         return module
     reference: torch.Tensor | None = None
-    count, truth = len(data.images.splits["valid"]), data.labels("valid")
+    count = len(data.images.splits[split])
+    truth = data.labels("valid") if split == "valid" else None
     answers = sources.model.answers
     waiting = [*eligible]
     while waiting:
@@ -185,18 +199,19 @@ def _judge(
             return module
         compared = [candidate] if reference is not None else [module, candidate]
         # Not val_dataloader, which after training with several processes is this one's share.
-        batches, title = data.view_dataloader("valid", 0), f"validating {candidate.choice}"
+        batches, title = data.view_dataloader(split, 0), f"comparing {candidate.choice}"
         predictions = _predictions(compared, batches, title, count, answers)
         if reference is None:
             reference = predictions[0]
-            module.right, module.agreement = _alike(reference, truth), 1.0
-        candidate.right = _alike(predictions[-1], truth)
+            module.agreement = 1.0
+            module.right = None if truth is None else _alike(reference, truth)
+        candidate.right = None if truth is None else _alike(predictions[-1], truth)
         candidate.agreement = _alike(predictions[-1], reference)
         candidate.objection = objection(candidate, module, count)
         if not candidate.objection:
             return candidate
         if _may_be_restored(candidate, count) and _restored(
-            candidate, sources, folder, data, seed, reference
+            candidate, sources, folder, data, seed, split, reference
         ):
             _time(candidates, data)
             waiting = fastest_first([candidate, *waiting])
@@ -218,6 +233,7 @@ def _restored(
     folder: Path,
     data: ImageData,
     seed: int,
+    split: str,
     reference: torch.Tensor,
 ) -> bool:
     """Try accuracy control, and return whether it gave the candidate another engine."""
@@ -229,7 +245,7 @@ def _restored(
         openvino.graph(sources.network, sources.model.transform.crop),
         folder / FOLDER / f"int8{openvino.suffix}",
         sources.images,
-        _images(data, "valid", indices.tolist()),
+        _images(data, split, indices.tolist()),
         reference[indices],
         sources.model.answers,
     )
