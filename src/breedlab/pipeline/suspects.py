@@ -72,7 +72,9 @@ def list_suspects(
         doubtful = judge(features, images, data.images.classes, config.seed)
         if doubtful is None:
             return
-        unlike, pairs = outliers(features), copies(features)
+        # features that cannot tell the classes do not show what images have in common either
+        pairs = [] if doubtful.unjudged else copies(features)
+        unlike = outliers(features)
     _write(directory / FILE, doubtful, unlike.tolist(), pairs, images, data)
 
 
