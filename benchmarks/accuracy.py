@@ -3,9 +3,9 @@
 EfficientNet-Lite0 with the weights of the `pretrained` extra for all. Ours: `experiment=resnet34`
 as it is (`frozen`: three layers, and a refit on train and validation), that without its refit, with
 `model.head_type=logistic`, its search, and `experiment=auto`, which may take other backbones, too.
-Peers: the same three layers in plain PyTorch, and
-scikit-learn's LogisticRegression with C chosen on validation, both on features of timm's own
-transform and an eager fp32 network; and fastai's `fine_tune`, which trains all layers.
+Peers: the same three layers in plain PyTorch, and scikit-learn's LogisticRegression with C chosen
+on validation, both on features of timm's own transform and an eager fp32 network; and fastai's
+`fine_tune`, which trains all layers.
 
 Each seed draws train, validation and test anew from all images, in the sizes of the folder
 (`--split fixed` keeps the folder's own, for official splits). The figure is the mean of top-1 on
@@ -164,12 +164,13 @@ def _contestants(folder: Path, minutes: float, fastai: Path, epochs: int) -> dic
         return lambda root, seed: _ours([*words, f"data.root={root}", f"seed={seed}"])
 
     auto = ["experiment=auto", *common, f"tuner.minutes={minutes:g}"]
+    head_epochs = _experiment("resnet34").trainer.max_epochs
     return {
         "frozen": ours(frozen),
         "frozen without refit": ours([*frozen, "trainer.refit=false"]),
         "logistic": ours([*frozen, "model.head_type=logistic", "optim.label_smoothing=0"]),
         "search": ours(["experiment=resnet34_hpo", *common]),
-        PEERS[0]: lambda root, seed: _plain_layers(*_features(root), seed, _epochs()),
+        PEERS[0]: lambda root, seed: _plain_layers(*_features(root), seed, head_epochs),
         PEERS[1]: lambda root, seed: _scikit_learn(*_features(root)),
         "auto": ours(auto),
         PEERS[2]: lambda root, seed: _fastai(fastai, root, seed, epochs),
@@ -179,28 +180,24 @@ def _contestants(folder: Path, minutes: float, fastai: Path, epochs: int) -> dic
 def _hows(minutes: float, epochs: int) -> dict[str, str]:
     """Return what is written down beside the results of what has settings: with others they are
     measured anew."""
-    from breedlab.config import validate
-    from breedlab.config.compose import load
-
-    frozen = f"{_epochs()} epochs"
-    search = validate(load(["experiment=resnet34_hpo"]))
+    frozen, search = _experiment("resnet34").trainer.max_epochs, _experiment("resnet34_hpo")
     return {
-        "frozen": f"{frozen}, refit",
-        "frozen without refit": frozen,
+        "frozen": f"{frozen} epochs, refit",
+        "frozen without refit": f"{frozen} epochs",
         "logistic": "refit",
         "search": f"{search.tuner.max_epochs} and {search.trainer.max_epochs} epochs, refit",
         "auto": f"{minutes:g} minutes",
-        PEERS[0]: frozen,
+        PEERS[0]: f"{frozen} epochs",
         PEERS[2]: f"{epochs} epochs",
     }
 
 
-def _epochs() -> int:
-    """Return for how many epochs a head trains, ours and that of plain PyTorch."""
+def _experiment(name: str) -> Any:
+    """Return the config of an experiment as it is."""
     from breedlab.config import validate
     from breedlab.config.compose import load
 
-    return validate(load(["experiment=resnet34"])).trainer.max_epochs
+    return validate(load([f"experiment={name}"]))
 
 
 def _ours(words: list[str]) -> float:

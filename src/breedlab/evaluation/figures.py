@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import geometric_mean
 from typing import Any
 
@@ -63,6 +63,16 @@ def chance(test: Mapping[str, Any]) -> float | None:
 def metric(name: str, value: float) -> str:
     """Format a test metric: rates in percent, others with three decimals."""
     return f"{value:.1%}" if is_percent(name) else f"{value:.3f}"
+
+
+RIGHTNESS = {"top1": "valid top-1", "exact": "valid, all labels right"}
+"""What an engine answers right, as an export records it, and its title in a table."""
+
+
+def rightness(candidates: Sequence[Mapping[str, Any]]) -> str:
+    """Return which of `RIGHTNESS` an export recorded; empty where labels decided nothing."""
+    module = candidates[0] if candidates else {}
+    return next((name for name in RIGHTNESS if module.get(name) is not None), "")
 
 
 def speedup(candidate: Mapping[str, Any], module: Mapping[str, float]) -> str:

@@ -13,6 +13,7 @@ from breedlab.config import Config
 from breedlab.console import note
 from breedlab.pipeline import extension
 from breedlab.training.context import TrainingContext
+from breedlab.training.objective import better
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,7 @@ def _of_folds(values: Sequence[float], metric: str) -> str:
 
 def _unbeaten(best: Config, objective: float, baseline: Mapping[str, Any]) -> str:
     """Return how to have a search's baseline where no trial is better; else empty."""
-    is_higher = objective > baseline["value"]
-    beaten = objective != baseline["value"] and is_higher == (best.monitor.mode == "max")
+    beaten = better(objective, baseline["value"], best.monitor.mode)
     if beaten or best.model.head_type == "logistic":
         return ""
     return "; no trial beat it: model.head_type=logistic tuner=none takes it as it is"

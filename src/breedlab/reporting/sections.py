@@ -11,12 +11,14 @@ import numpy as np
 from breedlab.data.fixes import COPY_OF, OUTLIER
 from breedlab.data.folders import SPLITS
 from breedlab.evaluation.figures import (
+    RIGHTNESS,
     chance,
     duration,
     figure,
     interval,
     metric,
     rate_interval,
+    rightness,
     shown_metrics,
     speedup,
 )
@@ -260,6 +262,7 @@ def model(run: RunRecord) -> Section:
     archive = run.path / "model.tar.gz"
     export = run.metrics.get("export") or {}
     measured = export.get("candidates") or []
+    judged_by = rightness(measured)
     compared = export.get("photos") or {}
     images = int(compared.get("validation") or compared.get("test") or 0)
     sizes = list(measured[0]["milliseconds"]) if measured else []
@@ -272,7 +275,7 @@ def model(run: RunRecord) -> Section:
                 "times": [f"{times[size]:.1f}" if times else "" for size in sizes],
                 "speedup": speedup(candidate, measured[0]["milliseconds"]),
                 "agreement": _share(candidate["agreement"], images),
-                "top1": _share(candidate.get("top1", candidate.get("exact")), images),
+                "top1": _share(candidate.get(judged_by), images),
                 "verdict": candidate["verdict"],
             }
         )
@@ -281,16 +284,9 @@ def model(run: RunRecord) -> Section:
         "classes": len(run.classes),
         "engine": f"{export['engine']} {export['precision']}" if export else "",
         "engines": engines,
-        "rightness": _rightness(measured),
+        "rightness": RIGHTNESS.get(judged_by, ""),
         "sizes": sizes,
     }
-
-
-def _rightness(candidates: Sequence[Mapping[str, Any]]) -> str:
-    """Return the title of what engines answered right; empty where labels decided nothing."""
-    titles = {"top1": "valid top-1", "exact": "valid, all labels right"}
-    known = (name for candidate in candidates for name in titles if candidate.get(name) is not None)
-    return titles.get(next(known, ""), "")
 
 
 def _share(share: float | None, images: int) -> str:

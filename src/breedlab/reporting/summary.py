@@ -11,7 +11,14 @@ from rich.table import Table
 from breedlab import extras
 from breedlab.commands import command
 from breedlab.console import console, table
-from breedlab.evaluation.figures import chance, interval, metric, shown_metrics, speedup
+from breedlab.evaluation.figures import (
+    RIGHTNESS,
+    chance,
+    interval,
+    metric,
+    shown_metrics,
+    speedup,
+)
 
 
 def show(run: Path, metrics: Mapping[str, Any]) -> None:
@@ -99,7 +106,7 @@ def labels_table(test: Mapping[str, Any], most: int = 20) -> Table:
 def engines_table(export: Mapping[str, Any]) -> Table:
     """Return the export's measurements of each engine as a table."""
     sizes = list(export["candidates"][0]["milliseconds"])
-    shares = {"agreement": "agrees", "top1": "valid top-1", "exact": "valid, all labels right"}
+    shares = {"agreement": "agrees", **RIGHTNESS}
     known = [name for name in shares if export["candidates"][0].get(name) is not None]
     module = export["candidates"][0]["milliseconds"]
     rows = []

@@ -1,5 +1,5 @@
-"""Which engines answer too differently from the module to be taken, by images that neither was made
-with."""
+"""Which engines answer too differently from the module to be taken, by images that the network
+was not trained on."""
 
 from __future__ import annotations
 

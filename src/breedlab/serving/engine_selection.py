@@ -34,17 +34,21 @@ _CALIBRATION = 128
 
 
 class _Sources:
-    """What engines are made of, each computed once, when the first engine asks for it.
+    """What engines are made of, each computed once, when the first engine asks for it, and what
+    they are compared on.
 
     Args:
         model: The archive's content.
         data: Whose training images calibrate.
         serving: Has the settings of engines.
         seed: Draws the images.
+        split: Whose images decide.
     """
 
-    def __init__(self, model: Model, data: ImageData, serving: Serving, seed: int) -> None:
-        self.model, self._data, self._seed = model, data, seed
+    def __init__(
+        self, model: Model, data: ImageData, serving: Serving, seed: int, split: str
+    ) -> None:
+        self.model, self.data, self.seed, self.split = model, data, seed, split
         self.kind = cache(lambda engine: ENGINES.made(engine, serving))
         """Returns the engine of a name, the same for all precisions."""
 
@@ -57,9 +61,9 @@ class _Sources:
     @cached_property
     def images(self) -> torch.Tensor:
         """Training images to trace or calibrate with, uint8 (n, 3, side, side)."""
-        count = len(self._data.images.splits["train"])
-        order = torch.randperm(count, generator=torch.Generator().manual_seed(self._seed))
-        return _images(self._data, "train", order[:_CALIBRATION].tolist())
+        count = len(self.data.images.splits["train"])
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(self.seed))
+        return _images(self.data, "train", order[:_CALIBRATION].tolist())
 
 
 def possible(serving: Serving, device: torch.device) -> list[Choice]:
@@ -126,11 +130,11 @@ def select(
         for candidate in candidates:
             if candidate.choice.precision == "int8":
                 candidate.objection = too_few(count)
-    sources = _Sources(model, data, serving, seed)
+    sources = _Sources(model, data, serving, seed, compared_on)
     calibration = _make(candidates, sources, folder)
     ready = [candidate for candidate in candidates if candidate.engine is not None]
     _time(ready, data)
-    winner = _judge(ready, choices, sources, folder, data, seed, compared_on)
+    winner = _judge(ready, choices, sources, folder)
     winner.is_winner = True
     for file in Path(folder, FOLDER).glob("*"):
         if winner.choice.engine == EAGER or file.stem != winner.choice.precision:
@@ -177,9 +181,6 @@ def _judge(
     choices: Sequence[Choice],
     sources: _Sources,
     folder: Path,
-    data: ImageData,
-    seed: int,
-    split: str,
 ) -> Candidate:
     """Return the fastest engine that agrees with the module; of those chosen by name, the fastest
     even if none agrees; the module if none of them can run."""
@@ -189,6 +190,7 @@ def _judge(
         warn("serving.engine and serving.precision ask for what cannot run here; PyTorch answers")
         return module
     reference: torch.Tensor | None = None
+    data, split = sources.data, sources.split
     count = len(data.images.splits[split])
     truth = data.labels("valid") if split == "valid" else None
     answers = sources.model.answers
@@ -210,9 +212,7 @@ def _judge(
         candidate.objection = objection(candidate, module, count)
         if not candidate.objection:
             return candidate
-        if _may_be_restored(candidate, count) and _restored(
-            candidate, sources, folder, data, seed, split, reference
-        ):
+        if _may_be_restored(candidate, count) and _restored(candidate, sources, folder, reference):
             _time(candidates, data)
             waiting = fastest_first([candidate, *waiting])
     first = eligible[0]
@@ -231,13 +231,10 @@ def _restored(
     candidate: Candidate,
     sources: _Sources,
     folder: Path,
-    data: ImageData,
-    seed: int,
-    split: str,
     reference: torch.Tensor,
 ) -> bool:
     """Try accuracy control, and return whether it gave the candidate another engine."""
-    order = torch.randperm(len(reference), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(reference), generator=torch.Generator().manual_seed(sources.seed))
     indices = order[: accuracy_control.MOST_IMAGES].sort().values
     openvino = sources.kind(OPENVINO)
     return accuracy_control.restore_accuracy(
@@ -245,7 +242,7 @@ def _restored(
         openvino.graph(sources.network, sources.model.transform.crop),
         folder / FOLDER / f"int8{openvino.suffix}",
         sources.images,
-        _images(data, split, indices.tolist()),
+        _images(sources.data, sources.split, indices.tolist()),
         reference[indices],
         sources.model.answers,
     )
