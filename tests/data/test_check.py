@@ -14,7 +14,7 @@ import pytest
 from codes import raises_code
 from PIL import Image
 
-from breedlab.data.check import Report, check
+from breedlab.data.check import KEEP_ONE, Report, check
 from breedlab.data.folders import SPLITS, survey
 from breedlab.data.image_set import ImageSet
 
@@ -229,6 +229,21 @@ def test_skip_keeps_the_test_split_whole_and_takes_leaks_out_of_the_others(
     assert paths(found.images, "test") == test
     assert {finding.path for finding in found.leaks} == {*leaked, from_valid}
     assert [found.images.counts(split) for split in SPLITS] == [[4, 4], [2, 2], [2, 2]]
+
+
+def test_of_a_image_in_two_classes_no_copy_is_left_and_both_modes_say_how_to_keep_one(
+    root: Path, memory: Path
+) -> None:
+    one, other = root / "train" / "cat" / "0.jpg", root / "train" / "dog" / "copy.jpg"
+    shutil.copy(one, other)
+    message = refusal(root, memory)
+    assert f"{one} is the same image as {other}, of another class" in message
+    assert KEEP_ONE in message
+    found = run(root, memory, "skip")
+    assert {finding.path for finding in found.conflicts} == {one, other}
+    assert not {one, other} & {*paths(found.images, "train")}
+    other.unlink()  # as it says
+    assert one in paths(run(root, memory).images, "train")
 
 
 def test_copies_within_one_split_are_fine(root: Path, memory: Path) -> None:

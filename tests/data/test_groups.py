@@ -12,7 +12,7 @@ from codes import raises_code
 from PIL import Image
 from sklearn.model_selection import StratifiedGroupKFold
 
-from breedlab.data.check import check
+from breedlab.data.check import check, inspect
 from breedlab.data.cuts import spread
 from breedlab.data.folders import SPLITS, scan, survey
 from breedlab.data.image_set import ImageSet
@@ -166,3 +166,23 @@ def test_a_group_that_says_nothing_is_refused(tmp_path: Path, group: str, names:
     (tmp_path / "days.csv").write_text("file,day\ncollie/collie1.jpg,1\n")
     with raises_code("BL200", names=["data.group", *names]):
         read(tmp_path, group)
+
+
+@pytest.mark.parametrize(
+    ("group", "concern"),
+    [("^([^_]+)_", ""), (r"^(.+)\.jpg", "no two images are in one group"), ("jpg", "(jpg)")],
+)
+def test_groups_that_keep_nothing_or_everything_together_are_a_warning(
+    tmp_path: Path, group: str, concern: str
+) -> None:
+    root, number = tmp_path / "data", 0
+    for split, dogs in (("train", "abcd"), ("valid", "ef"), ("test", "gh")):
+        for breed in ("collie", "pug"):
+            for dog in dogs * 2:
+                number += 1
+                draw(root / split / breed / f"{breed}{dog}_{number}.jpg", number)
+    images = survey(root, valid_fraction=0.2, test_fraction=0.2, seed=0, group=group)
+    report = inspect(images, tmp_path / "memory")
+    said = "\n".join(report.warnings)
+    assert concern in said and ("data.group" in said) == bool(concern)
+    assert bool(report.leaks) == (group == "jpg")

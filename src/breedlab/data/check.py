@@ -3,39 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Callable, Iterator
-from dataclasses import astuple, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from breedlab import hardware
-from breedlab.data import formats
-from breedlab.data.decode import ImageError, decode, read_image
+from breedlab.data.file_facts import Facts, Progress, read_all
 from breedlab.data.folders import FEW, SPLITS, first_few, listed
+from breedlab.data.groups import groups_concern
 from breedlab.data.image_set import ImageSet, LabeledImage
-from breedlab.data.near_duplicates import difference_hash, near_duplicates
-from breedlab.data.odd_images import Traits, odd_images, traits_of
+from breedlab.data.near_duplicates import Pair, describe, near_duplicates
+from breedlab.data.odd_images import Odd, odd_images
 from breedlab.errors import DataError
 from breedlab.files import (
-    DamagedFile,
-    atomic_write_json,
     atomic_write_text,
-    read_json,
-    remove_leftovers,
 )
 from breedlab.names import printable
-
-Progress = Callable[[int, int], None]
-_VERSION = 5
-"""Raised when the decoder learns to judge differently: what an older one said is then read
-again."""
 
 _IMBALANCE = 10
 """The largest class may be this many times the smallest before it is worth a warning."""
 
 BALANCE_HINT = "; data.class_weights=balanced weighs them evenly"
 """How a warning of imbalance ends; of no use to a user who has set that."""
+
+KEEP_ONE = (
+    "data.on_bad_file=skip leaves out all copies of an image with different labels, since any of"
+    " them may be wrong; to keep one, delete the others."
+)
 
 
 @dataclass(frozen=True)
@@ -60,6 +53,10 @@ class Report:
             be known here.
         warnings: What a user should know but nothing must stop for.
         fingerprint: A digest of every usable file's content, class and split.
+        lacking: What has to be added or fixed before the images can be used at all.
+        missing: Whether it is lacking only because files cannot be used.
+        near: Images that are nearly the same.
+        odd: Images unlike the rest by size, shape, brightness, or contrast.
     """
 
     images: ImageSet
@@ -68,6 +65,20 @@ class Report:
     warnings: tuple[str, ...]
     fingerprint: str
     conflicts: tuple[Finding, ...] = ()
+    lacking: tuple[str, ...] = ()
+    missing: bool = False
+    near: tuple[Pair, ...] = ()
+    odd: tuple[Odd, ...] = ()
+
+    @property
+    def shared(self) -> tuple[Finding, ...]:
+        """The leaks that are the user's: two copies in train that a cut put apart are none."""
+        return tuple(leak for leak in self.leaks if not leak.own_cut)
+
+    @property
+    def stops(self) -> bool:
+        """Whether a run with `data.on_bad_file=error` would stop."""
+        return bool(self.lacking or self.bad or self.conflicts or self.shared)
 
 
 def check(
@@ -76,18 +87,31 @@ def check(
     """Decode every image, as training will.
 
     Args:
-        images: What a scan found.
-        memory: A folder for what is known of files by path, size and time, so that each is read
-            once.
+        images, memory, progress: As for `inspect`.
         on_bad_file: `error` refuses files that are broken, leaked or in two classes; `skip` leaves
             them out.
-        progress: Called with how many files are done and how many there are.
 
     Raises:
         DataError: Naming all that is wrong: flaws and classes without an image left always, broken
             and leaked files under `error`.
     """
-    facts = _read_all(images, memory, progress)
+    report = inspect(images, memory, progress)
+    skip = on_bad_file == "skip"
+    if report.lacking or (report.stops and not skip):
+        raise _refusal(report, memory, skip=skip)
+    return report
+
+
+def inspect(images: ImageSet, memory: Path, progress: Progress | None = None) -> Report:
+    """Decode every image, as training will, and return all that is wrong.
+
+    Args:
+        images: What a scan found.
+        memory: A folder for what is known of files by path, size and time, so that each is read
+            once.
+        progress: Called with how many files are done and how many there are.
+    """
+    facts = read_all(images.root, [image.path for image in _all(images)], memory, progress)
     bad = tuple(
         Finding(p.path, facts[p.path].problem) for p in _all(images) if facts[p.path].problem
     )
@@ -95,34 +119,34 @@ def check(
     leaks = _leaks(images, facts, {finding.path for finding in conflicts})
     excluded = {finding.path for finding in (*bad, *conflicts, *leaks)}
     leaks = (*leaks, *_straddling(images, excluded))
-    # two copies in train are no fault of the user's
-    shared = tuple(leak for leak in leaks if not leak.own_cut)
     dropped = {finding.path for finding in (*bad, *conflicts, *leaks)}
     clean = replace(
         images,
         splits={s: tuple(p for p in images.splits[s] if p.path not in dropped) for s in SPLITS},
     )
-    missing = list(_lacking(images, clean))
-    lacking = [*images.flaws, *missing]
-    skip = on_bad_file == "skip"
-    if lacking or (not skip and (bad or conflicts or shared)):
-        # Where files are left out, they are named only if too little is left for that.
-        errors = (bad, conflicts, shared) if missing or not skip else ((), (), ())
-        raise _refusal(clean, *errors, lacking, len(leaks) - len(shared), memory, skip=skip)
+    missing = tuple(_lacking(images, clean))
     traits = {p.path: trait for p in _all(clean) if (trait := facts[p.path].traits)}
     digests, hashes = (
         {path: getattr(fact, name) for path, fact in facts.items()} for name in ("digest", "hash")
     )
-    notes = (*_warnings(clean), *near_duplicates(clean, digests, hashes), *odd_images(traits))
-    return Report(clean, bad, leaks, notes, _fingerprint(clean, facts), conflicts)
-
-
-@dataclass(frozen=True)
-class _Facts:
-    digest: str
-    problem: str
-    hash: str = ""
-    traits: Traits | None = None
+    near, odd = near_duplicates(clean, digests, hashes), tuple(odd_images(traits))
+    warnings = (
+        *_warnings(clean),
+        *describe(near, images.multi_label),
+        *(each.describe() for each in odd),
+    )
+    return Report(
+        clean,
+        bad,
+        leaks,
+        warnings,
+        _fingerprint(clean, facts),
+        conflicts,
+        (*images.flaws, *missing),
+        bool(missing),
+        tuple(near),
+        odd,
+    )
 
 
 def _all(images: ImageSet) -> Iterator[LabeledImage]:
@@ -130,72 +154,7 @@ def _all(images: ImageSet) -> Iterator[LabeledImage]:
         yield from images.splits[split]
 
 
-def _read_all(images: ImageSet, memory: Path, progress: Progress | None) -> dict[Path, _Facts]:
-    book = memory / f"{hashlib.sha256(os.fsencode(images.root.resolve())).hexdigest()[:16]}.json"
-    results: dict[str, list[object]] = _load(book)
-    stamps = {image.path: _stamp(image.path) for image in _all(images)}
-    fresh = [path for path, stamp in stamps.items() if results.get(str(path), [None])[0] != stamp]
-    if fresh:
-        try:
-            for number, (path, facts) in enumerate(
-                zip(fresh, hardware.in_threads(_read, fresh), strict=True), 1
-            ):
-                traits = astuple(facts.traits) if facts.traits else ()
-                results[str(path)] = [stamps[path], facts.digest, facts.problem, facts.hash, traits]
-                if progress:
-                    progress(number, len(fresh))
-        finally:  # after a stop, the next start reads only the rest
-            _save(book, results)
-    return {path: _facts(results[str(path)]) for path in stamps}
-
-
-def _facts(entry: list[Any]) -> _Facts:
-    _, digest, problem, hash_, traits = entry
-    return _Facts(digest, problem, hash_, Traits(*traits) if traits else None)
-
-
-def _load(book: Path) -> dict[str, list[object]]:
-    try:
-        loaded: dict[str, list[object]] = read_json(book)
-    except (OSError, DamagedFile):  # every file is read again
-        return {}
-    return {
-        path: entry for path, entry in loaded.items() if isinstance(entry, list) and len(entry) == 5
-    }
-
-
-def _save(book: Path, entries: dict[str, list[object]]) -> None:
-    book.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(book.parent, older_than_s=86_400)
-    # What could not be read at all may be readable the next time.
-    atomic_write_json(book, {path: entry for path, entry in entries.items() if entry[1]})
-
-
-def _stamp(path: Path) -> str:
-    try:
-        status = path.stat()
-    except OSError:  # a dangling link, or deleted since the scan: reading it will report that
-        return ""
-    readable = "h" * formats.reads_heic() + "a" * formats.reads_avif()
-    return f"{_VERSION}{readable}/{status.st_size}/{status.st_mtime_ns}"
-
-
-def _read(path: Path) -> _Facts:
-    try:
-        data = read_image(path)
-    except ImageError as error:
-        return _Facts("", str(error))
-    except OSError as error:
-        return _Facts("", f"cannot be read ({error.strerror})")
-    digest = hashlib.blake2b(data, digest_size=16).hexdigest()
-    try:
-        pixels = decode(data)
-    except ImageError as error:
-        return _Facts(digest, str(error))
-    return _Facts(digest, "", difference_hash(pixels), traits_of(pixels))
-
-
-def _conflicts(images: ImageSet, facts: dict[Path, _Facts]) -> tuple[Finding, ...]:
+def _conflicts(images: ImageSet, facts: dict[Path, Facts]) -> tuple[Finding, ...]:
     """Find images that are in two classes; a split that was cut from train counts as train, since
     their images were in one folder."""
     copies: dict[tuple[str, str], list[LabeledImage]] = {}
@@ -215,7 +174,7 @@ def _conflicts(images: ImageSet, facts: dict[Path, _Facts]) -> tuple[Finding, ..
 
 
 def _leaks(
-    images: ImageSet, facts: dict[Path, _Facts], conflicting: set[Path]
+    images: ImageSet, facts: dict[Path, Facts], conflicting: set[Path]
 ) -> tuple[Finding, ...]:
     """Find images that are in two splits. The test split is kept whole: what it shares with
     training is a leak of the training split."""
@@ -262,18 +221,13 @@ def _lacking(images: ImageSet, clean: ImageSet) -> Iterator[str]:
         yield f"{images.root}: no usable training image is left of {listed(empty)}"
 
 
-def _refusal(
-    images: ImageSet,
-    bad: tuple[Finding, ...],
-    conflicts: tuple[Finding, ...],
-    leaks: tuple[Finding, ...],
-    lacking: list[str],
-    apart: int,
-    memory: Path,
-    *,
-    skip: bool,
-) -> DataError:
+def _refusal(report: Report, memory: Path, *, skip: bool) -> DataError:
     """Return everything in one error, so that a user who fixes it all is not refused again."""
+    bad, conflicts, leaks = report.bad, report.conflicts, report.shared
+    if skip and not report.missing:
+        # Where files are left out, they are named only if too little is left for that.
+        bad = conflicts = leaks = ()
+    images, lacking, apart = report.images, report.lacking, len(report.leaks) - len(report.shared)
     lines = []
     if bad or conflicts or leaks:
         counts = []
@@ -306,6 +260,8 @@ def _refusal(
         too_few = "; too few images are left without them"
         instead = too_few if skip else skipping
         lines.append(f"Fix or remove them{instead}.")
+    if conflicts:
+        lines.append(KEEP_ONE)
     if conflicts and not images.multi_label:
         lines.append("For images with several classes at once, train with data=multi_label.")
     return DataError("\n".join(printable(line) for line in lines))
@@ -319,6 +275,8 @@ def _write_all(memory: Path, findings: tuple[Finding, ...]) -> Path:
 
 def _warnings(images: ImageSet) -> Iterator[str]:
     yield from images.left_out
+    if concern := groups_concern([image.group for image in _all(images)]):
+        yield concern
     counts = {
         name: count
         for name, count in zip(images.classes, images.counts("train"), strict=True)
@@ -339,7 +297,7 @@ def _warnings(images: ImageSet) -> Iterator[str]:
         )
 
 
-def _fingerprint(images: ImageSet, facts: dict[Path, _Facts]) -> str:
+def _fingerprint(images: ImageSet, facts: dict[Path, Facts]) -> str:
     digest = hashlib.sha256("\0".join(images.classes).encode())
     for split in SPLITS:
         for image in images.splits[split]:

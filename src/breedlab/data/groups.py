@@ -12,7 +12,7 @@ from breedlab.data.label_files import read_records
 from breedlab.data.layout import listed
 from breedlab.data.tables import candidates
 from breedlab.errors import DataError
-from breedlab.names import composed
+from breedlab.names import composed, printable
 
 
 def groups_of(
@@ -127,3 +127,25 @@ def describe(groups: Mapping[Path, str]) -> str:
     rest = f"; {alone:,} images have none, and are one each" if alone else ""
     count = len({name for name in groups.values() if not name.startswith("/")})
     return f"data.group: {count:,} groups of {len(groups) - alone:,} images{rest}"
+
+
+def groups_concern(groups: Sequence[str]) -> str:
+    """Return why groups cannot be what was meant; empty if they can be.
+
+    Args:
+        groups: Of each image; empty names where there are no groups.
+    """
+    names = {name for name in groups if name}
+    if not names or len(groups) < 2:
+        return ""
+    if len(names) == 1:
+        return (
+            f"data.group: all images are in one group ({printable(names.pop())}), which one split"
+            " alone can have; expected what differs, such as '^([^_]+)_' for rex_1.jpg, ada_1.jpg"
+        )
+    if len(names) == len(groups):
+        return (
+            "data.group: no two images are in one group, so nothing is kept together; expected what"
+            " several images share, such as '^([^_]+)_' for rex_1.jpg and rex_2.jpg"
+        )
+    return ""

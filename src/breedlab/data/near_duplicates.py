@@ -5,7 +5,8 @@ images show."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,16 @@ _FEWEST_BITS = 8
 """Set, and not set, in each half: of a plain image or an even gradient a hash says nothing."""
 _CROWDED = 2000
 """Images in one band that are alike by the pattern of their hash, not by what they show."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two images that are nearly the same, in the order of the splits, and what they share."""
+
+    first: Path
+    second: Path
+    same_labels: bool
+    same_split: bool
 
 
 def difference_hash(pixels: np.ndarray[Any, Any]) -> str:
@@ -72,8 +83,8 @@ def near_pairs(hashes: Sequence[str]) -> list[tuple[int, int]]:
 
 def near_duplicates(
     image_set: ImageSet, digests: Mapping[Path, str], hashes: Mapping[Path, str]
-) -> Iterator[str]:
-    """Yield which images are nearly the same: with other labels, in two splits, where they make a
+) -> list[Pair]:
+    """Return which images are nearly the same: with other labels, in two splits, where they make a
     test easier, or with the same labels in one split, where they count more than others.
 
     Args:
@@ -83,23 +94,31 @@ def near_duplicates(
         hashes: As of `difference_hash`.
     """
     images = [(split, image) for split in SPLITS for image in image_set.splits[split]]
+    pairs = []
+    for one, other in near_pairs([hashes[image.path] for _, image in images]):
+        (split, first), (other_split, second) = images[one], images[other]
+        pair = Pair(first.path, second.path, first.classes == second.classes, split == other_split)
+        together = pair.same_labels and pair.same_split
+        if together or digests[first.path] != digests[second.path]:
+            pairs.append(pair)
+    return pairs
+
+
+def describe(pairs: Iterable[Pair], multi_label: bool) -> Iterator[str]:
+    """Yield lines on pairs, those with other labels first."""
     apart: dict[str, list[str]] = {
-        ("in two classes" if not image_set.multi_label else "with other labels"): [],
+        ("in two classes" if not multi_label else "with other labels"): [],
         "in two splits": [],
         "in one class and split": [],
     }
     classes, splits, together = apart.values()
-    for one, other in near_pairs([hashes[image.path] for _, image in images]):
-        (split, first), (other_split, second) = images[one], images[other]
-        same_labels, same_split = first.classes == second.classes, split == other_split
-        line = f"  {first.path} and {second.path}"
-        if same_labels and same_split:
-            together.append(line)
-        elif digests[first.path] != digests[second.path]:
-            (splits if same_labels else classes).append(line)
+    for pair in pairs:
+        alike = together if pair.same_split else splits
+        lines = alike if pair.same_labels else classes
+        lines.append(f"  {pair.first} and {pair.second}")
     for where, lines in apart.items():
         if lines:
             is_one = len(lines) == 1
-            pairs = "1 pair of images is" if is_one else f"{len(lines):,} pairs of images are"
-            yield f"{pairs} nearly the same, {where}:"
+            several = "1 pair of images is" if is_one else f"{len(lines):,} pairs of images are"
+            yield f"{several} nearly the same, {where}:"
             yield from first_few(lines)

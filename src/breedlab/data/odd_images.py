@@ -49,8 +49,30 @@ def traits_of(pixels: np.ndarray[Any, Any]) -> Traits:
     return Traits(width, height, round(float(grays.mean()), 2), round(float(grays.std()), 2))
 
 
-def odd_images(traits: Mapping[Path, Traits]) -> Iterator[str]:
-    """Yield a line about each way in which a few images are unlike the rest."""
+@dataclass(frozen=True)
+class Odd:
+    """One way in which a few images are unlike the rest.
+
+    Attributes:
+        what: In words, such as "of one color only".
+        paths: The images.
+        details: Of each, to be put behind its name; may be empty.
+    """
+
+    what: str
+    paths: tuple[Path, ...]
+    details: tuple[str, ...]
+
+    def describe(self) -> str:
+        """Return it in a line."""
+        several = "1 image is" if len(self.paths) == 1 else f"{len(self.paths):,} images are"
+        pairs = zip(self.paths, self.details, strict=True)
+        names = [f"{path}{detail}" for path, detail in pairs]
+        return f"{several} {self.what}: {listed(names, _FEW)}"
+
+
+def odd_images(traits: Mapping[Path, Traits]) -> Iterator[Odd]:
+    """Yield each way in which a few images are unlike the rest."""
     if len(traits) < _FEWEST:
         return
     paths = np.array(list(traits), dtype=object)
@@ -82,9 +104,7 @@ def odd_images(traits: Mapping[Path, Traits]) -> Iterator[str]:
     ):
         rows = np.flatnonzero(odd)
         if 0 < len(rows) <= _RARE * len(paths):
-            several = "1 image is" if len(rows) == 1 else f"{len(rows):,} images are"
-            names = [f"{paths[row]}{details[row]}" for row in rows]
-            yield f"{several} {what}: {listed(names, _FEW)}"
+            yield Odd(what, tuple(paths[rows]), tuple(details[row] for row in rows))
 
 
 def _far_out(values: np.ndarray[Any, Any], *, least: float) -> np.ndarray[Any, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from breedlab.config import Config
 from breedlab.console import note, progress, warn
-from breedlab.data.check import BALANCE_HINT, Report, check
+from breedlab.data.check import BALANCE_HINT, KEEP_ONE, Report, check
 from breedlab.data.folders import first_few
 from breedlab.data.source import obtain
 
@@ -38,6 +38,8 @@ def checked_images(config: Config) -> Report:
             [f"left out: {finding.path} {finding.reason}" for finding in findings]
         ):
             warn(config.conceal(text))
+    if report.conflicts:
+        note(KEEP_ONE)
     if report.bad or report.conflicts or report.leaks:
         note(
             "left: "

@@ -12,7 +12,7 @@ from pathlib import Path
 from breedlab import extras, hardware
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.yaml_folders import literally
-from breedlab.data.check import Report
+from breedlab.data.check import KEEP_ONE, Report
 from breedlab.data.folders import FEW, SPLITS, listed
 from breedlab.data.image_set import ImageSet
 from breedlab.names import counted, printable
@@ -131,6 +131,8 @@ def describe(images: ImageSet, report: Report) -> Iterator[str]:
                 f"problem   {len(findings):,} {title}, left out; the first: {first.path}"
                 f" {first.reason}"
             )
+    if report.conflicts:
+        yield f"          {KEEP_ONE}"
     for text in report.warnings:
         yield f"problem   {printable(text)}"
 
