@@ -20,6 +20,7 @@ ARCHIVE = {
     "valid": 2,
     "test": 2,
 }
+GRID = {"tuner.strategy": "grid", "tuner.trials": None}
 LIST = {"optim": {"lr": [0.1, 0.2]}}
 PLANNED = {"backend.name": "sagemaker", "backend.trials": "job_each", "dry_run": True}
 
@@ -216,6 +217,12 @@ CASES = [
         {"tuner.space": {}},
         ["tuner.space: "],
         {"tuner.space": {}, "tuner.strategy": "none"},
+    ),
+    Case(
+        "values_are_given_once",
+        {**GRID, "model.freeze": "none", "tuner.space": {"data.augment": ["none", "none"]}},
+        ["tuner.space.data.augment: ", "once"],
+        {**GRID, "model.freeze": "none", "tuner.space": {"data.augment": ["none", "basic"]}},
     ),
     Case(
         "grid_is_finite",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +33,20 @@ SPACE: Space = {
 }
 
 
+VIEWS: Space = {
+    **SPACE,
+    "data.augment": Choices(("none", "basic", "strong")),
+    "cache.views": Choices((1, 4, 3)),
+}
+
+
 def simulated(
-    minutes: float, pass_seconds: float, broken: str = "", confirm: int = 0
+    minutes: float, pass_seconds: float, broken: str = "", confirm: int = 0, space: Space = SPACE
 ) -> tuple[list[Tried], float]:
     """A search on a clock of its own: the trials, and how long it took."""
     now, known, trials = 0.0, set(), []
     budget = Budget(minutes, clock=lambda: now)
-    while (values := candidate(SPACE, trials, budget.left(), 2 * confirm)) is not None:
+    while (values := candidate(space, trials, budget.left(), 2 * confirm)) is not None:
         name, size = values["model.name"], values["data.image_size"]
         seconds, state = 1.0 if values["model.head_type"] == "logistic" else 4.0, "complete"
         if name == broken:
@@ -46,10 +54,14 @@ def simulated(
         elif (name, size) not in known:
             seconds += pass_seconds * (1 + NAMES.index(name)) * (size / 224) ** 2
             known.add((name, size))
+        views, augment = values.get("cache.views", 1), values.get("data.augment")
+        if state == "complete" and views > 1 and (name, size, augment) not in known:
+            seconds += (views - 1) * pass_seconds * (1 + NAMES.index(name)) * (size / 224) ** 2
+            known.add((name, size, augment))
         if trials and now + seconds > 60 * minutes:  # the pass, or the epoch, heeds the budget
             seconds, state = 60 * minutes - now + 1, "pruned"
         now += seconds
-        quality = NAMES.index(name) + size / 1000
+        quality = NAMES.index(name) + size / 1000 + 0.0001 * (augment == "basic")
         trials.append(
             Tried(values, state, (-quality, 0.0) if state == "complete" else None, seconds)
         )
@@ -86,6 +98,29 @@ def test_the_minutes_are_kept_to_within_a_tenth(pass_seconds: float) -> None:
     assert seconds + 3 * 2 * 4 <= 660 and trials[0].state == "complete"
     if pass_seconds <= 90:  # there is time for another pass and for heads
         assert len({(t.values["model.name"], t.values["data.image_size"]) for t in trials}) > 1
+        assert {t.values["model.head_type"] for t in trials} == {"logistic", "linear", "mlp"}
+
+
+def test_the_best_pass_gets_other_views() -> None:
+    trials, _ = simulated(minutes=60, pass_seconds=10, space=VIEWS)
+    assert len(trials) == count(VIEWS) == 16
+    plain, augmented, others = trials[:6], trials[6:8], trials[8:]
+    assert {(t.values["data.augment"], t.values["cache.views"]) for t in plain} == {("none", 1)}
+    for trial, views in zip(augmented, [("basic", 4), ("strong", 3)], strict=True):
+        best = trial.values["model.name"], trial.values["data.image_size"]
+        assert best == ("large", 288) and trial.values["model.head_type"] == "logistic"
+        assert (trial.values["data.augment"], trial.values["cache.views"]) == views
+    with_heads = [(t.values["data.image_size"], t.values["data.augment"]) for t in others]
+    assert with_heads == [(288, "basic")] * 4 + [(288, "none")] * 4
+
+
+@pytest.mark.parametrize("pass_seconds", [5, 20, 45, 90, 200, 500])
+def test_views_are_left_out_where_they_take_too_long(pass_seconds: float) -> None:
+    trials, seconds = simulated(minutes=10, pass_seconds=pass_seconds, confirm=3, space=VIEWS)
+    assert seconds + 3 * 2 * 4 <= 660
+    tried = {t.values["cache.views"] for t in trials}
+    assert tried == ({1, 3, 4} if pass_seconds == 5 else {1})
+    if pass_seconds <= 90:
         assert {t.values["model.head_type"] for t in trials} == {"logistic", "linear", "mlp"}
 
 
@@ -188,3 +223,52 @@ def test_names_and_what_goes_with_them_are_checked_together(configure: Configure
         configure(*WORDS, "tuner.space.model.name=[resnet18,resnet43]")
     with raises_code("BL100", names=("tuner.space.model.name", "tuner=auto")):
         configure(*WORDS, "tuner.strategy=random", "tuner.trials=3")
+
+
+@pytest.mark.parametrize("folds", [1, 3])
+def test_augmented_views_are_searched_and_the_final_training_has_them(
+    configure: Configure, here: Path, monkeypatch: pytest.MonkeyPatch, folds: int
+) -> None:
+    config = configure(
+        *WORDS,
+        "tuner.confirm=0",
+        f"tuner.folds={folds}",
+        "tuner.space.model=null",
+        "tuner.space.data=null",
+        "tuner.space.data.augment=[none,basic,basic]",
+        "tuner.space.cache.views=[1,2,3]",
+        "trainer.refit=true",
+    )
+    assert trial_count(config) == 3
+    seen: list[int] = []
+    real = contexts.cached_activations
+
+    def counted(*given: Any, **how: Any) -> Any:
+        activations = real(*given, **how)
+        seen.append(len(activations.train))
+        return activations
+
+    def worth(context: Any, values: Any, stop_early: Any) -> Any:
+        outcome = trial(context, values, stop_early)
+        return replace(outcome, objective=values["cache.views"] / 10)
+
+    trial = studies.run_trial
+    monkeypatch.setattr(contexts, "cached_activations", counted)
+    monkeypatch.setattr(studies, "run_trial", worth)
+    result = run(config, [])
+    assert seen == [1, 2, 3]
+    assert result.metrics["search"]["values"]["cache.views"] == 3
+    recorded = json.loads((result.run / "metrics.json").read_text())["search"]["values"]
+    assert recorded["data.augment"] == "basic"
+
+
+def test_only_auto_takes_lists_of_augmentation_that_go_together(configure: Configure) -> None:
+    words = ("tuner.space.data.augment=[none,basic]", "tuner.space.cache.views=[1,2]")
+    assert trial_count(configure(*WORDS, *words)) > 6
+    others = ("tuner=grid", "model.name=resnet18", "tuner.space=null")
+    with raises_code("BL105", names=("tuner.space.data.augment", "cache.views=1")):
+        configure(*others, *words)
+    views = ("data.augment=basic", "cache.views=2", "tuner.space.cache.views=[2,3]")
+    assert trial_count(configure("tuner=grid", "model.name=resnet18", *views)) >= 2
+    with raises_code("BL104", names=("tuner.space.cache.views", "once")):
+        configure("tuner=grid", *views[:2], "tuner.space.cache.views=[2,2]")

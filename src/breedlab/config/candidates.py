@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import product
 from typing import Any
 
-from breedlab.config.space import PAIRED, Choices, Space
+from breedlab.config.space import PAIRED, VIEWS, Choices, Space
 from breedlab.registry import HEADS
 
 HEAD = "model.head_type"
@@ -19,22 +19,14 @@ Values = dict[str, Any]
 
 def count(space: Space) -> int:
     """Return how many candidates there are at most."""
-    each, images = len([*heads(space)]), len([*passes(space)])
-    return images + min(images, PASSES_WITH_HEADS) * (each - 1)
+    each = len([*heads(space)])
+    features = len([*passes(space)]) + len(views(space)) - 1
+    return features + min(features, PASSES_WITH_HEADS) * (each - 1)
 
 
 def passes(space: Space) -> Iterator[Values]:
-    """Yield what decides the features, from cheap to expensive: by its position in the lists."""
-    axes: list[list[Values]] = []
-    for pair in PAIRED:
-        lists = {path: _choices(space, path) for path in pair if path in space}
-        if lists:
-            axes.append(
-                [
-                    dict(zip(lists, values, strict=True))
-                    for values in zip(*lists.values(), strict=True)
-                ]
-            )
+    """Yield backbones and image sizes, from cheap to expensive: by their position in the lists."""
+    axes = [axis for pair in PAIRED if pair != VIEWS and (axis := _together(space, pair))]
     ranges = [range(len(axis)) for axis in axes]
     for places in sorted(product(*ranges), key=lambda places: (sum(places), places)):
         yield {
@@ -42,6 +34,12 @@ def passes(space: Space) -> Iterator[Values]:
             for axis, at in zip(axes, places, strict=True)
             for path, value in axis[at].items()
         }
+
+
+def views(space: Space) -> list[Values]:
+    """Return which augmented views there may be of each image: first those of all passes, then what
+    the best pass also gets. Nothing is varied where there is a single, empty one."""
+    return _together(space, VIEWS) or [{}]
 
 
 def heads(space: Space) -> Iterator[Values]:
@@ -56,6 +54,12 @@ def heads(space: Space) -> Iterator[Values]:
                 yield setting
             elif index == 0 or not HEADS.get(head).solved:
                 yield {HEAD: head, **setting}
+
+
+def _together(space: Space, pair: tuple[str, str]) -> list[Values]:
+    """Return what two lists are together, place by place; one of them alone; or nothing."""
+    lists = {path: _choices(space, path) for path in pair if path in space}
+    return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
 
 
 def _choices(space: Space, path: str) -> list[Any]:

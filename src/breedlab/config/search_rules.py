@@ -111,6 +111,16 @@ def auto_has_what_it_needs(
             )
 
 
+def values_are_given_once(tuner: Tuner) -> Iterator[Problem]:
+    """Refuse a value that is given twice in lists that go together only with `auto`."""
+    if tuner.strategy in ("auto", "none"):
+        return
+    for path, values in leaves(tuner.space):
+        in_pair = any(path in pair for pair in PAIRED) and isinstance(values, list)
+        if in_pair and len({repr(value) for value in values}) < len(values):
+            yield Problem(f"tuner.space.{path}", f"got {values!r}; expected each value once")
+
+
 def grid_is_finite(tuner: Tuner) -> Iterator[Problem]:
     if tuner.strategy not in ("grid", "auto"):
         return
@@ -132,5 +142,6 @@ RULES: tuple[Rule, ...] = (
     trials_are_counted,
     folds_have_features,
     auto_has_what_it_needs,
+    values_are_given_once,
     grid_is_finite,
 )

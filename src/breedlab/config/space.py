@@ -14,8 +14,10 @@ from breedlab.config.schema import schema
 _RANGE_KEYS = {"low", "high", "log", "step"}
 _LEAF_KEYS = _RANGE_KEYS | {"choices"}
 
-PAIRED = (("model.name", "model.weights"), ("data.image_size", "data.resize"))
-"""What `tuner.strategy=auto` may vary besides what every search may. The two lists of a pair go
+VIEWS = ("data.augment", "cache.views")
+"""The augmented views of each image that a head trains on."""
+PAIRED = (("model.name", "model.weights"), ("data.image_size", "data.resize"), VIEWS)
+"""What decides the features that `tuner.strategy=auto` compares. The two lists of a pair go
 together, place by place."""
 
 

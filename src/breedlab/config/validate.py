@@ -28,6 +28,7 @@ MISSING = "???"
 # What a trial may vary: everything here changes how the network learns, nothing what is measured or
 # where.
 TUNABLE = (
+    "cache.views",
     "data.batch_size",
     "data.augment",
     "data.mixup",
@@ -63,11 +64,8 @@ def tunable() -> list[str]:
 
 def _searched(strategy: Any) -> list[str]:
     """Return what a strategy may vary."""
-    return (
-        [*(path for pair in PAIRED for path in pair), *tunable()]
-        if strategy == "auto"
-        else tunable()
-    )
+    features = [path for pair in PAIRED for path in pair]
+    return [*dict.fromkeys([*features, *tunable()])] if strategy == "auto" else tunable()
 
 
 def validate(tree: Tree, source: str = "config", recorded: bool = False) -> Config:
@@ -343,9 +341,12 @@ def _retyped(config: Config, tree: Tree, paths: list[str]) -> list[Problem]:
 
 
 def _partner(tree: Tree, path: str) -> dict[str, list[Any]]:
-    """Return the list that goes with a path's, value by value, where there is one."""
+    """Return the list that goes with a path's, value by value, where there is one: only `auto` has
+    such lists, others combine all values."""
+    partners: dict[str, list[Any]] = {}
+    if tree["tuner"].get("strategy") != "auto":
+        return partners
     space = dict(leaves(tree["tuner"]["space"]))
-    partners = {}
     for pair in PAIRED:
         if path in pair:
             for other in pair:

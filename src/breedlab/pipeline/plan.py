@@ -10,7 +10,7 @@ from pathlib import Path
 
 from breedlab.catalogue import Entry, lookup
 from breedlab.config import Config, search_space, trial_count
-from breedlab.config.space import Choices, Dimension
+from breedlab.config.space import PAIRED, Choices, Dimension
 from breedlab.data.fixes import apply_fixes
 from breedlab.data.folders import SPLITS, is_absent, scan, splitting
 from breedlab.data.sources import source_of
@@ -122,7 +122,7 @@ def find_images(config: Config) -> Images:
 def _stages(config: Config, images: Images, already: Done) -> list[str]:
     train, tuner = images.counts["train"], config.tuner
     cached = config.model.freeze != "none" and config.cache.mode == "auto"
-    stages = ["check every image"]
+    stages, space = ["check every image"], search_space(config)
     if cached and not already.trained:
         total = config.cache.views * train + images.counts["valid"]
         unless_cached = (
@@ -130,10 +130,12 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
             if already.trials or already.has_checkpoint
             else ""
         )
+        varies = any(path in space for pair in PAIRED for path in pair)
+        each = " for each backbone, image size, and number of views tried" if varies else ""
         stages.append(
-            f"compute the frozen part's activations once{unless_cached}: {counted(total, 'image')}"
+            f"compute the frozen part's activations once{each}{unless_cached}:"
+            f" {counted(total, 'image')}"
         )
-    space = search_space(config)
     trials = trial_count(config)
     if tuner.strategy != "none" and already.trials < trials:
         progress = f" ({already.trials} of {trials} are done)" if already.trials else ""

@@ -2,8 +2,9 @@
 then other heads.
 
 A pass over the images takes minutes where a head takes seconds. So every backbone and image size is
-judged by the first head of the list, in the order of the lists, which go from cheap to expensive;
-only the two best passes get the other heads and settings.
+judged by the first head of the list, in the order of the lists, which go from cheap to expensive.
+The best of them is then judged with other augmented views, each of which takes a pass, too. Only
+the two best get the other heads and settings.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from breedlab.config.candidates import PASSES_WITH_HEADS, Values, heads, passes
-from breedlab.config.space import Space
+from breedlab.config.candidates import PASSES_WITH_HEADS, Values, heads, passes, views
+from breedlab.config.space import VIEWS, Space
 
 _SHARE_OF_PASSES = 0.7
 """The share of the remaining time that the next pass may be expected to take."""
@@ -52,6 +53,7 @@ def candidate(
     """
     tries = [*heads(space)]
     first = tries[0]
+    plain, *augmented = views(space)
     values_before = [trial.values for trial in before]
     longest = max((trial.seconds for trial in before if _is(trial, first)), default=0.0)
     longest = max(longest, first_pass)
@@ -61,7 +63,7 @@ def candidate(
         if trial.state == "failed" and _is(trial, first)
     ]
     for images in passes(space):
-        values = {**images, **first}
+        values = {**images, **plain, **first}
         if values in values_before or (
             "model.name" in images and images["model.name"] in bad_models
         ):
@@ -72,6 +74,13 @@ def candidate(
         (trial for trial in before if trial.rank is not None and _is(trial, first)),
         key=lambda trial: trial.rank or (),
     )
+    if best := next((trial for trial in judged if _is(trial, plain)), None):
+        pass_seconds = max(best.seconds, first_pass if best == before[0] else 0.0)
+        for each in augmented:
+            values = {**best.values, **each}
+            longer = max(1, each.get(VIEWS[1], 1)) * pass_seconds
+            if values not in values_before and longer <= seconds * _SHARE_OF_PASSES:
+                return values
     others = [trial.seconds for trial in before if not _is(trial, first)]
     if seconds < max(others, default=0.0) * (1 + reserved):
         return None
