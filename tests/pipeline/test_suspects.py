@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from breedlab.config import Config
 from breedlab.data.fixes import COPY_OF, LABEL
+from breedlab.data.image_set import ImageSet, LabeledImage
 from breedlab.pipeline.run import run
+from breedlab.pipeline.suspects import find_suspects, unjudged_labels
 
 
 def test_a_planted_wrong_label_leads_the_list_and_the_report(
@@ -35,8 +38,36 @@ def test_a_planted_wrong_label_leads_the_list_and_the_report(
     first = next(csv.DictReader((result.run / "fixes.csv").open()))
     assert (first["file"], first["split"]) == ("train/red/wrong.png", "train")
     assert (first["label"], first["suggested"], first["why"]) == ("red", "blue", LABEL)
-    assert "1 label is probably wrong" in " ".join(capsys.readouterr().out.split())
+    told = " ".join(capsys.readouterr().out.split())
+    assert "1 label is probably wrong" in told.partition("› Training")[0], (
+        "before the time is spent"
+    )
     assert "wrong.png" in (result.run / "report.html").read_text()
+    edited = (result.run / "fixes.csv").read_text().replace(f",{LABEL},", f",{LABEL},blue", 1)
+    (result.run / "fixes.csv").write_text(edited)
+    (result.run / "metrics.json").unlink()  # as if it had been interrupted at its very end
+    run(configure(f"data.root={here / 'photos'}", *words), [], resume=result.run)
+    assert (result.run / "fixes.csv").read_text() == edited
+
+
+def test_a_class_with_few_images_keeps_no_other_label_from_being_doubted() -> None:
+    torch.manual_seed(0)
+    labels = torch.tensor([0] * 30 + [1] * 30 + [2] * 3)
+    features = torch.nn.functional.one_hot(labels, 8) + 0.1 * torch.randn(63, 8)
+    names = [Path("root", f"{index}.png") for index in range(63)]
+    given = labels.clone()
+    given[4] = 1
+    images = [LabeledImage(path, int(label)) for path, label in zip(names, given, strict=True)]
+    image_set = ImageSet(Path("root"), ("a", "b", "rare"), {"train": tuple(images)})
+    found = find_suspects(features, image_set, ("train",), 0)
+    assert found is not None and [*found.labels.listed] == [4] and found.labels.wrong == 1
+    assert [*unjudged_labels(found.labels)] == [
+        "labels of classes with fewer than 5 images are not judged: rare (3)"
+    ]
+    assert next(found.rows(image_set))["suggested"] == "a"
+    few = ImageSet(Path("root"), ("a", "b", "rare"), {"train": tuple(images[-5:])})
+    alone = find_suspects(features[-5:], few, ("train",), 0)
+    assert alone is not None and not alone.labels.listed and "too few" in alone.labels.unjudged
 
 
 def test_a_copy_is_on_the_list_and_on_the_report(

@@ -23,7 +23,6 @@ from breedlab.pipeline.suitability import cap_batch_sizes, early_stopping_concer
 if TYPE_CHECKING:
     import lightning
 
-    from breedlab.models.classifier import Classifier
     from breedlab.profiling.session import Session
     from breedlab.training.context import TrainingContext
 
@@ -215,6 +214,11 @@ def _train(
         if best.seconds_left is not None:
             deadline = time.monotonic() + best.seconds_left
 
+    if not environment.fit_only:
+        from breedlab.pipeline.suspects import list_suspects
+
+        # before the final training: a user who sees wrong labels may want to fix them first
+        distributed.rank_zero_only(lambda: list_suspects(directory, context, config))
     _enter(watch, "Training" if search is None else "Training the best")
     trained = final_training.train(
         context, config, directory, watch.started_at, environment.callbacks
@@ -223,9 +227,6 @@ def _train(
     if environment.fit_only:
         watch.finish()
         return TrainResult(directory, metrics)
-    # Labels are judged by frozen features: a network that trained on an image agrees with its
-    # label.
-    label_judge = trained.classifier, trained.config
     if trained.config.fine_tune.epochs:
         _enter(watch, "Fine-tuning")
         final_training.fine_tune(trained, context, directory, deadline, metrics)
@@ -247,7 +248,7 @@ def _train(
         )
     if not distributed.is_main():
         return TrainResult(directory, distributed.broadcast(None))
-    _test_and_export(trained, context, directory, started, watch, metrics, label_judge)
+    _test_and_export(trained, context, directory, started, watch, metrics)
     return TrainResult(directory, distributed.broadcast(metrics))
 
 
@@ -258,7 +259,6 @@ def _test_and_export(
     started: float,
     watch: Session,
     metrics: dict[str, Any],
-    label_judge: tuple[Classifier, Config],
 ) -> None:
     """Test and export on the main process, and write the run's last files."""
     from breedlab.debugging.recorder import records
@@ -275,7 +275,6 @@ def _test_and_export(
     metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
     if tested.flip_tta is not None:
         metrics["flip_tta"] = tested.flip_tta
-    from breedlab.pipeline.suspects import list_suspects
     from breedlab.reporting.at_end import write_at_end
     from breedlab.reporting.confusions import readable_json
     from breedlab.reporting.tensorboard import write_review
@@ -284,7 +283,6 @@ def _test_and_export(
     write_review(directory, config, data, evaluation, values, trained.fitted.best)
     loggers.finish(config, directory, metrics["test"])
 
-    list_suspects(directory, label_judge[0], context, label_judge[1], data)
     _enter(watch, "Export")
     metrics["export"] = export(directory, classifier, context, config, data, metrics, tested)
     note(f"{directory / 'model.tar.gz'}")

@@ -1,20 +1,21 @@
-"""Labels that are probably wrong, images unlike all others, and images nearly the same as another,
-listed in a run's fixes.csv for a person to look at."""
+"""Labels that are probably wrong, images unlike all others, and images nearly the same as another:
+those that a user should look at, by the features of a frozen backbone."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from breedlab.config import Config
 from breedlab.console import note, progress
 from breedlab.data.fixes import COPY_OF, LABEL, NONE, OUTLIER, REMOVE, joined, write_fixes
-from breedlab.data.image_set import LabeledImage
-from breedlab.data.module import ImageData
+from breedlab.data.folders import listed
+from breedlab.data.image_set import ImageSet, LabeledImage
 from breedlab.evaluation.copies import copies
 from breedlab.evaluation.label_doubts import doubts, out_of_fold_labels
 from breedlab.evaluation.label_errors import (
@@ -25,61 +26,19 @@ from breedlab.evaluation.label_errors import (
     worth_a_look,
 )
 from breedlab.evaluation.outliers import outliers
-from breedlab.models.classifier import Classifier
+from breedlab.names import counted
 from breedlab.training.context import TrainingContext
 from breedlab.training.folds import fold_numbers
 
 FILE = "fixes.csv"
 _SPLITS = ("train", "valid")
 _MOST = 10_000_000_000
-"""Images times features times classes: with more, the regressions would take longer than the
-training did."""
-
-
-def list_suspects(
-    directory: Path,
-    classifier: Classifier,
-    context: TrainingContext,
-    config: Config,
-    data: ImageData,
-) -> None:
-    """Write a run's `fixes.csv`: images with labels that a model of the other images contradicts,
-    the worst first, then images unlike all others, then those nearly the same as another.
-
-    It is for frozen backbones whose features are cached: the features of a network that was trained
-    on an image agree with its label, right or wrong. Nothing is written without them, with too many
-    images and classes, or if a class has too few images.
-
-    Args:
-        directory: The run's.
-        classifier: Trained.
-        context: Of the run.
-        config: Of the training.
-        data: The images.
-    """
-    images = [image for split in _SPLITS for image in data.images.splits[split]]
-    activations = (
-        context.activations(classifier, config) if config.model.freeze == "backbone" else None
-    )
-    if activations is None or activations.valid.ndim != 2:
-        return
-    if len(images) * activations.valid.shape[1] * len(data.images.classes) > _MOST:
-        note("no search for wrong labels: there are too many images and classes")
-        return
-    features = torch.cat([activations.train[0].float(), activations.valid.float()])
-    judge = _several if config.data.multi_label else _single
-    with progress("looking for wrong labels"):
-        doubtful = judge(features, images, data.images.classes, config.seed)
-        if doubtful is None:
-            return
-        # features that cannot tell the classes do not show what images have in common either
-        pairs = [] if doubtful.unjudged else copies(features)
-        unlike = outliers(features)
-    _write(directory / FILE, doubtful, unlike.tolist(), pairs, images, data)
+"""Images times features times classes: with more, the regressions would take longer than a training
+does."""
 
 
 @dataclass(frozen=True)
-class _Doubtful:
+class Doubtful:
     """Labels to look at.
 
     Attributes:
@@ -88,6 +47,7 @@ class _Doubtful:
         suggested: The label or labels of each image by a model of the others.
         confidence: How sure that model is, for each image.
         unjudged: Why no label can be doubted; else empty.
+        few: Classes with too few images to be judged.
     """
 
     listed: Sequence[int]
@@ -95,35 +55,144 @@ class _Doubtful:
     suggested: Sequence[str]
     confidence: Sequence[float]
     unjudged: str = ""
+    few: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """What a user should look at.
+
+    Attributes:
+        images: The images that were judged.
+        splits: Of each, its split.
+        labels: Those to look at.
+        outliers: Images unlike all others, the farthest first; those with doubtful labels are only
+            among these.
+        copies: Images that are nearly the same as an earlier one, with that one.
+    """
+
+    images: Sequence[LabeledImage]
+    splits: Sequence[str]
+    labels: Doubtful
+    outliers: Sequence[int]
+    copies: Sequence[tuple[int, int]]
+
+    def rows(self, image_set: ImageSet) -> Iterator[dict[str, object]]:
+        """Yield the rows of a list of fixes: labels, then outliers, then copies."""
+        for index in self.labels.listed:
+            yield self._row(image_set, index, LABEL)
+        for index in self.outliers:
+            yield self._row(image_set, index, OUTLIER)
+        for index, other in self.copies:
+            name = os.path.relpath(self.images[other].path, image_set.root)
+            yield self._row(image_set, index, f"{COPY_OF}{name}")
+
+    def _row(self, image_set: ImageSet, index: int, why: str) -> dict[str, object]:
+        image = self.images[index]
+        return {
+            "file": os.path.relpath(image.path, image_set.root),
+            "split": self.splits[index],
+            "label": joined([image_set.classes[label] for label in image.classes]),
+            "suggested": self.labels.suggested[index],
+            "confidence": round(self.labels.confidence[index], 4),
+            "why": why,
+        }
+
+
+def list_suspects(directory: Path, context: TrainingContext, config: Config) -> None:
+    """Write a run's `fixes.csv`: images with labels that a model of the other images contradicts,
+    the worst first, then images unlike all others, then those nearly the same as another. A list
+    that is there, as in a resumed run, stays as it is: it may have been edited.
+
+    It is for frozen backbones whose features are cached: the features of a network that was trained
+    on an image agree with its label, right or wrong. Nothing is written without them, or with too
+    many images and classes.
+
+    Args:
+        directory: The run's.
+        context: Of the run.
+        config: Of the training to come.
+    """
+    file = directory / FILE
+    if file.exists() or config.model.freeze != "backbone":
+        return
+    activations = context.activations(context.classifier(config), config)
+    if activations is None or activations.valid.ndim != 2:
+        return
+    images = context.report.images
+    features = torch.cat([activations.train[0].float(), activations.valid.float()])
+    found = find_suspects(features, images, _SPLITS, config.seed)
+    if found is None:
+        return
+    write_fixes(file, found.rows(images))
+    _describe(file, found, images.multi_label)
+
+
+def find_suspects(
+    features: torch.Tensor, image_set: ImageSet, splits: Sequence[str], seed: int
+) -> Suspects | None:
+    """Return what to look at; None, with a note, if there are too many images and classes.
+
+    Args:
+        features: (n, width), of the images of the splits, one split after the other.
+        image_set: The images.
+        splits: Which of their splits.
+        seed: Decides the folds of multi-label images.
+    """
+    if features.numel() * len(image_set.classes) > _MOST:
+        note("no search for wrong labels: there are too many images and classes")
+        return None
+    images = [image for split in splits for image in image_set.splits[split]]
+    split_of = [split for split in splits for _ in image_set.splits[split]]
+    judge = _several if image_set.multi_label else _single
+    with progress("looking for wrong labels"):
+        doubtful = judge(features, images, image_set.classes, seed)
+        # features that cannot tell the classes do not show what images have in common either
+        pairs = [] if doubtful.unjudged else copies(features)
+        far = outliers(features).tolist()
+    unlike = [index for index in far if index not in {*doubtful.listed}]
+    return Suspects(images, split_of, doubtful, unlike, pairs)
 
 
 def _single(
     features: torch.Tensor, images: Sequence[LabeledImage], classes: Sequence[str], _seed: int
-) -> _Doubtful | None:
-    """Judge the one class of each image; None where a class has too few images for that."""
+) -> Doubtful:
+    """Judge the one class of each image, where its class has enough images."""
     labels = torch.tensor([image.label for image in images])
-    if not bool((torch.bincount(labels, minlength=len(classes)) >= FOLDS).all()):
-        return None
-    probabilities = out_of_fold(features, labels)
+    counts = torch.bincount(labels, minlength=len(classes))
+    enough = counts >= FOLDS
+    small = (~enough & (counts > 0)).nonzero().flatten().tolist()
+    few = [f"{classes[label]} ({int(counts[label])})" for label in small]
+    suggested = [classes[label] for label in labels.tolist()]
+    confidence = [0.0] * len(images)
+    if int(enough.sum()) < 2:
+        unjudged = f"fewer than two classes have {FOLDS} images, too few to doubt a label"
+        return Doubtful([], 0, suggested, confidence, unjudged, few)
+    judged, names = enough[labels].nonzero()[:, 0], enough.nonzero()[:, 0]
+    own = (enough.cumsum(0) - 1)[labels[judged]]
+    probabilities = out_of_fold(features[judged], own)
     unjudged = ""
-    if not can_judge(probabilities, labels):
-        right = float((probabilities.argmax(1) == labels).float().mean())
+    if not can_judge(probabilities, own):
+        right = float((probabilities.argmax(1) == own).float().mean())
         unjudged = (
             f"the frozen features tell only {right:.0%} of the labels right, too few to doubt any"
         )
-    confidence, likeliest = probabilities.max(1)
-    return _Doubtful(
-        worth_a_look(probabilities, labels),
-        len(suspects(probabilities, labels)),
-        [classes[index] for index in likeliest.tolist()],
-        confidence.tolist(),
+    sure, likeliest = probabilities.max(1)
+    for index, label, share in zip(judged.tolist(), names[likeliest], sure.tolist(), strict=True):
+        suggested[index], confidence[index] = classes[label], share
+    return Doubtful(
+        judged[worth_a_look(probabilities, own)].tolist(),
+        len(suspects(probabilities, own)),
+        suggested,
+        confidence,
         unjudged,
+        few,
     )
 
 
 def _several(
     features: torch.Tensor, images: Sequence[LabeledImage], classes: Sequence[str], seed: int
-) -> _Doubtful:
+) -> Doubtful:
     """Judge each label of each image."""
     targets = torch.zeros(len(images), len(classes))
     for index, image in enumerate(images):
@@ -141,7 +210,7 @@ def _several(
     unjudged = ""
     if not bool(doubted.judged.any()):
         unjudged = "the frozen features tell no label well enough to doubt one"
-    return _Doubtful(
+    return Doubtful(
         doubted.listed(),
         int(doubted.probable.sum()),
         labels,
@@ -150,60 +219,43 @@ def _several(
     )
 
 
-def _write(
-    file: Path,
-    doubtful: _Doubtful,
-    unlike: Sequence[int],
-    pairs: Sequence[tuple[int, int]],
-    images: Sequence[LabeledImage],
-    data: ImageData,
-) -> None:
-    classes = data.images.classes
-    split_of = [split for split in _SPLITS for _ in data.images.splits[split]]
-
-    def name(index: int) -> str:
-        return os.path.relpath(images[index].path, data.images.root)
-
-    def row(index: int, why: str) -> dict[str, object]:
-        image = images[index]
-        return {
-            "file": name(index),
-            "split": split_of[index],
-            "label": joined([classes[label] for label in image.classes]),
-            "suggested": doubtful.suggested[index],
-            "confidence": round(doubtful.confidence[index], 4),
-            "why": why,
-        }
-
-    far = [index for index in unlike if index not in {*doubtful.listed}]
-    rows = [
-        *(row(index, LABEL) for index in doubtful.listed),
-        *(row(index, OUTLIER) for index in far),
-        *(row(index, f"{COPY_OF}{name(other)}") for index, other in pairs),
-    ]
-    write_fixes(file, rows)
+def unjudged_labels(doubtful: Doubtful) -> Iterator[str]:
+    """Yield which labels could not be judged, and why; nothing if all were."""
     if doubtful.unjudged:
-        note(f"{doubtful.unjudged}: {file} lists no labels that may be wrong")
-    elif doubtful.wrong:
-        if data.images.multi_label:
-            # an image has many labels, and chance alone makes some of them look doubtful
-            verb, fixes = "may be", f"labels such as cat|dog, {NONE}"
-        else:
-            verb, fixes = "is probably" if doubtful.wrong == 1 else "are probably", "a class"
-        labels = "1 label" if doubtful.wrong == 1 else f"{doubtful.wrong:,} labels"
-        note(
-            f"{labels} {verb} wrong; {file} lists suspects, the worst first: fill in fix"
-            f" ({fixes}, or {REMOVE}), and train with data.fixes={FILE}"
+        yield f"{doubtful.unjudged}: no labels are listed as wrong"
+    elif doubtful.few:
+        yield (
+            f"labels of classes with fewer than {FOLDS} images are not judged:"
+            f" {listed(doubtful.few)}"
         )
-    if far:
-        several = "1 image is" if len(far) == 1 else f"{len(far):,} images are"
+
+
+def how_to_fix(multi_label: bool) -> str:
+    """Return what may be filled in for a wrong label."""
+    return f"labels such as cat|dog, {NONE}" if multi_label else "a class"
+
+
+def _describe(file: Path, found: Suspects, multi_label: bool) -> None:
+    for text in unjudged_labels(found.labels):
+        note(text)
+    if wrong := found.labels.wrong:
+        # an image with several labels has many of them, and chance alone makes some look doubtful
+        verb = "may be" if multi_label else "is probably" if wrong == 1 else "are probably"
         note(
-            f"{several} unlike all others; {file} lists them as {OUTLIER}: to leave one"
-            f" out, put {REMOVE} in its column fix"
+            f"{counted(wrong, 'label')} {verb} wrong; {file} lists suspects, the worst first: fill"
+            f" in fix ({how_to_fix(multi_label)}, or {REMOVE}), and train with data.fixes={FILE}"
         )
-    if pairs:
-        several = "1 image is" if len(pairs) == 1 else f"{len(pairs):,} images are"
+    leave_out = f"to leave one out, put {REMOVE} in its column fix"
+    if found.outliers:
         note(
-            f"{several} nearly the same as another, by the network's features; {file} lists both:"
-            f" to leave one out, put {REMOVE} in its column fix"
+            f"{_are(found.outliers)} unlike all others; {file} lists them as {OUTLIER}: {leave_out}"
         )
+    if found.copies:
+        note(
+            f"{_are(found.copies)} nearly the same as another, by the network's features; {file}"
+            f" lists both: {leave_out}"
+        )
+
+
+def _are(images: Sequence[Any]) -> str:
+    return "1 image is" if len(images) == 1 else f"{len(images):,} images are"

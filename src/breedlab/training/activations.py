@@ -109,7 +109,8 @@ def cached_activations(
     engines: FeatureEngines,
     progress: Callable[[str], Any],
 ) -> Activations:
-    """Read the activations from the cache folder, computing what is not there yet.
+    """Read the activations of train and validation from the cache folder, computing what is not
+    there yet.
 
     Args:
         classifier: With a frozen part.
@@ -125,8 +126,40 @@ def cached_activations(
         TooLarge: If all views together would pass `cache.max_gb`.
         DiskFull: If the disk has no room for them.
     """
+    views = cached_parts(
+        classifier,
+        data,
+        _parts(data),
+        cache,
+        fingerprint=fingerprint,
+        precision=precision,
+        device=device,
+        engines=engines,
+        progress=progress,
+    )
+    return Activations(tuple(views[:-1]), views[-1], data.labels("train"), data.labels("valid"))
+
+
+def _parts(data: ImageData) -> list[tuple[str, int]]:
+    """Return the split and the view of each part that training needs."""
+    return [("train", view) for view in range(data.views.frozen_views or 1)] + [("valid", 0)]
+
+
+def cached_parts(
+    classifier: Classifier,
+    data: ImageData,
+    parts: Sequence[tuple[str, int]],
+    cache: Cache,
+    *,
+    fingerprint: str,
+    precision: str,
+    device: torch.device,
+    engines: FeatureEngines,
+    progress: Callable[[str], Any],
+) -> list[torch.Tensor]:
+    """Return the activations of parts of the images, a (split, view) each, as
+    `cached_activations`: with the same engine, under the same names."""
     classifier = classifier.to(device).eval()
-    parts = [("train", view) for view in range(data.views.frozen_views or 1)] + [("valid", 0)]
     shape = _boundary_shape(classifier, data.evaluation.crop, device)
     common: dict[str, Any] = {
         "boundary": classifier.freeze,
@@ -139,7 +172,8 @@ def cached_activations(
     if data.data.train_size:
         common["train_size"] = data.data.train_size
     count = sum(len(data.images.splits[split]) for split, _ in parts)
-    choice = engines.choose(classifier, common, count, lambda: first_images(data))
+    usual = sum(len(data.images.splits[split]) for split, _ in _parts(data))
+    choice = engines.choose(classifier, common, usual, lambda: first_images(data))
     files = _files(common, choice, parts, data, cache, shape, precision)
     if not all(file.is_whole() for file in files) and choice.engine != EAGER:
         choice, _ = engines.engine_or_eager(classifier, choice)
@@ -162,8 +196,7 @@ def cached_activations(
                 )
     for file in files:
         os.utime(file.path)  # least recently used is dropped first
-    views = [_load(file, precision, whole=size <= _IN_MEMORY) for file in files]
-    return Activations(tuple(views[:-1]), views[-1], data.labels("train"), data.labels("valid"))
+    return [_load(file, precision, whole=size <= _IN_MEMORY) for file in files]
 
 
 def first_images(data: ImageData) -> torch.Tensor:

@@ -3,7 +3,7 @@ its activations."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -28,7 +28,7 @@ from breedlab.models.classifier import Classifier
 from breedlab.models.heads import Logistic
 from breedlab.registry import AUGMENTATIONS, HEADS
 from breedlab.training import loaded_head, loop, network_checks, solving
-from breedlab.training.activations import Activations, TooLarge, cached_activations
+from breedlab.training.activations import Activations, TooLarge, cached_activations, cached_parts
 from breedlab.training.architecture import architecture, is_solved
 from breedlab.training.auto_values import (
     evaluation_transform,
@@ -247,6 +247,31 @@ class TrainingContext:
         except (NotSeparable, TooLarge) as reason:
             note(f"activations are computed live every epoch: {reason}")
             return None
+
+    def features(self, config: Config, splits: Sequence[str]) -> torch.Tensor | None:
+        """Return the frozen backbone's features of splits, one after the other, (n, width); they
+        stay in the cache for a training. None if they do not fit there; print why.
+
+        Args:
+            config: With `model.freeze=backbone`.
+            splits: Those wanted, none of them empty.
+        """
+        try:
+            parts = cached_parts(
+                self.classifier(config),
+                self.data(config),
+                [(split, 0) for split in splits],
+                config.cache,
+                fingerprint=self.report.fingerprint,
+                precision=self.precision,
+                device=self.device,
+                engines=self.engines,
+                progress=self._progress,
+            )
+        except TooLarge as reason:
+            note(f"no features of the images: {reason}")
+            return None
+        return torch.cat([part.float() for part in parts])
 
     @contextmanager
     def _progress(self, title: str) -> Iterator[Callable[[int, int], None]]:
