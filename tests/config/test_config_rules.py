@@ -20,6 +20,7 @@ ARCHIVE = {
     "valid": 2,
     "test": 2,
 }
+LIVE = {"model.freeze": "none", "data.augment": "basic"}
 GRID = {"tuner.strategy": "grid", "tuner.trials": None}
 LIST = {"optim": {"lr": [0.1, 0.2]}}
 PLANNED = {"backend.name": "sagemaker", "backend.trials": "job_each", "dry_run": True}
@@ -174,6 +175,24 @@ CASES = [
         {"data.train_size": 128, "data.augment": "none"},
         ["data.train_size: ", "128", "data.augment=none"],
         {"data.train_size": 128, "data.augment": "basic", "cache.views": 2},
+    ),
+    Case(
+        "crops_are_cut",
+        {"data.start_size": 64, "model.freeze": "none"},
+        ["data.start_size: ", "64", "data.augment=none"],
+        {"data.start_size": 64, "model.freeze": "none", "data.augment": "basic"},
+    ),
+    Case(
+        "crops_grow",
+        {"data.start_size": 64, "data.augment": "basic", "cache.views": 2},
+        ["data.start_size: ", "64", "model.freeze=none"],
+        {"data.augment": "basic", "cache.views": 2},
+    ),
+    Case(
+        "crops_grow",
+        {**LIVE, "data.start_size": 160, "data.train_size": 128},
+        ["data.start_size: ", "160", "128"],
+        {**LIVE, "data.start_size": 96, "data.train_size": 128},
     ),
     Case(
         "warmup_fits",

@@ -24,6 +24,7 @@ from breedlab.pipeline.fine_tuning import fine_tune, settings
 from breedlab.pipeline.run import run
 from breedlab.pipeline.step_timing import EpochTime
 from breedlab.training.fit import Fitted
+from breedlab.training.learner import Learner
 from breedlab.training.preparation import prepare
 
 Configure = Callable[..., Config]
@@ -206,6 +207,38 @@ def test_training_crops_are_smaller_where_the_network_takes_any_size(
     assert images.shape[2:] == (expected or side, expected or side)
     images, _ = next(iter(data.val_dataloader()))
     assert images.shape[2:] == (side, side)
+
+
+@pytest.mark.parametrize(("start", "first"), [("auto", 96), ("64", 64), ("500", None)])
+def test_crops_start_small_where_that_is_asked_for(
+    configure: Configure, start: str, first: int | None
+) -> None:
+    size = ("data.image_size=192", "data.resize=192", "data.batch_size=8")
+    config = configure(*size, "fine_tune.epochs=3", f"fine_tune.start_size={start}")
+    context = prepare(config, checked_images(config))
+    sizes = context.data(settings(context, config, "none")).crop_sizes
+    assert sizes is not None and (sizes.first, sizes.last) == (first or 160, 160)
+
+
+def test_the_refit_grows_its_crops_as_the_fine_tuning_did(
+    configure: Configure, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    real = Learner.training_step
+
+    def watched(self: Learner, batch: Any, index: int) -> Any:
+        if batch[0].ndim == 4:  # images, not the features that the head was trained on
+            seen.append(batch[0].shape[2])
+        return real(self, batch, index)
+
+    monkeypatch.setattr(Learner, "training_step", watched)
+    words = ("fine_tune.start_size=32", "data.image_size=96", "data.resize=96")
+    result = run(configure(*POOR, *EAGER, *words, *BY_LOSS, "trainer.refit=true"), [])
+    tuned = result.metrics["training"]["fine_tune"]
+    assert tuned["kept"]
+    grown = [side for side in (32, 32, 64, 64, 96, 96) for _ in range(4)]  # steps of an epoch
+    assert seen[:24] == grown
+    assert seen[24:] == grown[: 4 * tuned["best_epoch"]]
 
 
 def test_training_begins_where_the_head_left_the_network(configure: Configure) -> None:

@@ -91,13 +91,31 @@ def views_suit_augmentation(model: Model, cache: Cache, data: Data) -> Iterator[
             )
 
 
-def crops_are_cut(data: Data) -> Iterator[Problem]:
-    if data.train_size and data.augment == "none":
+def crops_grow(model: Model, cache: Cache, data: Data) -> Iterator[Problem]:
+    if data.start_size is None:
+        return
+    if model.freeze != "none" and cache.views != 0:
         yield Problem(
-            "data.train_size",
-            f"got {data.train_size} with data.augment=none, which cuts no crops; expected null, or"
-            " an augmentation",
+            "data.start_size",
+            f"got {data.start_size}, but a frozen backbone sees the same views every epoch;"
+            " expected null, or model.freeze=none",
         )
+    largest = data.train_size or data.image_size
+    if largest != "auto" and data.start_size > largest:
+        yield Problem(
+            "data.start_size",
+            f"got {data.start_size}; expected at most {largest}, to which crops grow",
+        )
+
+
+def crops_are_cut(data: Data) -> Iterator[Problem]:
+    for path, size in (("data.train_size", data.train_size), ("data.start_size", data.start_size)):
+        if size and data.augment == "none":
+            yield Problem(
+                path,
+                f"got {size} with data.augment=none, which cuts no crops; expected null, or"
+                " an augmentation",
+            )
 
 
 RULES: tuple[Rule, ...] = (
@@ -107,4 +125,5 @@ RULES: tuple[Rule, ...] = (
     crop_fits_resize,
     views_suit_augmentation,
     crops_are_cut,
+    crops_grow,
 )

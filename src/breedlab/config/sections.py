@@ -81,6 +81,9 @@ class Data(Section):
     train_size: Annotated[int, Field(ge=16, le=2048)] | None = None
     """The side of the random crops for training, in pixels; null is `image_size`. About 80% of
     `image_size` trains faster, often just as well."""
+    start_size: Annotated[int, Field(ge=16, le=2048)] | None = None
+    """The side of the random crops in the first epoch, in pixels, growing to `train_size` in the
+    last (progressive resizing); null starts with `train_size`."""
     resize: Literal["auto"] | Annotated[int, Field(ge=16, le=4096)] = "auto"
     """The shorter side before the center crop, in pixels; `auto` is as the weights were trained."""
     interpolation: Literal["auto", "bilinear", "bicubic"] = "auto"
@@ -196,6 +199,9 @@ class FineTune(Section):
     train_size: Literal["auto"] | Annotated[int, Field(ge=16, le=2048)] | None = "auto"
     """The side of the random crops, in pixels; null is `data.image_size`, `auto` about 80% of it if
     the network takes any size."""
+    start_size: Literal["auto"] | Annotated[int, Field(ge=16, le=2048)] | None = None
+    """The side of the random crops in the first epoch, in pixels, growing to `train_size` in the
+    last (progressive resizing); null starts with `train_size`, `auto` with about half of it."""
     lr: Annotated[float, Field(gt=0)] = 0.0003
     """AdamW's learning rate for the head."""
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9

@@ -111,7 +111,7 @@ class ImageDataset(Dataset[tuple[torch.Tensor, Target]]):
         before = torch.default_generator.get_state()
         torch.default_generator.manual_seed(mixed_seed(self.seed, view, index))
         try:
-            return self.training(pixels, original), target
+            return self.training(pixels, original, epoch=view - 1), target
         finally:
             torch.default_generator.set_state(before)
 

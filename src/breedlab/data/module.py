@@ -27,7 +27,7 @@ from breedlab.data.dataset import (
     target_of,
 )
 from breedlab.data.image_set import ImageSet
-from breedlab.data.transforms import EvalTransform, TrainTransform
+from breedlab.data.transforms import CropSizes, EvalTransform, TrainTransform
 from breedlab.distributed import WHOLE, Shard
 from breedlab.registry import AUGMENTATIONS
 
@@ -39,6 +39,15 @@ class ImageData(lightning.LightningDataModule):
 
     Batches are (images, targets): uint8 (n, 3, side, side) and int64 (n,), or float (n, classes)
     with `data.multi_label`.
+
+    Args:
+        images: Their splits.
+        data: How they are batched and augmented.
+        evaluation: The transform of validation and test.
+        seed: Of order and augmentation.
+        frozen_views: For a frozen backbone, the number of views that epochs take in turn.
+        caches: Images that need not be decoded again, by split.
+        epochs: Of the whole training, over which crops grow (`data.start_size`).
     """
 
     def __init__(
@@ -49,17 +58,21 @@ class ImageData(lightning.LightningDataModule):
         seed: int,
         frozen_views: int | None,
         caches: Mapping[str, KeptImages] | None = None,
+        epochs: int = 1,
     ) -> None:
         super().__init__()
         self.images, self.data, self.evaluation, self.seed = images, data, evaluation, seed
         self.caches = caches or {}
         self.views = Views(frozen_views, data.augment)
+        crop = data.train_size or evaluation.crop
+        self.crop_sizes = (
+            None if data.start_size is None else CropSizes(min(data.start_size, crop), crop, epochs)
+        )
         self.training = (
             None
             if data.augment == "none"
             else TrainTransform(
-                replace(evaluation, crop=data.train_size or evaluation.crop),
-                Built(AUGMENTATIONS.chosen(data)),
+                replace(evaluation, crop=crop), Built(AUGMENTATIONS.chosen(data)), self.crop_sizes
             )
         )
         self.shard = WHOLE

@@ -17,6 +17,8 @@ from torchvision.transforms.v2 import functional as F
 _AREAS = (0.35, 1.0)
 _ASPECTS = (3 / 4, 4 / 3)
 """Of a training crop: its share of the image, and its width by its height."""
+_STRIDE = 32
+"""The pixels of the input that are one of most networks' last feature map."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,36 @@ class EvalTransform:
         return cropped
 
 
+@dataclass(frozen=True)
+class CropSizes:
+    """The sides of training crops that grow from epoch to epoch (progressive resizing, as in
+    EfficientNetV2: Tan and Le 2021, arXiv 2104.00298). Small crops take less time.
+
+    Attributes:
+        first: Pixels, in the first epoch.
+        last: Pixels, in the last epoch.
+        epochs: Of the whole training.
+    """
+
+    first: int
+    last: int
+    epochs: int
+
+    def of_epoch(self, epoch: int) -> int:
+        """Return the side in an epoch counted from 0: the nearest multiple of what networks
+        halve their input to, but for the last."""
+        if epoch + 1 >= self.epochs:
+            return self.last
+        share = epoch / (self.epochs - 1)
+        side = _STRIDE * round((self.first + share * (self.last - self.first)) / _STRIDE)
+        return min(max(side, self.first), self.last)
+
+    def cost(self) -> float:
+        """Return how much an epoch costs on average, relative to one of the largest crops."""
+        sides = [self.of_epoch(epoch) for epoch in range(self.epochs)]
+        return sum(side**2 for side in sides) / (self.last**2 * len(sides))
+
+
 class TrainTransform:
     """A random crop, a flip, and what an augmentation adds. Draws from torch's generator: seed it
     for each image.
@@ -57,18 +89,26 @@ class TrainTransform:
     Args:
         base: The evaluation's, for the size.
         more: Applied last, from uint8 (3, crop, crop) to the same; None for nothing.
+        sizes: Of the crops, if they grow; None for that of `base`.
     """
 
     def __init__(
-        self, base: EvalTransform, more: Callable[[torch.Tensor], torch.Tensor] | None
+        self,
+        base: EvalTransform,
+        more: Callable[[torch.Tensor], torch.Tensor] | None,
+        sizes: CropSizes | None = None,
     ) -> None:
         self._side = base.crop
+        self._sizes = sizes
         self._interpolation = base.interpolation
         self._crop = v2.RandomResizedCrop(base.crop, scale=_AREAS, ratio=_ASPECTS)
         self._more = more
 
     def __call__(
-        self, pixels: np.ndarray[Any, Any], original: tuple[int, int] | None = None
+        self,
+        pixels: np.ndarray[Any, Any],
+        original: tuple[int, int] | None = None,
+        epoch: int = 0,
     ) -> torch.Tensor:
         """From uint8 (height, width, 3) to uint8 (3, crop, crop).
 
@@ -76,14 +116,16 @@ class TrainTransform:
             pixels: The image.
             original: The (height, width) that it had before it was shrunk: the same draws cut the
                 same part of it.
+            epoch: Counted from 0; it matters where crops grow.
         """
+        side = self._side if self._sizes is None else self._sizes.of_epoch(epoch)
         height, width = original or pixels.shape[:2]
         at = self._crop.make_params([torch.empty(1).expand(3, height, width)])
         rows = _scaled(at["top"], at["height"], pixels.shape[0] / height)
         columns = _scaled(at["left"], at["width"], pixels.shape[1] / width)
         # Copied before the resize: from a window of a larger array it would take the slow path.
         window = to_tensor(np.ascontiguousarray(pixels[rows, columns]))
-        image = resize(window, (self._side, self._side), self._interpolation)
+        image = resize(window, (side, side), self._interpolation)
         if torch.rand(()) < 0.5:
             image = F.horizontal_flip(image)
         return image if self._more is None else self._more(image)

@@ -48,6 +48,10 @@ _FROZEN_SHARE = 2 / 3
 """The share of the layers to freeze if there is no time to train all."""
 _CROP_SHARE = 0.8
 """The side of the training crop relative to validation's images."""
+_START_SHARE = 0.5
+"""The side of the first epoch's crops relative to the last one's."""
+_SMALLEST_START = 96
+"""Pixels, of the first epoch's crops."""
 _SMALLEST_BATCH = 4
 """Images; with fewer, gradients say too little."""
 _SMALLEST_SHRUNK = 128
@@ -177,6 +181,7 @@ def settings(context: TrainingContext, config: Config, freeze: str) -> Config:
         "data.augment": config.fine_tune.augment,
         "data.cutmix": config.fine_tune.cutmix,
         "data.train_size": _train_size(context, config),
+        "data.start_size": _start_size(context, config),
         "data.batch_size": config.fine_tune.batch_size,
         "optim.name": "adamw",
         "optim.lr": config.fine_tune.lr,
@@ -213,6 +218,18 @@ def _train_size(context: TrainingContext, config: Config) -> int | None:
     if side < _SMALLEST_SHRUNK or not context.takes(smaller):
         return None
     return smaller
+
+
+def _start_size(context: TrainingContext, config: Config) -> int | None:
+    """Return the side of the first epoch's crops; None for that of all epochs."""
+    configured = config.fine_tune.start_size
+    if configured is None:
+        return None
+    largest = _train_size(context, config) or context.evaluation.crop
+    if configured != "auto":
+        return min(configured, largest)
+    side = max(_SMALLEST_START, 32 * round(largest * _START_SHARE / 32))
+    return side if side < largest and context.takes(side) else None
 
 
 def _last_frozen(context: TrainingContext) -> str | None:

@@ -96,7 +96,14 @@ def refitted(
     ):
         probe(context, classifier, config)
     views = None if config.model.freeze == "none" else config.cache.views or None
-    image_data = ImageData(images, config.data, context.evaluation, config.seed, views)
+    image_data = ImageData(
+        images,
+        config.data,
+        context.evaluation,
+        config.seed,
+        views,
+        epochs=config.trainer.max_epochs,
+    )
     learner = Learner(
         classifier,
         config,

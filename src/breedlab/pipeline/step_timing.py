@@ -21,7 +21,8 @@ class EpochTime:
     """What an epoch takes.
 
     Attributes:
-        seconds: With validation, and the refit's epoch if there is a refit.
+        seconds: With validation, and the refit's epoch if there is a refit; on average, if crops
+            grow.
         validation: The seconds of a pass over the validation images alone.
     """
 
@@ -30,7 +31,7 @@ class EpochTime:
 
 
 def epoch_time(context: TrainingContext, config: Config, precision: str) -> EpochTime:
-    """Return how long an epoch takes, from a few steps."""
+    """Return how long an epoch takes, from a few steps on crops as large as they become."""
     classifier = context.classifier(config).to(context.device)
     learner, feed = context.learner(classifier, config, 1)
     learner.to(context.device).train()
@@ -53,6 +54,8 @@ def epoch_time(context: TrainingContext, config: Config, precision: str) -> Epoc
     train, valid = len(splits["train"]), len(splits["valid"])
     again = train + valid if config.trainer.refit else 0
     validation = validated * valid
+    sizes = context.data(config).crop_sizes
+    trained *= 1.0 if sizes is None else sizes.cost()
     return EpochTime(trained * (train + again) + validation, validation)
 
 

@@ -195,19 +195,29 @@ class TrainingContext:
             "transform": asdict(self.evaluation),
         }
 
-    def data(self, config: Config) -> ImageData:
-        """Return the images as a config batches and augments them."""
+    def data(self, config: Config, epochs: int | None = None) -> ImageData:
+        """Return the images as a config batches and augments them.
+
+        Args:
+            config: The experiment's, or a trial's.
+            epochs: Of the whole training; None is `trainer.max_epochs`.
+        """
         frozen_views = None if config.model.freeze == "none" else config.cache.views or None
         return ImageData(
-            self.report.images, config.data, self.evaluation, config.seed, frozen_views
+            self.report.images,
+            config.data,
+            self.evaluation,
+            config.seed,
+            frozen_views,
+            epochs=epochs or config.trainer.max_epochs,
         )
 
-    def live_data(self, config: Config) -> ImageData:
+    def live_data(self, config: Config, epochs: int | None = None) -> ImageData:
         """Return the images as training loads them every epoch: with `cache.pixels` decoded once,
-        for all runs."""
+        for all runs. Arguments as in `data`."""
         if self.accelerator == "cpu":
             keep_memory(KEPT_BY_TRAINING)
-        data = self.data(config)
+        data = self.data(config, epochs)
         if not config.cache.pixels:
             return data
         needs = (data.training is None, data.views.frozen_views)
@@ -289,7 +299,7 @@ class TrainingContext:
         """Return what the lean loop trains and its data: the config's activations, or others
         instead."""
         activations = on or self.activations(classifier, config)
-        data = self.data(config) if activations is not None else self.live_data(config)
+        data = self.data(config) if activations is not None else self.live_data(config, epochs)
         feed: loop.Feed = LiveFeed(data) if activations is None else CachedFeed(activations, config)
         learner = Learner(
             classifier,
