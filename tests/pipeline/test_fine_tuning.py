@@ -17,10 +17,11 @@ from safetensors.torch import load
 from breedlab.config import Config
 from breedlab.files import read_json
 from breedlab.models.classifier import Classifier
-from breedlab.pipeline import final_test, fine_tuning
+from breedlab.pipeline import final_test, fine_tuning, fine_tuning_plan
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.final_training import Trained, has_time_to_refit
-from breedlab.pipeline.fine_tuning import fine_tune, settings
+from breedlab.pipeline.fine_tuning import fine_tune
+from breedlab.pipeline.fine_tuning_settings import settings
 from breedlab.pipeline.run import run
 from breedlab.pipeline.step_timing import EpochTime
 from breedlab.training.fit import Fitted
@@ -125,7 +126,7 @@ def test_a_single_epoch_of_several_is_not_worth_its_time(
 ) -> None:
     config = configure(*EAGER, "fine_tune.epochs=3", "model.head_type=linear")
     context = prepare(config, checked_images(config))
-    monkeypatch.setattr(fine_tuning, "epoch_time", lambda *_: EpochTime(10.0, 0.0))
+    monkeypatch.setattr(fine_tuning_plan, "epoch_time", lambda *_: EpochTime(10.0, 0.0))
     tuned = fine_tune(context, config, here, Fitted(1, "its one epoch", 1, 0.0), 19.0)
     assert tuned.metrics == {"epochs": 0, "kept": False}
 
@@ -147,8 +148,9 @@ def test_timing_a_step_counts_and_a_tenth_is_left_for_the_test(
         clock[0] += 20.0
         return EpochTime(10.0, validation)
 
-    monkeypatch.setattr(fine_tuning, "time", SimpleNamespace(monotonic=lambda: clock[0]))
-    monkeypatch.setattr(fine_tuning, "epoch_time", ten_seconds)
+    for module in (fine_tuning, fine_tuning_plan):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    monkeypatch.setattr(fine_tuning_plan, "epoch_time", ten_seconds)
     head_to(here, context.classifier(config))
     tuned = fine_tune(context, config, here, Fitted(1, "its one epoch", 1, 0.0), 52.0)
     # of 52 s, 32 are left, and 28.8 for training and three passes over validation
@@ -164,7 +166,7 @@ def test_a_refit_that_would_end_late_is_left_out_and_told(
 ) -> None:
     config = configure("tuner=auto", "tuner.minutes=10", "model.head_type=linear")
     fitted = Fitted(6, "all 6 epochs", 5, 0.9)
-    trained = SimpleNamespace(config=config, fitted=fitted, epoch_seconds=epoch_seconds)
+    trained = SimpleNamespace(config=config, fitted=fitted, epoch_seconds=epoch_seconds, members=())
     deadline = time.monotonic() + 60  # 5% of ten minutes are 30 s more
     assert has_time_to_refit(cast("Trained", trained), deadline) == in_time
     assert has_time_to_refit(cast("Trained", trained), None)
@@ -180,7 +182,7 @@ def test_the_last_layers_train_where_there_is_no_time_for_all(
     def seconds(_context: Any, tuned: Config, _precision: str) -> EpochTime:
         return EpochTime(10.0 if tuned.model.freeze == "none" else 1.0, 0.1)
 
-    monkeypatch.setattr(fine_tuning, "epoch_time", seconds)
+    monkeypatch.setattr(fine_tuning_plan, "epoch_time", seconds)
     head_to(here, context.classifier(config))
     tuned = fine_tune(context, config, here, Fitted(1, "its one epoch", 1, 0.0), 11.0)
     assert tuned.metrics["freeze"] == "layer2" and tuned.metrics["epochs"] == 2

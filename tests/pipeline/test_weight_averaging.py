@@ -14,7 +14,7 @@ from safetensors.torch import load
 
 from breedlab.config import Config, validate
 from breedlab.config.migrations import upgrade
-from breedlab.pipeline import final_test, weight_averaging
+from breedlab.pipeline import final_test, validation_passes
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.pipeline.refit import refitted
 from breedlab.pipeline.run import run
@@ -64,7 +64,7 @@ def test_a_better_average_is_tested_and_exported_and_a_resumed_run_ends_with_the
 ) -> None:
     config = configure(*OVERSHOOTS)
     passes = []
-    validate_once = weight_averaging.validated
+    validate_once = validation_passes.validated
 
     def killed_in_the_second(*args: Any) -> Any:
         passes.append(None)
@@ -73,7 +73,7 @@ def test_a_better_average_is_tested_and_exported_and_a_resumed_run_ends_with_the
         return validate_once(*args)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(weight_averaging, "validated", killed_in_the_second)
+        patch.setattr(validation_passes, "validated", killed_in_the_second)
         run(config, [])
     stopped = Path("runs/latest").resolve()
     checkpoints = stopped / "fine_tune" / "checkpoints"
@@ -183,7 +183,7 @@ def test_validation_chooses_and_no_other_checkpoint_is_left(
         top1, loss = next(answers)
         return {"valid/top1": top1, "valid/loss": loss}
 
-    monkeypatch.setattr(weight_averaging, "validated", measure)
+    monkeypatch.setattr(validation_passes, "validated", measure)
     ends = Fitted(1, "its one epoch", 1, 0.75, loss=0.2), Fitted(3, "all", 3, 0.8, loss=0.6)
     mixes = compare(context, config, here, head, *ends, "fp32")
     assert best_of(mixes, "max").alpha == alpha

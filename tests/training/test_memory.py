@@ -15,8 +15,9 @@ import breedlab.cli
 from breedlab import hardware
 from breedlab.cli import launch
 from breedlab.config import Config
-from breedlab.pipeline import fine_tuning
+from breedlab.pipeline import fine_tuning_plan
 from breedlab.pipeline.checked_images import checked_images
+from breedlab.pipeline.fine_tuning_settings import settings
 from breedlab.training.context import TrainingContext
 from breedlab.training.memory import step_bytes
 from breedlab.training.preparation import prepare
@@ -70,13 +71,13 @@ def test_fine_tuning_takes_a_smaller_batch_or_leaves_the_backbone(
 ) -> None:
     config = configure(*LIVE[1:], "fine_tune.epochs=1", "fine_tune.batch_size=16")
     context = ready(config)
-    tuned = fine_tuning.settings(context, config, "none")
+    tuned = settings(context, config, "none")
     weights, image = step_bytes(context, tuned, "fp32")
     for room, expected, said in ((9, 8, "batch_size=8 instead of 16"), (1, 1, "stays frozen")):
         monkeypatch.setattr(
             hardware, "free_memory", lambda room=room: weights + room * image + image // 2
         )
-        assert fine_tuning._batch_that_fits(context, tuned, "fp32") == expected
+        assert fine_tuning_plan._batch_that_fits(context, tuned, "fp32") == expected
         assert said in capsys.readouterr().out
 
 

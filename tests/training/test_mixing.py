@@ -10,7 +10,7 @@ import torch
 
 from breedlab.config import Config
 from breedlab.pipeline.checked_images import checked_images
-from breedlab.pipeline.fine_tuning import settings
+from breedlab.pipeline.fine_tuning_settings import settings
 from breedlab.training.cross_entropy import BinaryCrossEntropyLoss
 from breedlab.training.mixing import mixing
 from breedlab.training.preparation import prepare

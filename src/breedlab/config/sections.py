@@ -214,6 +214,9 @@ class FineTune(Section):
     """CutMix's alpha, as `data.cutmix`; 0 turns CutMix off."""
     ema: Rate = 0.9
     """Decay of an exponential moving average of the weights, which is then validated and kept."""
+    soup: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many fine-tunings, with other seeds, to average greedily by validation (a model soup);
+    with `tuner.minutes`, as many as the remaining time allows."""
     wise_ft: bool = True
     """Whether to average the fine-tuned weights with those of the frozen network (WiSE-FT), in the
     proportion that is best on validation."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from breedlab.data.module import ImageData
     from breedlab.models.classifier import Classifier
+    from breedlab.pipeline.soup import Member
     from breedlab.training.context import TrainingContext
     from breedlab.training.fit import Fitted
     from breedlab.training.solving import Solution
@@ -40,6 +41,7 @@ class Trained:
         head: The head that fine-tuning started from; None without fine-tuning.
         epoch_seconds: How long an epoch of fine-tuning took; None if that is not known.
         alpha: The share of the fine-tuned weights in the network that was kept.
+        members: The fine-tunings in a soup; none of a single one.
     """
 
     classifier: Classifier
@@ -52,6 +54,7 @@ class Trained:
     head: Mapping[str, torch.Tensor] | None = None
     epoch_seconds: float | None = None
     alpha: float = 1.0
+    members: tuple[Member, ...] = ()
 
 
 def train(
@@ -166,6 +169,7 @@ def fine_tune(
     trained.folder = directory / fine_tuning.FOLDER
     trained.head, trained.precision, trained.solution = result.head, result.precision, None
     trained.epoch_seconds, trained.alpha = result.epoch_seconds, result.alpha
+    trained.members = result.members
     trained.data = context.live_data(result.config)
     metrics["monitor"]["best"] = result.fitted.best
 
@@ -182,7 +186,8 @@ def has_time_to_refit(trained: Trained, deadline: float | None) -> bool:
     """
     if deadline is None or trained.epoch_seconds is None:
         return True
-    seconds = trained.epoch_seconds * trained.fitted.best_epoch
+    epochs = sum(each.epochs for each in trained.members) or trained.fitted.best_epoch
+    seconds = trained.epoch_seconds * epochs
     late = time.monotonic() + seconds - deadline
     minutes = trained.config.tuner.minutes or 0.0
     if late <= _TOLERATED_SHARE * 60 * minutes:

@@ -193,7 +193,11 @@ def _fine_tuning(config: Config) -> str:
     }.get(settings.freeze, f"train the layers after {settings.freeze}")
     room = ", as far as the search leaves time" if limited else ""
     averaged = ", alone or averaged with the frozen network" if settings.wise_ft else ""
-    return f"{what}: up to {settings.epochs} epochs{room}; kept if validation is better{averaged}"
+    seeds = f", with up to {settings.soup} seeds averaged greedily" if settings.soup > 1 else ""
+    return (
+        f"{what}: up to {settings.epochs} epochs{room}{seeds}; kept if validation is"
+        f" better{averaged}"
+    )
 
 
 def describe_dimension(dimension: Dimension) -> str:

@@ -245,6 +245,7 @@ def _train(
             trained.precision,
             trained.head,
             trained.alpha,
+            trained.members,
         )
     if not distributed.is_main():
         return TrainResult(directory, distributed.broadcast(None))

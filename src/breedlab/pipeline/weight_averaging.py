@@ -8,7 +8,6 @@ between them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -16,15 +15,13 @@ from pathlib import Path
 import torch
 
 from breedlab.config import Config
-from breedlab.console import progress
 from breedlab.files import atomic_write_json, read_json_if_whole
+from breedlab.pipeline import soup
+from breedlab.pipeline.validation_passes import ValidationPasses
 from breedlab.training.checkpoints import of_classifier, read_checkpoint, write_weights
 from breedlab.training.context import TrainingContext
 from breedlab.training.fit import Fitted
-from breedlab.training.loop import validated
 from breedlab.training.objective import rank
-from breedlab.training.precision import autocast
-from breedlab.training.tasks import task_of
 
 FILE = "averaged.ckpt"
 """Beside `best.ckpt`, where an average is better than that."""
@@ -49,13 +46,13 @@ class Mix:
 
 def weights(checkpoints: Path) -> Path:
     """Return the checkpoint with the weights that validation chose: the average, if one is better
-    than the best epoch.
+    than the best epoch, or the soup of several fine-tunings.
 
     Args:
         checkpoints: The folder of a training's checkpoints.
     """
     averaged = checkpoints / FILE
-    return averaged if averaged.exists() else checkpoints / "best.ckpt"
+    return averaged if averaged.exists() else soup.weights(checkpoints)
 
 
 def between(config: Config) -> tuple[float, ...]:
@@ -109,7 +106,7 @@ def compare(
         checkpoints: The folder of its checkpoints.
         head: What it started from.
         before: How the head's training ended.
-        after: How the fine-tuning ended.
+        after: How the fine-tuning ended, or what the soup of several reached.
         precision: Of the fine-tuning.
     """
     mixes = [Mix(0.0, before.best, before.loss), Mix(1.0, after.best, after.loss)]
@@ -123,24 +120,13 @@ def compare(
     (checkpoints / FILE).unlink(missing_ok=True)
     if not between(config):
         return mixes
-    device = context.device
-    network = context.classifier(config).to(device)
-    metrics = task_of(config.data).metrics(
-        len(context.classes),
-        only=config.monitor.metric.removeprefix("valid/"),
-        monitor=config.monitor,
-    )
-    metrics.to(device)
+    passes = ValidationPasses(context, config, precision)
     first = start(context, config, head)
-    last = of_classifier(read_checkpoint(checkpoints / "best.ckpt")["state_dict"])
-    batches = context.live_data(config).val_dataloader()
+    last = of_classifier(read_checkpoint(soup.weights(checkpoints))["state_dict"])
     for alpha in between(config):
-        network.load_state_dict(average(first, last, alpha))
-        with progress(f"validating an average of the weights, {alpha:g} fine-tuned"):
-            there = ((images.to(device), targets.to(device)) for images, targets in batches)
-            values = validated(network, there, metrics, autocast(device, precision))
-        if all(map(math.isfinite, values.values())):
-            mixes.append(Mix(alpha, values[config.monitor.metric], values["valid/loss"]))
+        title = f"validating an average of the weights, {alpha:g} fine-tuned"
+        if reached := passes.of(average(first, last, alpha), title):
+            mixes.append(Mix(alpha, *reached))
     mixes.sort(key=lambda mix: mix.alpha)
     best = best_of(mixes, config.monitor.mode)
     if 0 < best.alpha < 1:

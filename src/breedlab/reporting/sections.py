@@ -103,6 +103,11 @@ def what(run: RunRecord) -> str:
         frozen = fine_tuning.get("freeze", "none")
         what = "all layers" if frozen == "none" else f"the layers after {frozen}"
         parts.append(f"{what} fine-tuned ({watched} {before} before, {after} after)")
+        if (soup := fine_tuning.get("soup")) and len(soup["seeds"]) > 1:
+            reached = metric(watched, soup["best"])
+            parts.append(
+                f"a soup of {len(soup['seeds'])} of {soup['of']} fine-tunings ({watched} {reached})"
+            )
         averaged = fine_tuning.get("wise_ft") or {"alpha": 1.0}
         if (alpha := averaged["alpha"]) < 1:
             parts.append(
