@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import preloaded
 import pytest
+import torch
 import urllib3
 from botocore.exceptions import (
     ClientError,
@@ -29,18 +30,22 @@ from botocore.exceptions import (
     NoCredentialsError,
     ReadTimeoutError,
 )
+from PIL import Image
 from test_fetch import Host, says
 from test_guard import running
 from werkzeug.serving import make_server
 from werkzeug.wrappers import Request, Response
 
+from breedlab.evaluation.novelty import fit, threshold_of
 from breedlab.models.classifier import Classifier
+from breedlab.models.novelty import NEAREST
 from breedlab.serving.archive import write_folder
 from breedlab.serving.fetch import Fetcher
 from breedlab.serving.model import Model
 from breedlab.serving.protocol import settings
 from breedlab.serving.server import make_app
 from breedlab.training.context import TrainingContext
+from breedlab.training.inference import features as features_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -312,6 +317,40 @@ def test_without_its_endpoint_it_says_so(
     monkeypatch.delenv("ENDPOINT")
     answer = function.handler({"image": "eA=="})
     assert answer["statusCode"] == 500 and "no endpoint" in told(answer)["error"]
+
+
+def test_a_image_of_another_kind_is_told_to_be_unknown_and_one_of_the_classes_is_not(
+    gate: Gate,
+    function: ModuleType,
+    context: TrainingContext,
+    classifier: Classifier,
+    image: bytes,
+    tmp_path: Path,
+) -> None:
+    config, folder = context.config, tmp_path / "content"
+    train, valid = (
+        features_of(context, classifier, config, split, torch.arange(len(images)))
+        for split, images in context.report.images.splits.items()
+        if split != "test"
+    )
+    novelty = fit(NEAREST, train, context.data(config).labels("train"))
+    unknown = {"method": NEAREST, "width": novelty.width, "row": False}
+    unknown |= threshold_of(novelty.distance(valid))
+    folder.mkdir()
+    answers = {"unknown": unknown}
+    write_folder(folder, classifier, context.evaluation, context.classes, {}, answers=answers)
+    novelty.write(folder)
+    stripes = io.BytesIO()
+    pixels = np.where(np.indices((96, 96))[1] % 24 < 12, 255, 0).astype(np.uint8)
+    Image.fromarray(pixels).convert("RGB").save(stripes, "PNG")
+    with running(settings(make_app(Model(folder)))) as port:
+        gate.container = f"http://127.0.0.1:{port}"
+        items = [{"image": base64.b64encode(one).decode()} for one in (stripes.getvalue(), image)]
+        stranger, own = (told(function.handler(item)) for item in items)
+        both = told(function.handler(items))["photos"]
+    assert stranger["unknown"] is True and stranger["stranger_than"] > 0.95 and stranger["label"]
+    assert own["unknown"] is False and own["stranger_than"] < stranger["stranger_than"]
+    assert [each["unknown"] for each in both] == [True, False]
 
 
 @pytest.fixture(scope="module")
