@@ -40,5 +40,39 @@ def test_the_distances_rank_images_as_cleanlab_does() -> None:
 
 def test_images_alike_have_no_outlier() -> None:
     features = torch.randn(300, 64, generator=torch.Generator().manual_seed(0))
-    assert len(outliers(features)) == 0
+    assert len(outliers(features)) <= 3
     assert len(outliers(torch.ones(5, 8))) == 0
+
+
+def clusters(seed: int, count: int) -> torch.Tensor:
+    """Features of ten classes, without a stranger."""
+    draw = torch.Generator().manual_seed(seed)
+    centers = 2 * torch.randn(10, 48, generator=draw)
+    return centers[torch.arange(count) % 10] + torch.randn(count, 48, generator=draw)
+
+
+@pytest.mark.parametrize("count", [100, 200])
+def test_a_single_stranger_among_few_images_is_listed_and_few_others_are(count: int) -> None:
+    """With a fence of three interquartile ranges, half of them were."""
+    found, others = 0, 0
+    for seed in range(20):
+        features = clusters(seed, count)
+        others += len(outliers(features))
+        noise = torch.randn(48, generator=torch.Generator().manual_seed(1000 + seed))
+        stranger = features[::10].mean(0) + 2.5 * noise
+        found += count in outliers(torch.cat([features, stranger[None]])).tolist()
+    assert found >= 15
+    assert others <= 0.015 * 20 * count
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_what_cleanlab_lists_is_listed(seed: int) -> None:
+    """Its fence is 1.7 interquartile ranges from the upper quartile."""
+    module = pytest.importorskip("cleanlab.datalab.internal.issue_manager.outlier")
+    manager = module.OutlierIssueManager
+    features, _ = planted(seed)
+    apart = distances(features).numpy()[:, None]
+    _, _, theirs = manager._compute_threshold_and_issue_column_from_distances(manager, apart)
+    ours = set(outliers(features).tolist())
+    assert set(np.flatnonzero(theirs).tolist()) <= ours
+    assert len(ours) <= theirs.sum() + 6
