@@ -118,17 +118,23 @@ def test_what_a_search_left_of_its_minutes_decides_the_epochs(
     context = prepare(config, checked_images(config))
     tuned = fine_tune(context, config, here, Fitted(1, "its one epoch", 1, 0.5), 0.001)
     assert tuned.config is None and tuned.metrics == {"epochs": 0, "kept": False}
-    assert "raise tuner.minutes" in " ".join(capsys.readouterr().out.split())
+    assert "tuner.minutes=" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_single_epoch_of_several_is_not_worth_its_time(
-    configure: Configure, here: Path, monkeypatch: pytest.MonkeyPatch
+    configure: Configure,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     config = configure(*EAGER, "fine_tune.epochs=3", "model.head_type=linear")
     context = prepare(config, checked_images(config))
-    monkeypatch.setattr(fine_tuning_plan, "epoch_time", lambda *_: EpochTime(10.0, 0.0))
-    tuned = fine_tune(context, config, here, Fitted(1, "its one epoch", 1, 0.0), 19.0)
+    monkeypatch.setattr(fine_tuning_plan, "epoch_time", lambda *_: EpochTime(40.0, 0.0))
+    tuned = fine_tune(context, config, here, Fitted(1, "its one epoch", 1, 0.0), 79.0)
     assert tuned.metrics == {"epochs": 0, "kept": False}
+    # two epochs and a tenth for the test, in the two fifths that a search leaves
+    text = " ".join(capsys.readouterr().out.split())
+    assert "2 epochs, take about 89 s" in text and "tuner.minutes=4 leaves that" in text
 
 
 @pytest.mark.parametrize(("validation", "epochs"), [(0.1, 2), (3.0, 0)])

@@ -15,6 +15,7 @@ from breedlab.config import Config
 from breedlab.console import note, progress
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.models.boundary import layers
+from breedlab.names import counted
 from breedlab.pipeline import weight_averaging
 from breedlab.pipeline.fine_tuning_settings import settings
 from breedlab.pipeline.step_timing import epoch_time
@@ -116,12 +117,12 @@ def _fastest(context: TrainingContext, config: Config, seconds: float | None) ->
     if seconds is None and len(precisions) == 1:
         count = config.fine_tune.soup
         return Plan(config.fine_tune.epochs, context.precision, all_layers, batch_size, count)
-    plan = _that_fits(context, config, all_layers, precisions, deadline)
+    plan, needed = _that_fits(context, config, all_layers, precisions, deadline)
     stage = _last_frozen(context)
     if configured == "auto" and stage and plan.epochs < _ENOUGH * config.fine_tune.epochs:
-        plan = _that_fits(context, config, stage, [plan.precision], deadline)
+        plan, needed = _that_fits(context, config, stage, [plan.precision], deadline)
     if plan.epochs == 0:
-        note("too few epochs fit: the backbone stays frozen; raise tuner.minutes to fine-tune it")
+        note(_too_little_time(config, needed))
     return replace(plan, batch_size=batch_size)
 
 
@@ -148,8 +149,9 @@ def _that_fits(
     freeze: str,
     precisions: Sequence[str],
     deadline: float | None,
-) -> Plan:
-    """Return as many epochs as there is time for until a moment of the monotonic clock."""
+) -> tuple[Plan, float]:
+    """Return as many epochs as there is time for until a moment of the monotonic clock, and how
+    many seconds the fewest take that are worth it."""
     tuned_config = settings(context, config, freeze)
     what = "all layers" if freeze == "none" else f"the layers after {freeze}"
     with progress(f"timing a step of {what}"):
@@ -164,7 +166,21 @@ def _that_fits(
     configured = tuned_config.trainer.max_epochs
     room = (_SHARE_OF_TRAINING * seconds - averaging) / epoch.seconds
     epochs = math.floor(min(configured, room))
-    if epochs < min(_FEWEST, configured):
-        return Plan(0, precision, freeze)
+    fewest = min(_FEWEST, configured)
+    needed = (fewest * epoch.seconds + averaging) / _SHARE_OF_TRAINING
+    if epochs < fewest:
+        return Plan(0, precision, freeze), needed
     count = math.floor(min(config.fine_tune.soup, max(1.0, room / configured)))
-    return Plan(epochs, precision, freeze, count=count)
+    return Plan(epochs, precision, freeze, count=count), needed
+
+
+def _too_little_time(config: Config, needed: float) -> str:
+    """Return a note on fine-tuning that would take too long, with the minutes that are enough."""
+    from breedlab.tuning.study import SHARE_OF_FINE_TUNING
+
+    fewest = counted(min(_FEWEST, config.fine_tune.epochs), "epoch")
+    minutes = math.ceil(needed / SHARE_OF_FINE_TUNING / 60)
+    return (
+        f"too few epochs fit: the backbone stays frozen. The fewest that are worth it, {fewest},"
+        f" take about {needed:,.0f} s with the test and export; tuner.minutes={minutes} leaves that"
+    )

@@ -41,7 +41,7 @@ from breedlab.tuning.trial import Outcome, quickly_collected, run_trial
 from breedlab.tuning.trial_log import TrialLog
 from breedlab.tuning.trial_table import TrialTable
 
-_SHARE_OF_FINE_TUNING = 0.4
+SHARE_OF_FINE_TUNING = 0.4
 """The share of the minutes that a search leaves if all layers are to be trained after it."""
 
 __all__ = ["Best", "distribution", "search", "storage_url"]
@@ -292,7 +292,7 @@ def _kept_for_fine_tuning(config: Config) -> float:
     """Return the seconds in which a search with a time limit begins nothing more."""
     if not config.fine_tune.epochs or config.tuner.minutes is None:
         return 0.0
-    return _SHARE_OF_FINE_TUNING * 60 * config.tuner.minutes
+    return SHARE_OF_FINE_TUNING * 60 * config.tuner.minutes
 
 
 def _row(trial: FrozenTrial, space: Space, config: Config, run: Path) -> TrialLog:
