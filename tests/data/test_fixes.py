@@ -9,7 +9,7 @@ import pytest
 from codes import raises_code
 
 from breedlab.cli import launch
-from breedlab.data.fixes import apply_fixes, joined, write_fixes
+from breedlab.data.fixes import apply_fixes, edited_rows, joined, write_fixes
 from breedlab.data.image_set import ImageSet, LabeledImage
 from breedlab.errors import DataError
 
@@ -57,6 +57,50 @@ def test_a_list_that_nobody_edited_changes_nothing(images: ImageSet, tmp_path: P
     }
     write_fixes(tmp_path / "fixes.csv", [row])
     assert apply_fixes(images, tmp_path / "fixes.csv").splits == images.splits
+
+
+def test_a_list_that_is_written_again_keeps_what_was_filled_in(tmp_path: Path) -> None:
+    file = tmp_path / "fixes.csv"
+    assert edited_rows(file) == []
+
+    def row(name: str, why: str) -> dict[str, object]:
+        return {"file": name, "split": "train", "label": "a", "why": why}
+
+    write_fixes(file, [row("1.jpg", "label"), row("2.jpg", "outlier"), row("3.jpg", "label")])
+    assert edited_rows(file) == []
+    text = file.read_text().replace("1.jpg,train,a,,,label,", "1.jpg,train,a,,,label,b")
+    file.write_text(text.replace("2.jpg,train,a,,,outlier,", "2.jpg,train,a,,,outlier,remove"))
+    write_fixes(file, [row("3.jpg", "label"), row("1.jpg", "label")], edited_rows(file))
+    assert [line.split(",")[0::6] for line in file.read_text().splitlines()[1:]] == [
+        ["3.jpg", ""],
+        ["1.jpg", "b"],
+        ["2.jpg", "remove"],
+    ]
+    assert len(edited_rows(file)) == 2
+
+
+def test_a_name_that_is_not_utf_8_comes_back_as_it_was(images: ImageSet, tmp_path: Path) -> None:
+    odd = replace(images.splits["train"][0], path=images.root / "train/a/caf\udce9.jpg")
+    splits = {**images.splits, "train": (odd, *images.splits["train"][1:])}
+    row = {"file": "train/a/caf\udce9.jpg", "why": "label"}
+    write_fixes(tmp_path / "fixes.csv", [row], [{**row, "fix": "remove"}])
+    fixed = apply_fixes(replace(images, splits=splits), tmp_path / "fixes.csv")
+    assert fixed.splits["train"] == images.splits["train"][1:]
+
+
+def test_one_file_has_one_fix(images: ImageSet, tmp_path: Path) -> None:
+    file = tmp_path / "fixes.csv"
+    rows = [
+        "train/a/1.jpg,remove",
+        "train/b/1.jpg,Basset",
+        "train/a/1.jpg,",
+        "train/a/1.jpg,remove",
+    ]
+    file.write_text("\n".join(["file,fix", *rows]))
+    assert len(apply_fixes(images, file).splits["train"]) == 3
+    file.write_text("\n".join(["file,fix", *rows, "train/b/1.jpg,remove"]))
+    with raises_code("BL200", names=("line 6", "line 3", "Basset", "remove")):
+        apply_fixes(images, file)
 
 
 def test_all_that_is_wrong_with_a_list_is_told_together(images: ImageSet, tmp_path: Path) -> None:

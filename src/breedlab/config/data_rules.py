@@ -35,7 +35,7 @@ def fixes_are_here(data: Data, backend: Backend) -> Iterator[Problem]:
     elif kind.here and not Path(data.fixes).is_file():
         yield Problem(
             "data.fixes",
-            f"{data.fixes} does not exist; expected a run's fixes.csv, edited",
+            f"{data.fixes} does not exist; expected a fixes.csv, edited",
             "BL600",
         )
 

@@ -20,7 +20,7 @@ from breedlab.names import counted
 COLUMNS = ("file", "split", "label", "suggested", "confidence", "why", "fix")
 LABEL, OUTLIER, COPY_OF = "label", "outlier", "nearly the same as "
 """Why a row is listed: its label is probably wrong, the image is unlike all others, or nearly the
-same as another file, whose name follows."""
+same as another file, whose name follows. Files that cannot be used have the check's reason."""
 REMOVE = "remove"
 NONE = "none"
 """The fix of an image that has none of the labels (`data.multi_label`)."""
@@ -45,14 +45,39 @@ def read_labels(fix: str, label_of: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(sorted({label_of[name.strip()] for name in fix.split(_BETWEEN)}))
 
 
-def write_fixes(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
-    """Write suspects, one a row, with an empty `fix`: nothing changes until a user fills it
-    in."""
+def write_fixes(
+    path: Path, rows: Iterable[Mapping[str, object]], edited: Sequence[Mapping[str, str]] = ()
+) -> None:
+    """Write suspects, one a row, with an empty `fix`: nothing changes until a user fills it in.
+
+    Args:
+        path: The file, which is replaced.
+        rows: The suspects.
+        edited: Rows of former lists with a fix, which it keeps: they follow the others where their
+            files are no longer suspect for the same reason.
+    """
+
+    def key(row: Mapping[str, object]) -> tuple[object, object]:
+        return row["file"], row.get("why", "")
+
+    fix_of = {key(row): row["fix"] for row in edited}
+    listed = [{**row, "fix": fix_of.get(key(row), "")} for row in rows]
+    there = {key(row) for row in listed}
+    others = [row for row in edited if key(row) not in there]
     text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore", restval="")
     writer.writeheader()
-    writer.writerows({**row, "fix": ""} for row in rows)
+    writer.writerows([*listed, *others])
     atomic_write_text(path, text.getvalue())
+
+
+def edited_rows(path: Path) -> list[dict[str, str]]:
+    """Return the rows of a list in which a fix is filled in; none if there is no such file.
+
+    Raises:
+        DataError: If the file is not such a list.
+    """
+    return [row for _, row in _read(path, "--out")] if path.exists() else []
 
 
 def apply_fixes(images: ImageSet, path: Path) -> ImageSet:
@@ -71,9 +96,17 @@ def apply_fixes(images: ImageSet, path: Path) -> ImageSet:
         for image in images.splits[split]
     }
     wrong, changed = [], dict[Path, LabeledImage | None]()
-    for line, file, fix in fixes:
+    first: dict[str, tuple[int, str]] = {}
+    for line, row in fixes:
+        file, fix = row["file"], row["fix"]
+        first_line, first_fix = first.setdefault(file, (line, fix))
         if file not in places:
             wrong.append(f"line {line}: {file!r} is not an image of {images.root}")
+        elif fix != first_fix:
+            wrong.append(
+                f"line {line}: fix is {fix!r}, but {first_fix!r} in line {first_line} for the same"
+                " file"
+            )
         elif fix == REMOVE:
             changed[places[file].path] = None
         else:
@@ -127,23 +160,25 @@ def _with_fixes(
     return tuple(image for image in fixed if image is not None)
 
 
-def _read(path: Path) -> list[tuple[int, str, str]]:
-    """Return line, file and fix of each row that has a fix."""
+def _read(path: Path, named_by: str = "data.fixes") -> list[tuple[int, dict[str, str]]]:
+    """Return the line and the cells of each row that has a fix."""
     try:
-        text = path.read_text("utf-8-sig")  # as spreadsheets save it
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "is not UTF-8"
+        # as spreadsheets save it; names of files need not be UTF-8
+        text = path.read_text("utf-8-sig", "surrogateescape")
+    except OSError as error:
         raise DataError(
-            f"data.fixes: {path} cannot be read ({reason}); expected a run's fixes.csv, edited"
+            f"{named_by}: {path} cannot be read ({error.strerror}); expected a fixes.csv, edited"
         ) from error
     first = text.partition("\n")[0]
     separator = ";" if first.count(";") > first.count(",") else ","  # some countries' spreadsheets
     reader = csv.DictReader(io.StringIO(text), delimiter=separator)
     if not {"file", "fix"} <= set(reader.fieldnames or ()):
         raise DataError(
-            f"data.fixes: {path} has no columns file and fix; expected a run's fixes.csv, edited"
+            f"{named_by}: {path} has no columns file and fix; expected a fixes.csv, edited"
         )
-    rows = [
-        (reader.line_num, (row["file"] or "").strip(), (row["fix"] or "").strip()) for row in reader
-    ]
-    return [(line, file, fix) for line, file, fix in rows if fix]
+    rows = []
+    for row in reader:
+        cells = {name: (cell or "").strip() for name, cell in row.items() if name in COLUMNS}
+        if cells["fix"]:
+            rows.append((reader.line_num, cells))
+    return rows
