@@ -178,7 +178,7 @@ def test_an_interrupted_pass_goes_on_where_it_stood(
     )
     assert torch.equal(goes_on.valid, unbroken.valid)
     left = sorted(path.suffix for path in (tmp_path / "broken").iterdir() if path.is_file())
-    assert left == [".json"] * 3 + [".npy"] * 3
+    assert left == [".json"] * 3 + [".npy"] * 3 + [".rows"] * 2
 
 
 def test_bf16_activations_survive_the_disk(tmp_path: Path, configure: Configure) -> None:

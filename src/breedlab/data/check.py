@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from breedlab.commands import command
 from breedlab.data.file_facts import Facts, Progress, read_all
 from breedlab.data.folders import FEW, SPLITS, first_few, listed
 from breedlab.data.groups import groups_concern
@@ -27,7 +29,7 @@ BALANCE_HINT = "; data.class_weights=balanced weighs them evenly"
 
 KEEP_ONE = (
     "data.on_bad_file=skip leaves out all copies of an image with different labels, since any of"
-    " them may be wrong; to keep one, delete the others."
+    " them may be wrong; to keep one, delete the others, or remove them in data.fixes."
 )
 
 
@@ -57,6 +59,7 @@ class Report:
         missing: Whether it is lacking only because files cannot be used.
         near: Images that are nearly the same.
         odd: Images unlike the rest by size, shape, brightness, or contrast.
+        digests: Of the content of each image to use.
     """
 
     images: ImageSet
@@ -69,6 +72,7 @@ class Report:
     missing: bool = False
     near: tuple[Pair, ...] = ()
     odd: tuple[Odd, ...] = ()
+    digests: Mapping[Path, str] = field(default_factory=dict)
 
     @property
     def shared(self) -> tuple[Finding, ...]:
@@ -146,6 +150,7 @@ def inspect(images: ImageSet, memory: Path, progress: Progress | None = None) ->
         bool(missing),
         tuple(near),
         odd,
+        {image.path: digests[image.path] for image in _all(clean)},
     )
 
 
@@ -262,6 +267,9 @@ def _refusal(report: Report, memory: Path, *, skip: bool) -> DataError:
         lines.append(f"Fix or remove them{instead}.")
     if conflicts:
         lines.append(KEEP_ONE)
+    if bad or conflicts or leaks:
+        listing = command("check", shlex.quote(str(images.root)))
+        lines.append(f"To list them with whatever else may be wrong: {listing}")
     if conflicts and not images.multi_label:
         lines.append("For images with several classes at once, train with data=multi_label.")
     return DataError("\n".join(printable(line) for line in lines))

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from breedlab.config.sections import Cache
+from breedlab.console import note
 from breedlab.data.batches import batch_indices, epoch_order
 from breedlab.data.module import ImageData
 from breedlab.distributed import WHOLE, Shard
@@ -23,6 +24,7 @@ from breedlab.training.cache_key import code_versions, network_digest
 from breedlab.training.engine_choice import EAGER, Choice, FeatureEngines
 from breedlab.training.feature_cache import FeatureFile, alone, make_room, writing
 from breedlab.training.feature_engines import BATCH, Engine
+from breedlab.training.feature_rows import find_rows, record_rows
 
 Progress = Callable[[int, int], None]
 _IN_MEMORY = 500_000_000
@@ -108,6 +110,7 @@ def cached_activations(
     device: torch.device,
     engines: FeatureEngines,
     progress: Callable[[str], Any],
+    digests: Mapping[Path, str] | None = None,
 ) -> Activations:
     """Read the activations of train and validation from the cache folder, computing what is not
     there yet.
@@ -121,6 +124,8 @@ def cached_activations(
         device: Where PyTorch computes.
         engines: What computes.
         progress: Called with a title; gives a context whose value is called with (done, total).
+        digests: Of the images' contents, by which features are found that were computed for another
+            set of the same images.
 
     Raises:
         TooLarge: If all views together would pass `cache.max_gb`.
@@ -136,6 +141,7 @@ def cached_activations(
         device=device,
         engines=engines,
         progress=progress,
+        digests=digests,
     )
     return Activations(tuple(views[:-1]), views[-1], data.labels("train"), data.labels("valid"))
 
@@ -156,6 +162,7 @@ def cached_parts(
     device: torch.device,
     engines: FeatureEngines,
     progress: Callable[[str], Any],
+    digests: Mapping[Path, str] | None = None,
 ) -> list[torch.Tensor]:
     """Return the activations of parts of the images, a (split, view) each, as
     `cached_activations`: with the same engine, under the same names."""
@@ -187,16 +194,51 @@ def cached_parts(
     if not all(file.is_whole() for file in files):
         with alone([file for file in files if not file.is_whole()]):
             make_room(files, cache.max_gb, lambda: shutil.disk_usage(cache.dir).free)
+
+            def engine() -> Engine:
+                return engines.engine(classifier, choice.engine)
+
+            if digests:
+                _gather(files, parts, data, precision, digests, engine)
             missing = [
                 (file, part) for file, part in zip(files, parts, strict=True) if not file.is_whole()
             ]
-            with progress("activations of the frozen part") as report:
-                _compute(
-                    missing, engines.engine(classifier, choice.engine), data, precision, report
-                )
-    for file in files:
+            if missing:
+                with progress("activations of the frozen part") as report:
+                    _compute(missing, engine(), data, precision, report)
+    for file, (split, view) in zip(files, parts, strict=True):
         os.utime(file.path)  # least recently used is dropped first
+        if digests and view == 0:
+            record_rows(file, [digests[image.path] for image in data.images.splits[split]])
     return [_load(file, precision, whole=size <= _IN_MEMORY) for file in files]
+
+
+def _gather(
+    files: Sequence[FeatureFile],
+    parts: Sequence[tuple[str, int]],
+    data: ImageData,
+    precision: str,
+    digests: Mapping[Path, str],
+    engine: Callable[[], Engine],
+) -> None:
+    """Write the files most of whose images other files have, and compute the rest of them: after
+    labels were fixed, or splits cut anew, the images are the same."""
+    reused = 0
+    for file, (split, view) in zip(files, parts, strict=True):
+        if view or file.is_whole() or file.rows_done():
+            continue
+        found = find_rows(file, [digests[image.path] for image in data.images.splits[split]])
+        absent = found.absent
+        if 2 * len(absent) > file.shape[0]:
+            continue  # an ordinary pass, which can be interrupted
+        reused += file.shape[0] - len(absent)
+        if absent:
+            loader = data.view_dataloader(split, 0, BATCH, indices=absent)
+            computed = engine().stream(images for images, _ in loader)
+            found = found.completed(np.concatenate([_to_numpy(out, precision) for out in computed]))
+        found.write(file)
+    if reused:
+        note(f"activations of {reused:,} images are taken from the cache")
 
 
 def first_images(data: ImageData) -> torch.Tensor:

@@ -248,15 +248,22 @@ class TrainingContext:
                 classifier,
                 self.data(config),
                 config.cache,
-                fingerprint=self.report.fingerprint,
-                precision=self.precision,
-                device=self.device,
-                engines=self.engines,
-                progress=self._progress,
+                **self._caching(),
             )
         except (NotSeparable, TooLarge) as reason:
             note(f"activations are computed live every epoch: {reason}")
             return None
+
+    def _caching(self) -> dict[str, Any]:
+        """Return what all activations of these images have in common."""
+        return {
+            "fingerprint": self.report.fingerprint,
+            "precision": self.precision,
+            "device": self.device,
+            "engines": self.engines,
+            "progress": self._progress,
+            "digests": self.report.digests,
+        }
 
     def features(self, config: Config, splits: Sequence[str]) -> torch.Tensor | None:
         """Return the frozen backbone's features of splits, one after the other, (n, width); they
@@ -272,11 +279,7 @@ class TrainingContext:
                 self.data(config),
                 [(split, 0) for split in splits],
                 config.cache,
-                fingerprint=self.report.fingerprint,
-                precision=self.precision,
-                device=self.device,
-                engines=self.engines,
-                progress=self._progress,
+                **self._caching(),
             )
         except TooLarge as reason:
             note(f"no features of the images: {reason}")

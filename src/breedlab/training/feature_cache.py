@@ -4,7 +4,7 @@ before they are deleted.
 `<name>.npy` holds one view of one split, where `<name>` is a hash of everything it depends on.
 `<name>.json`, written first, says what that is and how many bytes it makes; a file without it may
 be anyone's, and is never deleted. A pass that is not finished has `<name>.part`, and in
-`<name>.done` how many images of it are safely on the disk.
+`<name>.done` how many images of it are safely on the disk. `<name>.rows` is of `feature_rows`.
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ class _Deletable:
 
     def delete(self) -> None:
         # the manifest last, since it marks the rest as ours
-        for ending in (self.path.suffix, ".done", ".json"):
+        for ending in (self.path.suffix, ".done", ".rows", ".json"):
             self.path.with_suffix(ending).unlink(missing_ok=True)
 
 
