@@ -115,7 +115,7 @@ def runner(command: Command) -> str | None:
         return "account"
     if "backend=sagemaker" in args and "dry_run=true" not in args:
         return "account"
-    if name in ("evaluate", "predict", "report") or "dry_run=true" in args:
+    if name in ("check", "evaluate", "predict", "report") or "dry_run=true" in args:
         return "own images"
     return None  # it trains, for minutes or more
 

@@ -51,6 +51,8 @@ def pressed(script: Path, line: str, folder: Path) -> list[str]:
         ("breedlab launch op", ["optim.", "optim="]),
         ("breedlab launch optim.name=ad", ["adam ", "adamw "]),
         ("breedlab launch optim.sch", ["optim.schedule="]),
+        ("breedlab check d --p", ["--page "]),
+        ("breedlab check d data.fix", ["data.fixes="]),
         ("breedlab launch experiment=resnet34_h", ["resnet34_hpo "]),
         ("breedlab launch resume=", ["runs/dogs/1 "]),
         ("breedlab deploy ru", ["runs/dogs/1 "]),

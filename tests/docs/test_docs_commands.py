@@ -26,8 +26,7 @@ NOT_RUN = {
         "breedlab DIR",
         "breedlab flowers",
         "breedlab launch --config-dir my_configs experiment=roses",
-        "breedlab launch experiment=resnet34_hpo data=image_folder data.root=DIR"
-        " data.on_bad_file=skip",
+        "breedlab DIR data.fixes=fixes.csv",
         "breedlab launch experiment=resnet34_hpo logger=mlflow"
         " logger.tracking_uri=http://mlflow.example:5000",
         "breedlab launch experiment=resnet34_hpo logger=wandb logger.experiment=dogs",
@@ -47,8 +46,7 @@ NOT_RUN = {
         "breedlab launch experiment=auto tuner.minutes=10 data=image_folder data.root=flowers",
         "breedlab launch experiment=resnet34_hpo model=efficientnet_lite0 data=image_folder"
         " data.root=clothing",
-        "breedlab launch experiment=resnet34_hpo data=image_folder data.root=flowers"
-        " data.fixes=fixes.csv",
+        "breedlab flowers data.fixes=fixes.csv",
     ),
     "is for two hosts, or two processes for an hour; test_distributed.py has the like of it": (
         "torchrun --nproc-per-node 2 scripts/launch.py experiment=resnet34_finetune",

@@ -17,6 +17,7 @@ from breedlab.garbage import no_collection
 
 COMMANDS = {
     "launch": "search, train, test, and export: launch experiment=NAME [PATH=VALUE ...]",
+    "check": "check a folder of images before training: check DIR [PATH=VALUE ...]",
     "predict": "classify images: predict MODEL|RUN IMAGE...",
     "evaluate": "test a model on labeled images: evaluate MODEL|RUN FOLDER",
     "debug": "apply the debugger's rules to a run: debug RUN",

@@ -97,7 +97,7 @@ def completed(name: str, overrides: list[str]) -> Completed:
         words.flags = _FLAGS_OF_LAUNCH
     else:
         _of_parser(import_module(f"breedlab.cli.{name}").command_parser(), words)
-    if name in ("launch", "account"):
+    if name in ("launch", "check", "account"):
         _of_config(list(settings(schema())), groups(overrides), words)
     if name == "deploy":
         _of_config(list(settings(deploy_schema())), groups(overrides, of_deploy=True), words)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from breedlab import extras
 from breedlab.commands import command
-from breedlab.errors import DataError, UsageError
+from breedlab.errors import UsageError
 
 _OF_ITS_OWN = ("experiment=", "resume=", "backend=", "data=", "plugins=", "tuner=", "model=")
 """Words that say what to run: with them, `launch` takes what is said and proposes nothing."""
@@ -64,28 +64,17 @@ def train_on(root: Path, words: list[str]) -> int:
     from breedlab.config.compose import load
     from breedlab.console import console, note, progress, stage
     from breedlab.data.check import check
-    from breedlab.data.folders import splitting, survey
-    from breedlab.data.label_cells import SeveralLabels
-    from breedlab.files import why_no_folder
     from breedlab.names import printable
-    from breedlab.pipeline.proposal import describe, estimate, how_it_trains, in_words, propose
+    from breedlab.pipeline.proposal import (
+        describe,
+        estimate,
+        how_it_trains,
+        in_words,
+        look,
+        propose,
+    )
 
-    if not root.is_dir():
-        raise DataError(
-            f"data.root: {root} {why_no_folder(root)}; expected a folder of labeled images: class"
-            " folders, or images beside a file such as labels.csv"
-        )
-    # What is said of the data counts before anything is read: data.ignore, data.labels, seed.
-    kind = "multi_label" if "data.multi_label=true" in words else "image_folder"
-    base = ["experiment=resnet34", f"data={kind}", "name=images", "data.root=."]
-    requested = validate(load([*base, *words]))
-    stage(f"Looking at {root}")
-    how = splitting(requested)
-    try:
-        images = survey(root, **how)
-    except SeveralLabels:  # which the proposal says
-        how["multi"] = True
-        images = survey(root, **how)
+    requested, images = look(root, words)
     with progress("checking images") as update:
         report = check(
             images, Path(requested.cache.dir, "checks"), on_bad_file="skip", progress=update

@@ -10,11 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from breedlab import extras, hardware
-from breedlab.config import Config, search_space, trial_count
+from breedlab.config import Config, search_space, trial_count, validate
+from breedlab.config.compose import load
 from breedlab.config.yaml_folders import literally
+from breedlab.console import stage
 from breedlab.data.check import KEEP_ONE, Report
-from breedlab.data.folders import FEW, SPLITS, listed
+from breedlab.data.fixes import apply_fixes
+from breedlab.data.folders import FEW, SPLITS, listed, splitting, survey
 from breedlab.data.image_set import ImageSet
+from breedlab.data.label_cells import SeveralLabels
+from breedlab.errors import DataError
+from breedlab.files import why_no_folder
 from breedlab.names import counted, printable
 
 ENOUGH_TO_FINE_TUNE = 1000
@@ -111,15 +117,42 @@ def how_it_trains(config: Config, images: ImageSet, *, gpu: bool) -> Iterator[st
         yield f"{name}: its ImageNet weights{size} are downloaded once"
 
 
+def look(root: Path, words: Sequence[str]) -> tuple[Config, ImageSet]:
+    """Read a folder; return what is asked for of it, and its images, with `data.fixes` applied.
+
+    What the words say of the data counts before anything is read: `data.ignore`, `data.labels`,
+    `seed`.
+
+    Args:
+        root: The folder.
+        words: The user's overrides.
+
+    Raises:
+        BreedlabError: If a word is not a setting, or the folder cannot be understood.
+    """
+    if not root.is_dir():
+        raise DataError(
+            f"data.root: {root} {why_no_folder(root)}; expected a folder of labeled images: class"
+            " folders, or images beside a file such as labels.csv"
+        )
+    kind = "multi_label" if "data.multi_label=true" in words else "image_folder"
+    base = ["experiment=resnet34", f"data={kind}", "name=images", "data.root=."]
+    requested = validate(load([*base, *words]))
+    stage(f"Looking at {root}")
+    how = splitting(requested)
+    try:
+        images = survey(root, **how)
+    except SeveralLabels:  # which the proposal says
+        how["multi"] = True
+        images = survey(root, **how)
+    if requested.data.fixes is not None:
+        images = apply_fixes(images, Path(requested.data.fixes))
+    return requested, images
+
+
 def describe(images: ImageSet, report: Report) -> Iterator[str]:
     """Yield lines on a folder: its layout, classes and splits, and what is wrong with it."""
-    yield f"layout    {_layout(images)}"
-    yield f"classes   {len(images.classes)}: {listed(images.classes, FEW)}"
-    counts = ", ".join(f"{len(images.splits[split]):,} {split}" for split in SPLITS)
-    cut = f" ({' and '.join(images.cut)} cut from train, stratified)" if images.cut else ""
-    yield f"images    {counts}{cut}"
-    for text in images.notes:
-        yield f"          {text}"
+    yield from describe_layout(images)
     for title, findings in (
         ("broken", report.bad),
         ("in two classes", report.conflicts),
@@ -135,6 +168,17 @@ def describe(images: ImageSet, report: Report) -> Iterator[str]:
         yield f"          {KEEP_ONE}"
     for text in report.warnings:
         yield f"problem   {printable(text)}"
+
+
+def describe_layout(images: ImageSet) -> Iterator[str]:
+    """Yield lines on a folder's layout, classes, and splits."""
+    yield f"layout    {_layout(images)}"
+    yield f"classes   {len(images.classes)}: {listed(images.classes, FEW)}"
+    counts = ", ".join(f"{len(images.splits[split]):,} {split}" for split in SPLITS)
+    cut = f" ({' and '.join(images.cut)} cut from train, stratified)" if images.cut else ""
+    yield f"images    {counts}{cut}"
+    for text in images.notes:
+        yield f"          {text}"
 
 
 def _layout(images: ImageSet) -> str:

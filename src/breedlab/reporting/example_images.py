@@ -8,6 +8,7 @@ import csv
 import functools
 import io
 import itertools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,23 +94,36 @@ def suspects(run: RunRecord, why: str = LABEL) -> list[dict[str, Any]]:
     pictures; or those listed for another reason, `why`, and what they are nearly the same as. None
     of them if the file cannot be read."""
     try:
-        with (run.path / "fixes.csv").open(encoding="utf-8", newline="") as table:
+        with (run.path / "fixes.csv").open(
+            encoding="utf-8", errors="surrogateescape", newline=""
+        ) as table:
             # older versions listed nothing else, and had no such column
             entries = (
                 row for row in csv.DictReader(table) if (row.get("why") or LABEL).startswith(why)
             )
             rows = list(itertools.islice(entries, _MISTAKES))
-    except (OSError, UnicodeDecodeError, csv.Error):
+    except (OSError, csv.Error):
         return []
+    try:  # people edit this file, and spreadsheets change its format
+        return pictured(rows, run.image_root)
+    except (KeyError, TypeError, ValueError):
+        return []
+
+
+def pictured(rows: Iterable[Mapping[str, Any]], root: Path | None) -> list[dict[str, Any]]:
+    """Return the rows of a list of fixes whose images are there, with their pictures, and those of
+    what they are nearly the same as.
+
+    Raises:
+        KeyError, TypeError, ValueError: If a row is not of such a list.
+    """
     pictures = []
     for row in rows:
-        try:  # people edit this file, and spreadsheets change its format
-            file, share = row["file"], f"{float(row['confidence']):.0%}"
-        except (KeyError, TypeError, ValueError):
-            return []
-        if run.image_root is not None and (picture := thumbnail(run.image_root / file)):
-            other = (row.get("why") or LABEL).removeprefix(COPY_OF)
-            like = thumbnail(run.image_root / other) if why == COPY_OF else None
+        share = f"{float(row['confidence']):.0%}" if row["confidence"] != "" else ""
+        if root is not None and (picture := thumbnail(root / row["file"])):
+            why = row.get("why") or LABEL
+            other = why.removeprefix(COPY_OF)
+            like = thumbnail(root / other) if why.startswith(COPY_OF) else None
             pictures.append(
                 {**row, "picture": picture, "share": share, "other": other, "like": like}
             )

@@ -89,6 +89,20 @@ def write_report(
         else:
             file = out or runs[0].path / "report.html"
             variables = page_of(runs[0], *path_of.values())
+    write_page(file, variables)
+    return file
+
+
+def write_page(file: Path, variables: Mapping[str, Any]) -> None:
+    """Fill a template, and write the page.
+
+    Args:
+        file: The page.
+        variables: Those of the template, and its name as `template`.
+
+    Raises:
+        ConfigError: If the file has no place.
+    """
     page = _render(**variables)
     try:
         atomic_write_text(file, page)
@@ -96,7 +110,6 @@ def write_report(
         raise FileError(
             f"{file}: cannot be written ({error.strerror}); name a file in a folder"
         ) from error
-    return file
 
 
 def page_of(run: RunRecord, path: Path) -> dict[str, Any]:
@@ -179,7 +192,7 @@ def _render(template: str, **context: Any) -> str:
     return page.render(
         css=Markup((_PAGE / "report.css").read_text("utf-8")),
         script=Markup((_PAGE / "report.js").read_text("utf-8")),
-        bundle=Markup(_bundle()),
+        bundle=lambda: Markup(_bundle()),  # of which a page without charts has no need
         nonce=secrets.token_urlsafe(12),
         written=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
         version=version("breedlab"),

@@ -1,0 +1,224 @@
+"""`breedlab check DIR`: what it finds before anything is trained, and the list that repairs it."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from codes import raises_code
+from PIL import Image
+
+import breedlab.cli
+from breedlab.cli import check
+from breedlab.data.fixes import COPY_OF, LABEL
+
+TINY = (
+    "model=resnet34",
+    "model.name=resnet18",  # whose random features tell the colors apart
+    "model.weights=none",
+    "data.image_size=32",
+    "data.resize=36",
+    "data.num_workers=0",
+    "trainer.accelerator=cpu",
+    "trainer.precision=fp32",
+)
+COLORS = ("red", "green", "blue")
+
+
+def draw(path: Path, channel: int, seed: int) -> None:
+    coarse = np.random.default_rng(seed).integers(0, 140, (6, 6, 3))
+    coarse[..., channel] += 80
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image = Image.fromarray(coarse.astype(np.uint8)).resize((64, 64), Image.Resampling.BICUBIC)
+    image.save(path)
+
+
+@pytest.fixture
+def colors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Reddish, greenish, and bluish images, and a working directory of its own."""
+    root, seed = tmp_path / "colors", 0
+    for split, count in (("train", 16), ("valid", 6), ("test", 6)):
+        for channel, name in enumerate(COLORS):
+            for number in range(count):
+                seed += 1
+                draw(root / split / name / f"{number}.png", channel, seed)
+    monkeypatch.chdir(tmp_path)
+    return root
+
+
+def plant(root: Path) -> None:
+    """Everything at once: broken, in two classes, in two splits, mislabeled, nearly the same."""
+    (root / "train/red/broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and no more")
+    shutil.copy(root / "train/green/1.png", root / "train/red/both.png")
+    shutil.copy(root / "test/green/2.png", root / "train/green/leak.png")
+    (root / "train/blue/3.png").rename(root / "train/red/wrong.png")
+    (root / "test/blue/4.png").rename(root / "test/green/wrong_in_test.png")
+    Image.open(root / "train/blue/5.png").save(root / "valid/blue/near.jpg", quality=95)
+
+
+def listed(path: Path = check.FILE) -> dict[str, dict[str, str]]:
+    """The rows of a list, by file; the first of each."""
+    rows: dict[str, dict[str, str]] = {}
+    for row in csv.DictReader(path.open()):
+        rows.setdefault(row["file"], row)
+    return rows
+
+
+def said(words: list[str], capsys: pytest.CaptureFixture[str], code: int = 0) -> str:
+    assert check.main(words) == code
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_all_that_is_wrong_is_listed_together(
+    colors: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(colors)
+    text = said([str(colors), *TINY, "--page", "check.html"], capsys, code=1)
+    for name in (
+        "broken.png",
+        "both.png",
+        "leak.png",
+        "wrong.png",
+        "wrong_in_test.png",
+        "near.jpg",
+    ):
+        assert name in text
+    rows = listed()
+    refused = ("red/broken", "green/1", "red/both", "green/leak")
+    assert [*rows][:4] == [f"train/{name}.png" for name in refused]
+    wrong = rows["train/red/wrong.png"]
+    assert (wrong["label"], wrong["suggested"], wrong["why"]) == ("red", "blue", LABEL)
+    assert float(wrong["confidence"]) > 0.5
+    in_test = rows["test/green/wrong_in_test.png"]
+    assert (in_test["split"], in_test["suggested"], in_test["why"]) == ("test", "blue", LABEL)
+    assert rows["valid/blue/near.jpg"]["why"] == f"{COPY_OF}train/blue/5.png"
+    assert text.endswith(f"{shlex.join(['breedlab', str(colors), *TINY])} data.fixes=fixes.csv")
+    page = Path("check.html").read_text()
+    assert 'alt="train/red/wrong.png"' in page and 'alt="train/blue/5.png"' in page
+    assert "train/red/broken.png" in page and len(page) < 1_000_000
+    assert not Path("runs").exists()
+
+
+def test_the_list_repairs_the_folder_and_stays_as_it_was_edited(
+    colors: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plant(colors)
+    said([str(colors), *TINY], capsys, code=1)
+    fixes = {
+        "train/red/broken.png": "remove",
+        "train/red/both.png": "remove",  # which keeps its copy
+        "train/green/leak.png": "remove",
+        "train/red/wrong.png": "blue",
+        "test/green/wrong_in_test.png": "blue",
+    }
+    with check.FILE.open() as file:
+        rows = [*csv.DictReader(file)]
+    with check.FILE.open("w", newline="") as file:
+        table = csv.DictWriter(file, [*rows[0]])
+        table.writeheader()
+        table.writerows({**row, "fix": fixes.get(row["file"], "")} for row in rows)
+    # from here on the features of the same images come from the cache
+    monkeypatch.setattr("breedlab.training.activations._compute", None)
+    text = said([str(colors), *TINY, "data.fixes=fixes.csv"], capsys)
+    assert "2 images relabeled, 3 removed" in text and "broken file" not in text
+    assert "keeps the fixes that were filled in (5)" in text
+    after = listed()
+    assert {file: row["fix"] for file, row in after.items() if row["fix"]} == fixes
+    assert after["valid/blue/near.jpg"]["fix"] == ""
+    # and the run that it names finds them there, too
+    monkeypatch.setattr(sys, "argv", ["breedlab", *shlex.split(text.rpartition("breedlab ")[2])])
+    sys.argv += ["trainer.max_epochs=1", "tuner=none", "serving.engine=eager", "debugger=none"]
+    with pytest.raises(SystemExit) as ended:
+        breedlab.cli.main()
+    assert ended.value.code == 0, capsys.readouterr().err
+    assert Path("runs/latest/model.tar.gz").is_file()
+
+
+def test_suspects_alone_stop_nothing(colors: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (colors / "train/blue/3.png").rename(colors / "train/red/wrong.png")
+    text = said([str(colors), *TINY], capsys)
+    assert "1 of them probably wrong" in text and "train/red/wrong.png" in text
+    assert "would refuse" not in text
+
+
+def test_what_is_left_out_on_request_stops_nothing(
+    colors: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(colors)
+    text = said([str(colors), *TINY, "data.on_bad_file=skip", "--out", "other.csv"], capsys)
+    assert "What a training would leave out" in text
+    assert Path("other.csv").is_file() and not check.FILE.exists()
+
+
+def test_a_class_that_is_missing_does_not_hide_the_rest(
+    colors: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plant(colors)
+    for path in (colors / "train/green").iterdir():
+        path.write_bytes(b"")
+    shutil.rmtree(colors / "valid")
+    (colors / "valid/red").mkdir(parents=True)
+    shutil.copy(colors / "test/red/0.png", colors / "valid/red/in_two_splits.png")
+    text = said([str(colors), *TINY], capsys, code=1)
+    assert "no usable training image is left of green" in text
+    assert "no usable image is left in the valid split" in text
+    rows = listed()
+    assert rows["train/red/wrong.png"]["suggested"] == "blue"
+    assert rows["valid/red/in_two_splits.png"]["why"].startswith("is the same image as")
+    assert rows["train/green/0.png"]["why"] == "is empty"
+
+
+def test_images_with_several_labels(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    root, lines = tmp_path / "several", ["filename,labels"]
+    for number in range(90):
+        own = [name for index, name in enumerate(COLORS) if (number + 1) >> index & 1]
+        pixels = np.random.default_rng(number).integers(0, 60, (48, 48, 3))
+        for name in own:
+            pixels[..., COLORS.index(name)] += 150
+        root.mkdir(exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(root / f"{number}.png")
+        lines.append(f"{number}.png,{'|'.join(own)}")
+    lines[6] = "5.png,red"  # it was green|blue
+    (root / "labels.csv").write_text("\n".join(lines))
+    text = said([str(root), *TINY], capsys)
+    assert "labels such as cat|dog" in text
+    first = next(iter(listed().values()))
+    assert (first["file"], first["label"], first["why"]) == ("5.png", "red", LABEL)
+    assert first["suggested"] == "blue|green"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "names"),
+    [
+        (["nowhere"], "BL200", ["nowhere"]),
+        (["colors", "--out", "no/where.csv"], "BL600", ["--out no/where.csv"]),
+        (["colors", "--out", "colors"], "BL107", ["--out colors"]),
+        (["colors", "--page", "no/page.html"], "BL600", ["--page no/page.html"]),
+        (["colors", "--out", "notes.txt"], "BL200", ["notes.txt"]),
+        (["colors", "data.ignroe=[a]"], "BL101", ["data.ignore"]),
+        (["colors", "data.fixes=none.csv"], "BL600", ["data.fixes"]),
+    ],
+)
+def test_what_cannot_be_is_one_message(
+    words: list[str], code: str, names: list[str], colors: Path
+) -> None:
+    Path("notes.txt").write_text("to do\n")
+    with raises_code(code, names=names):
+        check.main([*words])
+    assert Path("notes.txt").read_text() == "to do\n" and not check.FILE.exists()
+
+
+def test_a_word_that_is_no_setting_is_a_wrong_call(
+    colors: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        check.main([str(colors), "seed"])
+    assert ended.value.code == 2 and "unrecognized arguments: seed" in capsys.readouterr().err
