@@ -202,11 +202,14 @@ def test_two_hosts_fine_tune_average_and_refit_as_one_process_does(
         "fine_tune.lr=0.01",  # past a better average
         "fine_tune.ema=0",
         "fine_tune.layer_decay=0.5",
+        "fine_tune.soup=2",
         "cache.dir=cache",
         "name=x",
     )
     runs, _ = alone_and_on_two_hosts(overrides, here)
     alone, both = map(read_metrics, runs)
+    soups = [each["training"]["fine_tune"]["soup"] for each in (alone, both)]
+    assert soups[0]["of"] == soups[1]["of"] == 2 and soups[0]["seeds"] == soups[1]["seeds"]
     expected, found = (each["training"]["fine_tune"]["wise_ft"] for each in (alone, both))
     assert 0 < expected["alpha"] == found["alpha"] < 1
     for one_mix, both_mix in zip(expected["tried"], found["tried"], strict=True):
