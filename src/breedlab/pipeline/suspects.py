@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,8 @@ class Suspects:
         images: The images that were judged.
         splits: Of each, its split.
         labels: Those to look at.
-        outliers: Images unlike all others, the farthest first; those with doubtful labels are only
-            among these.
+        outliers: Images unlike all others, the farthest first. They are not among the labels to
+            look at: a model of the others can say little of theirs.
         copies: Images that are nearly the same as an earlier one, with that one.
     """
 
@@ -149,9 +149,9 @@ def find_suspects(
         doubtful = judge(features, images, image_set.classes, seed)
         # features that cannot tell the classes do not show what images have in common either
         pairs = [] if doubtful.unjudged else copies(features)
-        far = outliers(features).tolist()
-    unlike = [index for index in far if index not in {*doubtful.listed}]
-    return Suspects(images, split_of, doubtful, unlike, pairs)
+        unlike = outliers(features).tolist()
+    alike = [index for index in doubtful.listed if index not in {*unlike}]
+    return Suspects(images, split_of, replace(doubtful, listed=alike), unlike, pairs)
 
 
 def _single(
