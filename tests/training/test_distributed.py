@@ -216,6 +216,9 @@ def test_two_hosts_fine_tune_average_and_refit_as_one_process_does(
         assert both_mix == pytest.approx(one_mix, rel=1e-3)
     losses = [each["test"]["metrics"]["loss"] for each in (alone, both)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    # before the training, by the first alone
+    suspects = [(run / "fixes.csv").read_text() for run in runs]
+    assert suspects[0] == suspects[1]
 
 
 # Each process notes what it reads as an image to compute with, and what it makes or changes.

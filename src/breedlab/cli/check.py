@@ -200,10 +200,10 @@ def _print_suspects(suspects: Suspects, rows: Sequence[dict[str, Any]]) -> None:
     copies = [row for row in rows if row["why"].startswith(COPY_OF)]
     if not labels and not outliers and not copies:
         note("no image is suspect")
-    wrong = suspects.labels.wrong
+    wrong = suspects.labels.wrong or "none"
     for title, columns, some in (
         (
-            f"{counted(len(labels), 'label')} worth a look, {wrong:,} of them probably wrong",
+            f"{counted(len(labels), 'label')} worth a look, {wrong} of them probably wrong",
             ("file", "label", "suggested", "confidence"),
             [
                 (row["file"], row["label"], row["suggested"], f"{row['confidence']:.0%}")
