@@ -161,7 +161,10 @@ def _contestants(folder: Path, minutes: float, fastai: Path, epochs: int) -> dic
     frozen = ["experiment=resnet34", *common]
 
     def ours(words: list[str]) -> Contestant:
-        return lambda root, seed: _ours([*words, f"data.root={root}", f"seed={seed}"])
+        # no seed may have the features of the one before: that time is part of auto's minutes
+        return lambda root, seed: _ours(
+            [*words, f"data.root={root}", f"seed={seed}", f"cache.dir={folder}/cache/{seed}"]
+        )
 
     auto = ["experiment=auto", *common, f"tuner.minutes={minutes:g}"]
     head_epochs = _experiment("resnet34").trainer.max_epochs

@@ -199,7 +199,7 @@ def cached_parts(
                 return engines.engine(classifier, choice.engine)
 
             if digests:
-                _gather(files, parts, data, precision, digests, engine)
+                _gather(files, parts, data, precision, digests, engine, progress)
             missing = [
                 (file, part) for file, part in zip(files, parts, strict=True) if not file.is_whole()
             ]
@@ -220,6 +220,7 @@ def _gather(
     precision: str,
     digests: Mapping[Path, str],
     engine: Callable[[], Engine],
+    progress: Callable[[str], Any],
 ) -> None:
     """Write the files most of whose images other files have, and compute the rest of them: after
     labels were fixed, or splits cut anew, the images are the same."""
@@ -234,8 +235,12 @@ def _gather(
         reused += file.shape[0] - len(absent)
         if absent:
             loader = data.view_dataloader(split, 0, BATCH, indices=absent)
-            computed = engine().stream(images for images, _ in loader)
-            found = found.completed(np.concatenate([_to_numpy(out, precision) for out in computed]))
+            computed = []
+            with progress("activations of the images that are new") as report:
+                for out in engine().stream(images for images, _ in loader):
+                    computed.append(_to_numpy(out, precision))
+                    report(sum(map(len, computed)), len(absent))
+            found = found.completed(np.concatenate(computed))
         found.write(file)
     if reused:
         note(f"activations of {reused:,} images are taken from the cache")
