@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -271,7 +272,7 @@ def _broken(dataset: ImageDataset) -> DataError:
 
 def _show(evaluation: Any, engine: str) -> None:
     from breedlab.console import console, table
-    from breedlab.evaluation.figures import rate_interval
+    from breedlab.evaluation.figures import rate
     from breedlab.reporting.summary import confusions_table, labels_table, metrics_table
 
     tree = evaluation.as_dict()
@@ -284,17 +285,17 @@ def _show(evaluation: Any, engine: str) -> None:
     if tree["worst"]:
         console.print()
         console.print(confusions_table(tree))
+    taken_for = Counter(label for label, _ in evaluation.predictions)
     rows = [
         [
             name,
             int(figures["photos"]),
-            f"{figures['top1']:.1%}",
-            rate_interval(figures["top1"], int(figures["photos"])),
-            f"{figures['precision']:.1%}",
+            rate(figures["top1"], int(figures["photos"])),
+            rate(figures["precision"], taken_for[label]),
         ]
-        for name, figures in tree["per_class"].items()
+        for label, (name, figures) in enumerate(tree["per_class"].items())
         if figures["photos"]
     ]
     console.print()
-    console.print(table("Classes", ["class", "images", "top-1", "95% interval", "precision"], rows))
+    console.print(table("Classes", ["class", "images", "top-1 (95% interval)", "precision"], rows))
     console.print(f"\nanswered by {engine}", markup=False)

@@ -7,7 +7,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from breedlab.evaluation.metrics import is_percent, titles
-from breedlab.evaluation.statistics import wilson
+from breedlab.evaluation.statistics import f1_interval, wilson
 from breedlab.registry import METRICS
 
 _FEWEST_CLASSES_OF_TOP5 = 20
@@ -43,6 +43,37 @@ def rate_interval(rate: float, images: int) -> str:
     return f"{low:.1%} to {high:.1%}"
 
 
+def rate(share: float, images: int) -> str:
+    """Return a rate over that many images with its interval, such as `85.7% (80.8% to 89.5%)`; the
+    rate alone where there are none."""
+    return f"{share:.1%} ({rate_interval(share, images)})" if images else f"{share:.1%}"
+
+
+def f1_span(hits: float, predicted: int, images: int) -> str:
+    """Return the interval of a class's F1, such as `80.8% to 89.5%`; empty where no image is of the
+    class or was taken for it.
+
+    Args:
+        hits: Images of the class that were taken for it.
+        predicted: All that were taken for it.
+        images: All of the class.
+    """
+    mistakes = predicted + images - 2 * round(hits)
+    if not hits + mistakes:
+        return ""
+    low, high = f1_interval(hits, mistakes)
+    return f"{low:.1%} to {high:.1%}"
+
+
+def calibration_before(test: Mapping[str, Any]) -> tuple[str, str]:
+    """Return the calibration error of a test without its temperature, and its interval; empty where
+    an older version recorded none."""
+    calibration = test["calibration"]
+    ends = calibration.get("ece_before_interval")
+    span = " to ".join(metric("ece", end) for end in ends) if ends else ""
+    return metric("ece", calibration["ece_before"]), span
+
+
 def chance(test: Mapping[str, Any]) -> float | None:
     """Return the top-1 of always predicting the most frequent training class, which any model has
     to beat; None for a multi-label test, and for a test of a single class, where a guess is always
@@ -73,6 +104,25 @@ def rightness(candidates: Sequence[Mapping[str, Any]]) -> str:
     """Return which of `RIGHTNESS` an export recorded; empty where labels decided nothing."""
     module = candidates[0] if candidates else {}
     return next((name for name in RIGHTNESS if module.get(name) is not None), "")
+
+
+def agreement(candidate: Mapping[str, Any], export: Mapping[str, Any], name: str) -> str:
+    """Return a share of the images that an export compared its engines on, with its interval; empty
+    where an engine has none.
+
+    Args:
+        candidate: An engine.
+        export: What was recorded of all.
+        name: `agreement`, or one of `RIGHTNESS`.
+    """
+    share = candidate.get(name)
+    if share is None:
+        return ""
+    compared = export.get("photos") or {}
+    images = int(compared.get("validation") or compared.get("test") or 0)
+    # the module agrees with itself on any image
+    certain = name == "agreement" and candidate == export["candidates"][0]
+    return rate(share, 0 if certain else images)
 
 
 def speedup(candidate: Mapping[str, Any], module: Mapping[str, float]) -> str:

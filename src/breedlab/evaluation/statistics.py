@@ -33,6 +33,21 @@ def wilson(successes: float, trials: int, confidence: float = CONFIDENCE) -> tup
     return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
 
 
+def f1_interval(hits: float, mistakes: int) -> tuple[float, float]:
+    """Return the 95% interval of a class's F1.
+
+    A share of the images that are of the class or were taken for it is both, and F1 is a function
+    of that share that only rises: 2s / (1 + s). So its interval is that of a rate.
+
+    Args:
+        hits: Images of the class that were taken for it.
+        mistakes: Those of it that were not, and others that were; at least one image in total.
+    """
+    images = round(hits + mistakes)
+    low, high = (2 * share / (1 + share) for share in wilson(hits, images))
+    return low, high
+
+
 _STUDENT = (
     *(12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281),
     *(2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from breedlab.evaluation.figures import metric, rate_interval
+from breedlab.evaluation.figures import f1_span, metric, rate_interval
 from breedlab.reporting.example_images import thumbnail
 from breedlab.reporting.quality_sections import trust
 from breedlab.reporting.record import RunRecord
@@ -59,6 +59,7 @@ def _rows(run: RunRecord) -> Iterator[dict[str, Any]]:
             "precision_span": (
                 rate_interval(own["precision"], own["given"]) if own["given"] else ""
             ),
+            "f1_span": f1_span(own["right"], own["given"], own["photos"]),
             "recall_span": rate_interval(own["recall"], own["photos"]) if own["photos"] else "",
         }
 

@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 
 from breedlab.evaluation.figures import (
+    calibration_before,
+    f1_span,
+    interval,
     rate_interval,
 )
 from breedlab.reporting import example_images
@@ -65,10 +68,21 @@ def calibration(run: RunRecord) -> Section:
         "confidence": mean,
         "accuracy": accuracy,
         "ece": error,
-        "before": run.test.get("calibration") or None,
+        "accuracy_interval": rate_interval(accuracy, len(right)) if right else "",
+        "ece_interval": interval("ece", run.test),
+        "before": _before(run),
         "trust": trust(run),
         "says": calibration_says(grouped, mean - accuracy, error),
     }
+
+
+def _before(run: RunRecord) -> dict[str, Any] | None:
+    """Return the temperature of a run's answers, and the calibration error without it; None where
+    they are taken as they are."""
+    if not run.test.get("calibration"):
+        return None
+    error, span = calibration_before(run.test)
+    return {"temperature": run.test["calibration"]["temperature"], "ece": error, "interval": span}
 
 
 def trust(run: RunRecord) -> list[str]:
@@ -150,6 +164,9 @@ def classes(run: RunRecord) -> Section:
                 "precision": precision,
                 "precision_interval": (
                     rate_interval(precision, predicted[index]) if predicted[index] else ""
+                ),
+                "f1_interval": f1_span(
+                    recall * int(own["photos"]), predicted[index], int(own["photos"])
                 ),
                 "f1": 2 * recall * precision / (recall + precision) if recall + precision else 0.0,
                 "taken_for": f"{run.classes[other]} ({often})" if often else "",

@@ -12,12 +12,12 @@ from breedlab.data.fixes import COPY_OF, OUTLIER
 from breedlab.data.folders import SPLITS
 from breedlab.evaluation.figures import (
     RIGHTNESS,
+    agreement,
     chance,
     duration,
     figure,
     interval,
     metric,
-    rate_interval,
     rightness,
     shown_metrics,
     speedup,
@@ -268,8 +268,6 @@ def model(run: RunRecord) -> Section:
     export = run.metrics.get("export") or {}
     measured = export.get("candidates") or []
     judged_by = rightness(measured)
-    compared = export.get("photos") or {}
-    images = int(compared.get("validation") or compared.get("test") or 0)
     sizes = list(measured[0]["milliseconds"]) if measured else []
     engines = []
     for candidate in measured:
@@ -279,8 +277,8 @@ def model(run: RunRecord) -> Section:
                 "name": f"{candidate['engine']} {candidate['precision']}",
                 "times": [f"{times[size]:.1f}" if times else "" for size in sizes],
                 "speedup": speedup(candidate, measured[0]["milliseconds"]),
-                "agreement": _share(candidate["agreement"], images),
-                "top1": _share(candidate.get(judged_by), images),
+                "agreement": agreement(candidate, export, "agreement"),
+                "top1": agreement(candidate, export, judged_by),
                 "verdict": candidate["verdict"],
             }
         )
@@ -292,13 +290,6 @@ def model(run: RunRecord) -> Section:
         "rightness": RIGHTNESS.get(judged_by, ""),
         "sizes": sizes,
     }
-
-
-def _share(share: float | None, images: int) -> str:
-    """Format a rate over some images with its interval; empty if it is unknown."""
-    if share is None:
-        return ""
-    return f"{share:.1%} ({rate_interval(share, images)})" if images else f"{share:.1%}"
 
 
 def asked(run: RunRecord, part: str, name: str = "level") -> Any:

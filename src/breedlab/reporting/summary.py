@@ -13,9 +13,12 @@ from breedlab.commands import command
 from breedlab.console import console, table
 from breedlab.evaluation.figures import (
     RIGHTNESS,
+    agreement,
+    calibration_before,
     chance,
     interval,
     metric,
+    rate,
     shown_metrics,
     speedup,
 )
@@ -62,8 +65,8 @@ def metrics_table(title: str, test: Mapping[str, Any]) -> Table:
         for name, label in shown_metrics(test).items()
     ]
     if calibration := test.get("calibration"):
-        before = metric("ece", calibration["ece_before"])
-        row = [f"  before scaling by temperature {calibration['temperature']:.2f}", before, ""]
+        title_before = f"  before scaling by temperature {calibration['temperature']:.2f}"
+        row = [title_before, *calibration_before(test)]
         names = [*shown_metrics(test)]
         rows.insert(names.index("ece") + 1 if "ece" in names else len(rows), row)
     images = "1 image" if test["photos"] == 1 else f"{test['photos']:,} images"
@@ -90,14 +93,14 @@ def labels_table(test: Mapping[str, Any], most: int = 20) -> Table:
             [
                 name,
                 own["photos"],
-                metric("map", own["ap"]),
-                f"{metric('map', low)} to {metric('map', high)}",
+                f"{metric('map', own['ap'])} ({metric('map', low)} to {metric('map', high)})",
                 f"{own['threshold']:.2f}",
-                f"{own['precision']:.1%} of {own['given']}",
-                f"{own['recall']:.1%}",
+                own["given"],
+                rate(own["precision"], own["given"]),
+                rate(own["recall"], own["photos"]),
             ]
         )
-    columns = ["label", "images", "AP", "95% interval", "threshold", "precision", "recall"]
+    columns = ["label", "images", "AP (95% interval)", "threshold", "given", "precision", "recall"]
     unseen = len(test["per_class"]) - len(rated)
     title = "Labels" if len(rated) <= most else f"The {most} hardest of {len(rated)} labels"
     return table(title + (f"; {unseen} without images" if unseen else ""), columns, rows)
@@ -120,7 +123,7 @@ def engines_table(export: Mapping[str, Any]) -> Table:
                 f"{candidate['engine']} {candidate['precision']}",
                 *times,
                 speedup(candidate, module),
-                *("" if candidate[name] is None else f"{candidate[name]:.1%}" for name in known),
+                *(agreement(candidate, export, name) for name in known),
                 candidate["verdict"],
             ]
         )

@@ -39,8 +39,8 @@ class Evaluation:
         confusion: How many images there are by (true label, predicted label); missing pairs are 0.
         worst: The most frequent confusions, most frequent first.
         predictions: For each image the predicted label and its probability, in the order given.
-        calibration: `temperature`, and `ece_before` and `loss_before`, the metrics without it.
-            Empty if they are taken as they are.
+        calibration: `temperature`, and the calibration error without it, `ece_before` and
+            `ece_before_interval`. Empty if scores are taken as they are.
         intervals: By metric, where the true value is with 95% confidence; there is none for metrics
             of plugins.
         most_frequent_class: Of the training images, which is the best guess without a model. None
@@ -53,7 +53,7 @@ class Evaluation:
     confusion: dict[tuple[int, int], int]
     worst: list[Confusion]
     predictions: list[tuple[int, float]]
-    calibration: dict[str, float] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     most_frequent_class: str | None = None
 
@@ -104,15 +104,17 @@ def evaluate(
     confusion: Counter[tuple[int, int]] = Counter()
     predictions: list[tuple[int, float]] = []
     answers: list[Answers] = []
+    answers_before: list[Answers] = []
     for images, labels in batches:
         logits = scores(images)
         if before is not None:
             before.update(logits, labels)
+            answers_before.append(_answers(logits.float(), labels))
             logits = logits / temperature
         metrics.update(logits, labels)
         top = logits.softmax(1).max(1)
         confusion.update(zip(labels.tolist(), top.indices.tolist(), strict=True))
-        answers.append(_answers(logits.float(), labels, top))
+        answers.append(_answers(logits.float(), labels))
         predictions += zip(top.indices.tolist(), top.values.tolist(), strict=True)
         progress(len(predictions), total)
     values = {name: float(value) for name, value in metrics.compute().items()}
@@ -124,12 +126,17 @@ def evaluate(
         confusion=dict(confusion),
         worst=worst_confusions(confusion, classes),
         predictions=predictions,
-        calibration={} if before is None else {"temperature": temperature, **_before(before)},
+        calibration=(
+            {}
+            if before is None
+            else {"temperature": temperature, **_before(before, concatenated(answers_before))}
+        ),
     )
 
 
-def _answers(logits: torch.Tensor, labels: torch.Tensor, top: Any) -> Answers:
-    """Return a batch's answers; `top` has the greatest probabilities and their indices."""
+def _answers(logits: torch.Tensor, labels: torch.Tensor) -> Answers:
+    """Return a batch's answers."""
+    top = logits.softmax(1).max(1)
     second = logits.topk(min(2, logits.shape[1]), dim=1).indices[:, -1]
     losses, losses_if_wrong = (
         nn.functional.cross_entropy(logits, target, reduction="none") for target in (labels, second)
@@ -144,8 +151,12 @@ def _answers(logits: torch.Tensor, labels: torch.Tensor, top: Any) -> Answers:
     )
 
 
-def _before(metrics: MetricCollection) -> dict[str, float]:
-    return {f"{name}_before": float(value) for name, value in metrics.compute().items()}
+def _before(metrics: MetricCollection, answers: Answers) -> dict[str, Any]:
+    values = {name: float(value) for name, value in metrics.compute().items()}
+    return {
+        **{f"{name}_before": value for name, value in values.items()},
+        **{f"{name}_before_interval": [*span] for name, span in intervals(values, answers).items()},
+    }
 
 
 def worst_confusions(
