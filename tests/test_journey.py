@@ -149,6 +149,15 @@ def test_tensorboard_shows_curves_pictures_and_every_trials_figures(run: Path) -
         tags["scalars"]
     )
     assert {"test/confusion", "test/predictions"} <= set(tags["images"])
+    shown = final.Tensors("test/metrics/text_summary")[0].tensor_proto.string_val[0].decode()
+    figures = [line.split("|")[2:4] for line in shown.splitlines()[2:]]
+    assert figures and all(" to " in span for _, span in figures)
+    for tag in tags["scalars"]:
+        if tag.startswith(("test/", "best/")) and not tag.endswith(("_low", "_high")):
+            low, value, high = (
+                final.Scalars(f"{tag}{end}")[0].value for end in ("_low", "", "_high")
+            )
+            assert low <= value <= high and low < high
     assert len(final.Scalars("valid/top1")) == 2
     runs = sorted(path.name for path in (run / "tensorboard").iterdir())
     assert runs == ["final", "trial_000", "trial_001", "trial_002", "trial_003"]
@@ -159,6 +168,7 @@ def test_tensorboard_shows_curves_pictures_and_every_trials_figures(run: Path) -
             in events.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name
         )
         assert any(tag.startswith("final/valid_top1") for tag in events.Tags()["scalars"])
+        assert {"best/valid/top1_low", "best/valid/top1_high"} <= set(events.Tags()["scalars"])
 
 
 def test_a_finished_run_resumed_has_nothing_left_to_do(

@@ -217,8 +217,8 @@ class Run:
 
     @property
     def trials(self) -> list[Mapping[str, Any]]:
-        """Every trial of the search: `number`, `values`, `state`, `objective`, `epochs`,
-        `seconds`."""
+        """Every trial of the search: `number`, `values`, `state`, `objective`, its 95% `interval`,
+        `epochs`, `seconds`."""
         return list(self._read.trials)
 
     @property

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from breedlab.evaluation.figures import interval
-from breedlab.evaluation.intervals import Answers, bootstrap, loss
+from breedlab.evaluation.intervals import Answers, bootstrap, count_interval, loss
 from breedlab.evaluation.statistics import calibration_error, macro_f1, wilson
 from breedlab.training.evaluation import Evaluation, evaluate
 
@@ -138,3 +138,15 @@ def test_an_interval_is_told_in_the_units_of_its_metric_and_an_old_test_keeps_th
     assert "%" in interval("f1", test) and "%" not in interval("ece", test)
     del test["intervals"]  # as older versions recorded it
     assert "%" in interval("top1", test) and interval("f1", test) == ""
+
+
+def test_a_mean_count_has_an_interval_that_covers_and_is_never_sure_of_one_alone() -> None:
+    draw = np.random.default_rng(0)
+    true = 1 + 0.3
+    held = 0
+    for seed in range(100):
+        low, high = count_interval(1 + draw.binomial(3, 0.1, size=60), seed)
+        held += low <= true <= high
+    assert held >= 89  # of 95; fewer come by chance once in 200
+    low, high = count_interval(np.ones(31, int))
+    assert low == 1.0 and 1.02 < high < 1.3

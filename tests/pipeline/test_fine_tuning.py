@@ -82,8 +82,18 @@ def test_a_better_network_is_kept_tested_and_exported(
     assert found["training"]["refit"]["epochs"] == tuned["best_epoch"]
     refit = read_json(stopped / "fine_tune" / "checkpoints" / "refit.json")
     assert 0 < refit["alpha"] == tuned["wise_ft"]["alpha"] < 1
-    assert "before" in capsys.readouterr().out
-    assert "all layers fine-tuned" in (stopped / "report.html").read_text()
+    gained = tuned["compared"]
+    assert gained["name"] == "loss" and gained["low"] < gained["value"] < gained["high"]
+    assert gained["value"] == pytest.approx(found["monitor"]["best"] - tuned["before"], abs=2e-3)
+    for name, value in (("before", tuned["before"]), ("best", found["monitor"]["best"])):
+        low, high = tuned[f"{name}_interval"]
+        assert low < value < high
+    assert [*found["monitor"]["interval"]] == [*tuned["best_interval"]]
+    said = " ".join(capsys.readouterr().out.split())
+    assert "fine-tuning: valid/loss" in said and "before" in said
+    assert "these images also chose what is kept" in said
+    report = (stopped / "report.html").read_text()
+    assert "all layers fine-tuned" in report and "(paired bootstrap)" in report
 
     trained = torch.load(checkpoints[1], weights_only=True)["state_dict"]
     with tarfile.open(stopped / "model.tar.gz") as archive:

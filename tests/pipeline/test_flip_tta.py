@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ import breedlab
 from breedlab.archives import opened
 from breedlab.config import Config
 from breedlab.data.decode import read_image
+from breedlab.evaluation.figures import rate_interval
+from breedlab.evaluation.statistics import mcnemar
 from breedlab.pipeline.run import run
 from breedlab.serving.engine_kinds import EAGER
 from breedlab.serving.model import Model
@@ -51,7 +54,14 @@ def test_the_test_and_all_answers_average_an_image_and_its_mirror_image(
         assert measured[name] == pytest.approx(float((scores.argmax(1) == truth).float().mean()))
     assert measured["with"] == pytest.approx(ended.metrics["test"]["metrics"]["top1"])
     assert 1 < measured["times_as_long"] < 4
-    assert "without mirror images" in " ".join(capsys.readouterr().out.split())
+    compared = measured["compared"]
+    right_with, right_without = ((scores.argmax(1) == truth) for scores in (expected, plain))
+    assert compared["more"] == int(right_with.sum()) - int(right_without.sum())
+    assert compared["p"] == mcnemar(right_with.tolist(), right_without.tolist())
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"without mirror images: right on \d+ \w+ of 24 test images, .*McNemar", said)
+    for name in ("with", "without"):
+        assert f"{measured[name]:.1%} ({rate_interval(measured[name], 24)})" in said
 
 
 def test_nothing_is_mirrored_unless_asked(configure: Callable[..., Config]) -> None:

@@ -23,7 +23,13 @@ from breedlab.cli import launch, report
 from breedlab.data.image_set import ImageSet, LabeledImage
 from breedlab.evaluation.statistics import wilson
 from breedlab.pipeline.final_test import most_frequent_class
-from breedlab.reporting import comparison, diagnosis_sections, quality_sections, sections
+from breedlab.reporting import (
+    comparison,
+    diagnosis_sections,
+    paired_runs,
+    quality_sections,
+    sections,
+)
 from breedlab.reporting import report as reports
 from breedlab.reporting.record import read_run
 from breedlab.reporting.summary import metrics_table
@@ -561,11 +567,12 @@ def test_only_what_a_paired_test_confirms_is_bold(right: int, bold: bool, tmp_pa
     assert rows["top-1"][0] == ("80.0% (71.1% to 86.7%)", False)
     assert rows["top-1"][1][1] is bold
     assert not any(marked for name, cells in rows.items() if name != "top-1" for _, marked in cells)
-    (sentence,) = comparison.paired(runs, ["one", "two"])
+    (sentence,) = paired_runs.paired(runs, ["one", "two"])
     assert sentence.startswith(f"two is right on {right - 80} more of 100 test images than one, ")
     assert ("more than chance explains" in sentence) is bold
     more = 100 * (right / (100 + right) - 80 / 180)  # half of class a's F1: b's is 0
-    assert f"Its macro F1 is {more:+.1f} points (" in sentence
+    assert f"Its macro F1 is {more:.1f} points higher (" in sentence
+    assert "its calibration error is 0." in sentence and "cross-entropy" not in sentence
     page = Page(reports.write_report(made, tmp_path / "page.html").read_text())
     assert sentence in page.text
 

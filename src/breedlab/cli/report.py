@@ -23,7 +23,8 @@ def main(argv: list[str]) -> int:
             f"--out {words.out} is a folder; expected a file such as {words.out / 'report.html'}"
         )
     extras.require("report", "a report")
-    from breedlab.reporting.comparison import paired, titles
+    from breedlab.reporting.comparison import titles
+    from breedlab.reporting.paired_runs import paired
     from breedlab.reporting.record import read_run, run_directory
     from breedlab.reporting.report import write_report
 

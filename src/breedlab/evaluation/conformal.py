@@ -4,8 +4,11 @@ validation images."""
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+
+from breedlab.evaluation.intervals import count_interval
 
 COVERAGE = 0.9
 FEWEST_IMAGES = 20
@@ -32,14 +35,16 @@ def least_probability(
 
 def sets_measured(
     probabilities: torch.Tensor, labels: torch.Tensor, least: float
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Return how often the sets of these images hold the true class, and how many classes they have
-    on average."""
+    on average, with its 95% interval."""
     inside = probabilities >= least
     # the most likely class is always in it
     inside.scatter_(1, probabilities.argmax(1, keepdim=True), True)
+    sizes = inside.sum(1)
     return {
         "images": len(labels),
         "coverage": float(inside.gather(1, labels[:, None]).float().mean()),
-        "size": float(inside.sum(1).float().mean()),
+        "size": float(sizes.float().mean()),
+        "size_interval": [*count_interval(sizes.cpu().numpy())],
     }

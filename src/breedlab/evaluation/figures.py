@@ -7,7 +7,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from breedlab.evaluation.metrics import is_percent, titles
-from breedlab.evaluation.statistics import f1_interval, wilson
+from breedlab.evaluation.statistics import f1_interval, span_text, wilson
 from breedlab.registry import METRICS
 
 _FEWEST_CLASSES_OF_TOP5 = 20
@@ -37,10 +37,65 @@ def interval(name: str, test: Mapping[str, Any]) -> str:
     return rate_interval(test["metrics"][name], test["photos"])
 
 
+def with_span(name: str, value: float, span: Sequence[float] | None) -> str:
+    """Return a metric with its 95% interval in parentheses, if one is known, such as `85.7% (80.8%
+    to 89.5%)`."""
+    if span is None:
+        return metric(name, value)
+    low, high = span
+    return f"{metric(name, value)} ({metric(name, low)} to {metric(name, high)})"
+
+
+def validated(name: str, value: float, images: int) -> str:
+    """Return a monitored metric with its 95% interval if it is a rate, such as `85.7% (80.8% to
+    89.5%)`; that of others does not follow from the number of images.
+
+    Args:
+        name: Such as `valid/top1`.
+        value: Its value.
+        images: Of validation.
+    """
+    return with_span(name, value, _rate_ends(name, value, images))
+
+
+def _rate_ends(name: str, value: float, images: int) -> tuple[float, float] | None:
+    short = name.removeprefix("valid/")
+    if not images or short not in METRICS.names() or not METRICS.get(short).rate:
+        return None
+    return wilson(value * images, images)
+
+
+def objective_interval(metric: str, value: float, images: int) -> str:
+    """Return the 95% interval of a monitored metric if it is a rate, such as `0.8312 to 0.8710`;
+    else empty, since that of others does not follow from the number of images.
+
+    Args:
+        metric: Such as `valid/top1`.
+        value: Its value.
+        images: Of validation.
+    """
+    return span_text(_rate_ends(metric, value, images))
+
+
+def objective(metric: str, value: float, images: int) -> str:
+    """Return the value of a monitored metric as a log has it, with its interval if it is a rate,
+    such as `0.8523 (95% 0.8312 to 0.8710)`; arguments as for `objective_interval`."""
+    span = objective_interval(metric, value, images)
+    return f"{value:.4f} (95% {span})" if span else f"{value:.4f}"
+
+
 def rate_interval(rate: float, images: int) -> str:
     """Return the Wilson interval of a rate over that many images, such as `80.8% to 89.5%`."""
     low, high = wilson(rate * images, images)
     return f"{low:.1%} to {high:.1%}"
+
+
+def set_size(sets: Mapping[str, Any]) -> str:
+    """Return how many classes sets have on average, with the 95% interval if it was recorded, such
+    as `1.4 (1.2 to 1.7)`."""
+    ends = sets.get("size_interval")
+    span = f" ({ends[0]:.1f} to {ends[1]:.1f})" if ends else ""
+    return f"{sets['size']:.1f}{span}"
 
 
 def rate(share: float, images: int) -> str:

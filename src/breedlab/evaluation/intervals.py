@@ -22,12 +22,13 @@ from breedlab.evaluation.statistics import (
 )
 
 RESAMPLES = 1000
+_FEWEST = 200
 _MOST_DRAWN = 20_000_000
 """Images of all resamples together: with very many images, fewer resamples are enough."""
 _AT_ONCE = 100_000
 """Images of those resamples that are computed together."""
 _TAILS = (0.5 - CONFIDENCE / 2, 0.5 + CONFIDENCE / 2)
-_DEVIATIONS = NormalDist().inv_cdf(_TAILS[1])
+DEVIATIONS = NormalDist().inv_cdf(_TAILS[1])
 
 
 @dataclass(frozen=True)
@@ -110,24 +111,27 @@ def ece(answers: Answers, weights: Array) -> Array:
     return calibration_error(answers.confidences, answers.right, weights)
 
 
-def intervals(values: Mapping[str, float], answers: Answers) -> dict[str, tuple[float, float]]:
+def intervals(
+    values: Mapping[str, float], answers: Answers, most: int | None = None
+) -> dict[str, tuple[float, float]]:
     """Return where the true values are with 95% confidence, of those metrics that are known here.
 
     Args:
         values: What was measured, by the metrics' names.
         answers: On the same images.
+        most: How many resamples at most; `RESAMPLES` by default.
     """
     images = len(answers.labels)
     by_metric = {
         name: wilson(values[name] * images, images) for name in ("top1", "top5") if name in values
     }
     if "ece" in values:
-        by_metric["ece"] = calibration_interval(answers)
+        by_metric["ece"] = calibration_interval(answers, most=most)
     if "f1" in values:
-        low, high = bootstrap(answers, f1)
+        low, high = bootstrap(answers, f1, most=most)
         by_metric["f1"] = (max(0.0, low), min(1.0, high))
     if "loss" in values and np.isfinite(values["loss"]):
-        low, high = bootstrap(answers, loss)
+        low, high = bootstrap(answers, loss, most=most)
         by_metric["loss"] = (max(0.0, low), high)
     return by_metric
 
@@ -166,52 +170,79 @@ def interval_of(
     return min(low, value), max(high, value)
 
 
-def bootstrap(answers: Answers, statistic: Statistic, seed: int = 0) -> tuple[float, float]:
+def bootstrap(
+    answers: Answers, statistic: Statistic, seed: int = 0, most: int | None = None
+) -> tuple[float, float]:
     """Return the interval that holds the true value of a metric with 95% confidence.
 
     Args:
         answers: At least one.
         statistic: The metric.
         seed: Decides the resamples.
+        most: As for `intervals`.
     """
-    samples = _resample(answers, statistic, seed)
+    samples = _resample(answers, statistic, seed, most)
     return interval_of(samples.value, samples.plain, samples.one_wrong, samples.one_right)
 
 
-def calibration_interval(answers: Answers, seed: int = 0) -> tuple[float, float]:
+def count_interval(counts: Array, seed: int = 0) -> tuple[float, float]:
+    """Return the interval that holds the true mean of a count with 95% confidence.
+
+    Args:
+        counts: Of each image, at least 1; the additional image of a resample has 1, or one more
+            than any other has.
+        seed: Decides the resamples.
+    """
+    draw, images = np.random.default_rng(seed), len(counts)
+    resamples: list[list[float]] = [[], [], []]
+    for _ in range(_resamples(images, None)):
+        weights = draw.exponential(size=images + 1)
+        total, mass = float(weights[:-1] @ counts), float(weights[:-1].sum())
+        resamples[0].append(total / mass)
+        for means, last in zip(resamples[1:], (1, counts.max() + 1), strict=True):
+            means.append((total + weights[-1] * last) / (mass + weights[-1]))
+    low, high = interval_of(float(counts.mean()), *map(np.array, resamples))
+    return max(1.0, low), high
+
+
+def calibration_interval(
+    answers: Answers, seed: int = 0, most: int | None = None
+) -> tuple[float, float]:
     """Return the interval that holds the true calibration error with 95% confidence.
 
     By chance alone the error of few images is far above zero, even for a perfectly calibrated
     model. So the lower end is zero if answers drawn by these confidences have such an error in more
     than one case of twenty.
     """
-    resampled = _resample(answers, ece, seed)
-    value, reach = resampled.value, _DEVIATIONS * float(resampled.plain.std())
+    resampled = _resample(answers, ece, seed, most)
+    value, reach = resampled.value, DEVIATIONS * float(resampled.plain.std())
     low, high = resampled.quantiles()
     high = min(1.0, max(high, value + reach))
-    if value <= np.quantile(_errors_by_chance(answers, seed), CONFIDENCE):
+    if value <= np.quantile(_errors_by_chance(answers, seed, most), CONFIDENCE):
         return 0.0, high
     return max(0.0, min(low, value - resampled.bias - reach)), high
 
 
-def _errors_by_chance(answers: Answers, seed: int) -> Array:
+def _errors_by_chance(answers: Answers, seed: int, most: int | None) -> Array:
     """Return calibration errors of images that are right as often as the confidences say."""
     draw, confidences = np.random.default_rng(seed), answers.confidences
     errors = []
-    for rows in _portions(len(confidences)):
+    for rows in _portions(len(confidences), most):
         right = (draw.random((rows, len(confidences))) < confidences).astype(float)
         errors.append(calibration_error(confidences, right, np.ones_like(right)))
     return np.concatenate(errors)
 
 
-def _resample(answers: Answers, statistic: Statistic, seed: int) -> _Resampled:
+def _resample(
+    answers: Answers, statistic: Statistic, seed: int, most: int | None = None
+) -> _Resampled:
     """Draw weights of the images as the Bayesian bootstrap does (Rubin 1981): unlike whole counts,
     they leave no class out."""
     draw = np.random.default_rng(seed)
     images = len(answers.labels)
     by_class = [np.flatnonzero(answers.labels == label) for label in np.unique(answers.labels)]
     plain, one_wrong, one_right = [], [], []
-    for rows in _portions(images):
+    for rows in _portions(images, most):
         weights = np.empty((rows, images + 1))
         indices = np.empty(rows, int)
         for row in range(rows):
@@ -227,11 +258,11 @@ def _resample(answers: Answers, statistic: Statistic, seed: int) -> _Resampled:
     return _Resampled(value, *map(np.concatenate, (plain, one_wrong, one_right)))
 
 
-def _portions(images: int) -> list[int]:
+def _portions(images: int, most: int | None) -> list[int]:
     """Return how many resamples are computed together, until all are."""
-    every, most = _resamples(images), max(1, _AT_ONCE // (images + 1))
-    return [min(most, every - begin) for begin in range(0, every, most)]
+    every, together = _resamples(images, most), max(1, _AT_ONCE // (images + 1))
+    return [min(together, every - begin) for begin in range(0, every, together)]
 
 
-def _resamples(images: int) -> int:
-    return max(200, min(RESAMPLES, _MOST_DRAWN // images))
+def _resamples(images: int, most: int | None) -> int:
+    return max(_FEWEST, min(most or RESAMPLES, _MOST_DRAWN // images))

@@ -7,7 +7,7 @@ that image count more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,7 +73,7 @@ class _OfClass:
 
 
 def label_intervals(
-    values: Mapping[str, float], answers: LabelAnswers, seed: int = 0
+    values: Mapping[str, float], answers: LabelAnswers, seed: int = 0, most: int = RESAMPLES
 ) -> tuple[dict[str, Span], list[Span | None]]:
     """Return where the true values are with 95% confidence, of those metrics that are known here,
     and of each class's average precision (None of a class without images).
@@ -82,12 +82,61 @@ def label_intervals(
         values: What was measured, by the metrics' names.
         answers: On the same images.
         seed: Decides the resamples.
+        most: How many there are at most.
     """
     images, classes = answers.targets.shape
-    extra = _drawn(answers, seed)
-    every = [_of_class(answers, extra, index) for index in range(classes)]
+    extra = _drawn(answers, seed, most)
+    every = [_of_class(answers, extra, index, answers.predicted) for index in range(classes)]
+    precision = _precisions(answers)
+    spans: list[Span | None] = [
+        _clipped(interval_of(float(value), one.precision[0], one.precision[2], one.precision[3]))
+        if np.isfinite(value)
+        else None
+        for value, one in zip(precision, every, strict=True)
+    ]
+    intervals: dict[str, Span] = {}
+    if "exact" in values:
+        intervals["exact"] = wilson(values["exact"] * images, images)
+    for name, resamples in _resampled(answers, extra, every, answers.predicted).items():
+        if name in values and np.isfinite(values[name]):
+            low, high = interval_of(values[name], *resamples)
+            is_loss = name == "loss"
+            intervals[name] = (max(0.0, low), high) if is_loss else _clipped((low, high))
+    return intervals, spans
+
+
+def label_differences(
+    first: LabelAnswers, second: LabelAnswers, seed: int = 0, most: int = RESAMPLES
+) -> dict[str, tuple[float, float, float]]:
+    """Return by metric how much higher it is for the first model than for the second, and where the
+    true difference is with 95% confidence; both models count each image alike.
+
+    Args:
+        first: Of a model.
+        second: Of another, on the same images.
+        seed: Decides the resamples.
+        most: How many there are at most.
+    """
+    extra, by = _drawn(first, seed, most), first.predicted
+    plain, resampled = [], []
+    for answers in (first, second):
+        classes = range(answers.targets.shape[1])
+        every = [_of_class(answers, extra, index, by) for index in classes]
+        plain.append(_values(answers))
+        resampled.append(_resampled(answers, extra, every, by))
+    differences = {}
+    for name in resampled[0].keys() & resampled[1].keys():
+        value = plain[0][name] - plain[1][name]
+        pairs = zip(resampled[0][name], resampled[1][name], strict=True)
+        differences[name] = (value, *interval_of(value, *(one - other for one, other in pairs)))
+    return differences
+
+
+def _precisions(answers: LabelAnswers) -> Array:
+    """Return the average precision of each class, NaN of one without images."""
+    images, classes = answers.targets.shape
     ones = np.ones(images)
-    precision = np.array(
+    return np.array(
         [
             multi_label.average_precision(
                 answers.probabilities[:, index], answers.targets[:, index], ones
@@ -95,46 +144,58 @@ def label_intervals(
             for index in range(classes)
         ]
     )
-    defined = np.isfinite(precision)
-    spans: list[Span | None] = [
-        _clipped(interval_of(float(value), one.precision[0], one.precision[2], one.precision[3]))
-        if present
-        else None
-        for value, present, one in zip(precision, defined, every, strict=True)
-    ]
-    intervals: dict[str, Span] = {}
-    if "exact" in values:
-        intervals["exact"] = wilson(values["exact"] * images, images)
-    if "map" in values and defined.any():
+
+
+def _values(answers: LabelAnswers) -> dict[str, float]:
+    """Return the metrics that `_resampled` has, of all images."""
+    hits = (answers.predicted * answers.targets).sum(axis=0)
+    sums = hits, answers.predicted.sum(axis=0), answers.targets.sum(axis=0)
+    return {
+        "map": float(np.nanmean(_precisions(answers))),
+        "f1": float(np.nanmean(multi_label.f1(*sums))),
+        "micro_f1": float(multi_label.f1(*(part.sum() for part in sums))),
+        "loss": float(answers.losses.mean()),
+    }
+
+
+Resamples = tuple[Array, Array, Array]
+"""A metric in each resample: without the additional image, with its label wrong, and right."""
+
+
+def _resampled(
+    answers: LabelAnswers, extra: _Extra, every: list[_OfClass], by: Array
+) -> dict[str, Resamples]:
+    """Return the metrics that have a value for these images."""
+    metrics: dict[str, Resamples] = {}
+    defined = answers.targets.any(axis=0)
+    if defined.any():
         precisions = [one.precision for one in every]
-        of_labels = [_with_one(extra, precisions, how) for how in range(3)]
-        means = [each[defined].mean(axis=0) for each in of_labels]
-        intervals["map"] = _clipped(interval_of(values["map"], *means))
-    counts_of_all = [one.counts for one in every]
-    counts = [_with_one(extra, counts_of_all, how) for how in range(3)]
-    if "f1" in values:
-        there = (answers.predicted | (answers.targets > 0)).any(axis=0)
-        if there.any():
-            means = [multi_label.f1(*_parts(each[there])).mean(axis=0) for each in counts]
-            intervals["f1"] = _clipped(interval_of(values["f1"], *means))
-    if "micro_f1" in values:
-        sums = [multi_label.f1(*_parts(each.sum(axis=0))) for each in counts]
-        if all(np.isfinite(each).all() for each in sums):
-            intervals["micro_f1"] = _clipped(interval_of(values["micro_f1"], *sums))
-    if "loss" in values and np.isfinite(values["loss"]):
-        low, high = interval_of(values["loss"], *_losses(answers, extra))
-        intervals["loss"] = (max(0.0, low), high)
-    return intervals, spans
+        metrics["map"] = _each(lambda how: _with_one(extra, precisions, how)[defined].mean(axis=0))
+    counts = [one.counts for one in every]
+    there = (answers.predicted | (answers.targets > 0)).any(axis=0)
+    if there.any():
+        metrics["f1"] = _each(
+            lambda how: multi_label.f1(*_parts(_with_one(extra, counts, how)[there])).mean(axis=0)
+        )
+    micro = _each(lambda how: multi_label.f1(*_parts(_with_one(extra, counts, how).sum(axis=0))))
+    if all(np.isfinite(each).all() for each in micro):
+        metrics["micro_f1"] = micro
+    metrics["loss"] = _losses(answers, extra, by)
+    return metrics
+
+
+def _each(compute: Callable[[int], Array]) -> Resamples:
+    return compute(0), compute(1), compute(2)
 
 
 def _clipped(span: Span) -> Span:
     return max(0.0, span[0]), min(1.0, span[1])
 
 
-def _drawn(answers: LabelAnswers, seed: int) -> _Extra:
+def _drawn(answers: LabelAnswers, seed: int, most: int) -> _Extra:
     draw = np.random.default_rng(seed)
     images, classes = answers.targets.shape
-    rows = max(_FEWEST, min(RESAMPLES, _MOST_DRAWN // (images * classes)))
+    rows = max(_FEWEST, min(most, _MOST_DRAWN // (images * classes)))
     label = draw.integers(classes, size=rows)
     image = draw.integers(images, size=rows)
     for row in range(rows):
@@ -146,10 +207,12 @@ def _drawn(answers: LabelAnswers, seed: int) -> _Extra:
     return _Extra(draw.exponential(size=(rows, images)), image, label, draw.exponential(size=rows))
 
 
-def _of_class(answers: LabelAnswers, extra: _Extra, index: int) -> _OfClass:
+def _of_class(answers: LabelAnswers, extra: _Extra, index: int, by: Array) -> _OfClass:
+    """Compute what a class adds to each resample; `by` says which label of the additional image is
+    right: the prediction."""
     scores = answers.probabilities[:, index]
     predicted = answers.predicted[:, index].astype(float)
-    right = predicted[extra.image]
+    right = by[extra.image, index].astype(float)
     own = answers.targets[:, index]
     masses = [
         (extra.weights * own, extra.weights),
@@ -182,11 +245,11 @@ def _parts(counts: Array) -> tuple[Array, Array, Array]:
     return counts[..., 0], counts[..., 1], counts[..., 2]
 
 
-def _losses(answers: LabelAnswers, extra: _Extra) -> tuple[Array, Array, Array]:
+def _losses(answers: LabelAnswers, extra: _Extra, by: Array) -> Resamples:
     classes = answers.targets.shape[1]
     of_image = answers.losses.mean(axis=1)
     place = extra.image, extra.label
-    is_right = answers.predicted[place] == (answers.targets[place] > 0)
+    is_right = by[place] == (answers.targets[place] > 0)
     own, flipped = answers.losses[place], answers.losses_if_flipped[place]
     rest = of_image[extra.image] - own / classes
     total, mass = extra.weights @ of_image, extra.weights.sum(axis=1)

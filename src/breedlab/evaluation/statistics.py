@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import NormalDist, mean, stdev
 from typing import Any
 
@@ -71,22 +71,47 @@ def fold_interval(values: Sequence[float]) -> tuple[float, float]:
     return middle - half, middle + half
 
 
-def fold_span(values: Sequence[float], metric: str) -> str:
-    """Return the 95% interval of a mean over folds, such as `0.8312 to 0.8710`, within what the
-    metric can be: with few folds, Student's t goes far beyond. Empty for fewer than 2 folds.
+def fold_ends(values: Sequence[float], metric: str) -> tuple[float, float] | None:
+    """Return the 95% interval of a mean over folds, within what the metric can be: with few folds,
+    Student's t goes far beyond. None for fewer than 2 folds.
 
     Args:
         values: Of each fold.
         metric: Its name, such as `valid/top1`.
     """
     if len(values) < 2:
-        return ""
+        return None
     low, high = fold_interval(values)
     if min(values) >= 0:
         low = max(low, 0.0)
     if not metric.endswith("loss") and max(values) <= 1:
         high = min(high, 1.0)
-    return f"{low:.4f} to {high:.4f}"
+    return low, high
+
+
+def fold_span(values: Sequence[float], metric: str) -> str:
+    """Return what `fold_ends` does as text, such as `0.8312 to 0.8710`; empty instead of None."""
+    return span_text(fold_ends(values, metric))
+
+
+def seeds_interval(seeds: Iterable[Sequence[Any]]) -> tuple[float, float] | None:
+    """Return the 95% interval of a trial's mean over seeds, none narrower than that: the mean of
+    the seeds' own, which err together, being of the same images. None where one of them is unknown.
+
+    Args:
+        seeds: Of each the objective, the validation loss, and the objective's interval, which may
+            be None, and which older versions did not record.
+    """
+    spans = [seed[2] if len(seed) > 2 else None for seed in seeds]
+    if None in spans:
+        return None
+    low, high = (mean(ends) for ends in zip(*spans, strict=True))
+    return low, high
+
+
+def span_text(ends: Sequence[float] | None) -> str:
+    """Return the interval of a search's objective, such as `0.8312 to 0.8710`; empty for None."""
+    return "{:.4f} to {:.4f}".format(*ends) if ends else ""
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
@@ -100,8 +125,9 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
         first: For each image whether the first model was right.
         second: Likewise for the second, in the same order.
     """
-    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
-    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
+    # bool: with NumPy's own, the power below would overflow
+    only_first = sum(bool(a) and not b for a, b in zip(first, second, strict=True))
+    only_second = sum(bool(b) and not a for a, b in zip(first, second, strict=True))
     tosses = only_first + only_second
     tail = sum(math.comb(tosses, k) for k in range(min(only_first, only_second) + 1))
     return min(1.0, float(2 * tail / 2**tosses))
@@ -119,41 +145,6 @@ def macro_f1(labels: Array, predicted: Array, weights: Array) -> Array:
     of_class = np.divide(2 * hits, total, out=np.zeros_like(total), where=present)
     mean_of_seen: Array = of_class.sum(axis=-1) / present.sum(axis=-1)
     return mean_of_seen
-
-
-def paired_interval(
-    labels: Array, first: Array, second: Array, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the 95% interval of how much higher the macro F1 of the first model is than that of
-    the second, on the same images.
-
-    Each resample weighs the images as the Bayesian bootstrap does (Rubin 1981), for both alike. One
-    image more, which only one of the models gets right, keeps the interval honest where the images
-    have few such, or none: for its low end the second model, for its high end the first.
-
-    Args:
-        labels: int (n,), the true classes.
-        first: int (n,), what the first model predicts.
-        second: int (n,), what the second predicts.
-        resamples: How many.
-        seed: Of the weights.
-    """
-    draw = np.random.default_rng(seed)
-    lower: list[Array] = []
-    upper: list[Array] = []
-    classes = np.unique(np.concatenate([labels, first, second]))
-    if len(classes) < 2:
-        return 0.0, 0.0
-    truth, first, second = (np.append(each, 0) for each in (labels, first, second))
-    for _ in range(resamples):
-        weights = draw.exponential(size=len(truth))
-        truth[-1], mistaken = draw.choice(classes, 2, replace=False)
-        for ends, answers in ((lower, (mistaken, truth[-1])), (upper, (truth[-1], mistaken))):
-            first[-1], second[-1] = answers
-            ends.append(macro_f1(truth, first, weights) - macro_f1(truth, second, weights))
-    low = np.quantile(lower, 0.5 - CONFIDENCE / 2)
-    high = np.quantile(upper, 0.5 + CONFIDENCE / 2)
-    return float(low), float(high)
 
 
 def calibration_error(confidences: Array, right: Array, weights: Array, bins: int = 15) -> Array:

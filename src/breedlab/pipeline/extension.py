@@ -162,7 +162,7 @@ def _note_what_was_trained(config: Config, run: Path) -> None:
             run / _TRAINED, {"trial": search["trial"], "values": search["values"]}, indent=2
         )
         return
-    from breedlab.tuning.study import best_so_far
+    from breedlab.tuning.best import best_so_far
 
     best = best_so_far(config, run)
     atomic_write_json(run / _TRAINED, {"trial": best.number, "values": best.values}, indent=2)

@@ -18,6 +18,7 @@ from breedlab.data.image_set import ImageSet
 from breedlab.data.layout import listed
 from breedlab.data.module import ImageData
 from breedlab.evaluation import multi_label
+from breedlab.evaluation.answers import ValidationScores
 from breedlab.evaluation.calibration import FEWEST_IMAGES, calibrating_temperature
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline import flip_tta, weight_averaging
@@ -42,6 +43,7 @@ class FinalTest:
         checkpoint: The file with the tested weights.
         decisions: What validation decided about answers: `temperature`, or for multi-label data
             the `thresholds`; and `flip_tta` if `serving.flip_tta` is set.
+        validation: Of the weights that validation chose, without mirror images.
         valid_features: Of the tested network on the validation images, (n, width); None where they
             have to be computed for it.
         held_out: Probabilities and labels of validation by the network before a refit; None without
@@ -53,10 +55,19 @@ class FinalTest:
     evaluation: Evaluation | LabelEvaluation
     checkpoint: Path
     decisions: dict[str, Any]
+    validation: ValidationPass
     valid_features: torch.Tensor | None
     held_out: HeldOut | None = None
     flip_tta: dict[str, Any] | None = None
     refit: bool = False
+
+    def monitored(self, metric: str, value: float) -> list[float] | None:
+        """Return the 95% interval of the monitored metric on validation; None for a plugin's that
+        is not a rate."""
+        scores = ValidationScores(metric.removeprefix("valid/"))
+        scores.update(self.validation.logits, self.validation.labels)
+        ends = scores.interval(value)
+        return None if ends is None else [*ends]
 
 
 def final_test(
@@ -80,7 +91,7 @@ def final_test(
     with progress(
         "predicting validation" if config.data.multi_label else "calibrating on validation"
     ):
-        validation = validation_pass(context, classifier, config)
+        validation = passed = validation_pass(context, classifier, config)
         if config.serving.flip_tta:
             mirror_images = flip_tta.logits_of_mirror_images(context, classifier, data)
             validation = replace(validation, logits=(validation.logits + mirror_images) / 2)
@@ -106,7 +117,7 @@ def final_test(
     evaluation = measure(context, classifier, data, decisions, config.monitor)
     gained = _gained(context, classifier, config, data, decisions, evaluation)
     return FinalTest(
-        evaluation, checkpoint, decisions, features, held_out, gained, config.trainer.refit
+        evaluation, checkpoint, decisions, passed, features, held_out, gained, config.trainer.refit
     )
 
 
@@ -123,8 +134,7 @@ def _gained(
         return None
     metric = "map" if config.data.multi_label else "top1"
     without = measure(context, classifier, data, {**decisions, "flip_tta": False}, config.monitor)
-    values = without.metrics[metric], evaluation.metrics[metric]
-    return flip_tta.report(context, classifier, data, metric, values)
+    return flip_tta.report(context, classifier, data, metric, without, evaluation)
 
 
 def _thresholds(validation: ValidationPass, classes: Sequence[str]) -> dict[str, Any]:

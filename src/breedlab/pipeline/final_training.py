@@ -12,6 +12,7 @@ from breedlab import config as configs
 from breedlab import distributed
 from breedlab.config import Config
 from breedlab.console import note
+from breedlab.evaluation.figures import objective
 from breedlab.pipeline import extension
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Trained:
         epoch_seconds: How long an epoch of fine-tuning took; None if that is not known.
         alpha: The share of the fine-tuned weights in the network that was kept.
         members: The fine-tunings in a soup; none of a single one.
+        before: What it was trained with before fine-tuning; None without that.
     """
 
     classifier: Classifier
@@ -55,6 +57,7 @@ class Trained:
     epoch_seconds: float | None = None
     alpha: float = 1.0
     members: tuple[Member, ...] = ()
+    before: Config | None = None
 
 
 def train(
@@ -117,9 +120,10 @@ def train(
         callbacks=[*observers(config, directory, profiled_from), *callbacks],
     )
     ties = f", the lowest valid/loss of {fitted.tied + 1} epochs that tie" if fitted.tied else ""
+    images = len(context.report.images.splits["valid"])
     note(
         f"{fitted.reason}; kept epoch {fitted.best_epoch}, {config.monitor.metric}"
-        f" {fitted.best:.4f}{ties}"
+        f" {objective(config.monitor.metric, fitted.best, images)}{ties}"
     )
     return Trained(classifier, config, image_data, fitted, directory, precision, solution)
 
@@ -165,6 +169,7 @@ def fine_tune(
     metrics["training"]["fine_tune"] = result.metrics
     if result.config is None or result.fitted is None:
         return
+    trained.before = trained.config
     trained.config, trained.fitted = result.config, result.fitted
     trained.folder = directory / fine_tuning.FOLDER
     trained.head, trained.precision, trained.solution = result.head, result.precision, None

@@ -106,13 +106,14 @@ def fine_tune(
     seconds_each = None if resumes else time.monotonic() - started
     epoch_seconds = None if seconds_each is None else seconds_each / fitted.epochs
     first, members = fitted, tuple[Member, ...]()
+    images = len(context.report.images.splits["valid"])
     if plan.count > 1:
         ingredients = [Ingredient(tuned_config.seed, folder / "checkpoints", fitted)]
         ingredients += _more(context, tuned_config, folder, head, plan, deadline, seconds_each)
         blend = distributed.rank_zero_only(
             lambda: soup.blended(context, tuned_config, ingredients, plan.precision)
         )
-        note(blend.describe(config.monitor.metric, first))
+        note(blend.describe(config.monitor.metric, first, images))
         fitted, members = replace(fitted, best=blend.best, loss=blend.loss), blend.members
     mixes = distributed.rank_zero_only(
         lambda: weight_averaging.compare(
@@ -120,7 +121,7 @@ def fine_tune(
         )
     )
     best = weight_averaging.best_of(mixes, config.monitor.mode)
-    note(weight_averaging.describe(mixes, best, config.monitor.metric))
+    note(weight_averaging.describe(mixes, best, config.monitor.metric, images))
     record = {
         "epochs": first.epochs,
         "best_epoch": first.best_epoch,

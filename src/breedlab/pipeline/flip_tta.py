@@ -11,12 +11,15 @@ import torch
 
 from breedlab.console import note
 from breedlab.data.module import ImageData
-from breedlab.evaluation.figures import metric as shown_metric
+from breedlab.evaluation.figures import with_span
 from breedlab.evaluation.metrics import titles
+from breedlab.evaluation.paired import compared, told
 from breedlab.models.classifier import Classifier
 from breedlab.serving.engine_output import mirrored
 from breedlab.training.context import TrainingContext
+from breedlab.training.evaluation import Evaluation
 from breedlab.training.inference import logits_of
+from breedlab.training.label_evaluation import LabelEvaluation
 from breedlab.training.precision import autocast
 
 _ROUNDS = 5
@@ -40,7 +43,8 @@ def report(
     classifier: Classifier,
     data: ImageData,
     metric: str,
-    values: tuple[float, float],
+    without: Evaluation | LabelEvaluation,
+    averaged: Evaluation | LabelEvaluation,
 ) -> dict[str, Any]:
     """Measure what mirror images cost, say what they gain, and return both for metrics.json.
 
@@ -49,18 +53,25 @@ def report(
         classifier: Trained.
         data: The images.
         metric: By its short name.
-        values: Of the metric on the test, without and with mirror images.
+        without: The test without mirror images.
+        averaged: The test with them.
     """
     factor = _times_as_long(context, classifier, data)
-    before, after = (shown_metric(metric, value) for value in values)
+    labels = [image.recorded for image in data.images.splits["test"]]
+    found = compared(labels, averaged.columns(), without.columns(), metric)
+    after, before = (
+        with_span(metric, test.metrics[metric], test.intervals.get(metric))
+        for test in (averaged, without)
+    )
     note(
-        f"serving.flip_tta: {titles()[metric]} {after} on the test, {before} without mirror images;"
-        f" an answer takes {factor:.1f} times as long"
+        f"serving.flip_tta: {titles()[metric]} {after} on the test, {before} without mirror images:"
+        f" {told(found, 'test images')}; an answer takes {factor:.1f} times as long"
     )
     return {
         "metric": metric,
-        "without": values[0],
-        "with": values[1],
+        "without": without.metrics[metric],
+        "with": averaged.metrics[metric],
+        "compared": found,
         "times_as_long": round(factor, 2),
     }
 

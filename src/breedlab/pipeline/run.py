@@ -263,6 +263,7 @@ def _test_and_export(
 ) -> None:
     """Test and export on the main process, and write the run's last files."""
     from breedlab.debugging.recorder import records
+    from breedlab.pipeline import fine_tuning_gain
     from breedlab.pipeline.exporting import export
     from breedlab.pipeline.final_test import final_test
     from breedlab.training import loggers
@@ -273,6 +274,12 @@ def _test_and_export(
         classifier = context.classifier(config)
     tested = final_test(context, classifier, config, data, trained.folder / "checkpoints")
     evaluation = tested.evaluation
+    if trained.before is not None:
+        tuning = metrics["training"]["fine_tune"]
+        tuning |= fine_tuning_gain.report(
+            context, trained.before, directory, tested.validation, tuning, trained.fitted.best
+        )
+    metrics["monitor"]["interval"] = tested.monitored(config.monitor.metric, trained.fitted.best)
     metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
     if tested.flip_tta is not None:
         metrics["flip_tta"] = tested.flip_tta
@@ -281,7 +288,7 @@ def _test_and_export(
     from breedlab.reporting.tensorboard import write_review
 
     values = metrics["search"]["values"] if metrics["search"] is not None else {}
-    write_review(directory, config, data, evaluation, values, trained.fitted.best)
+    write_review(directory, config, data, evaluation, values, metrics["monitor"])
     loggers.finish(config, directory, metrics["test"])
 
     _enter(watch, "Export")

@@ -11,6 +11,7 @@ from breedlab import config as configs
 from breedlab import distributed
 from breedlab.config import Config
 from breedlab.console import note
+from breedlab.evaluation.statistics import span_text
 from breedlab.pipeline import extension
 from breedlab.training.context import TrainingContext
 from breedlab.training.objective import better
@@ -50,7 +51,7 @@ def search_for_best(context: TrainingContext, directory: Path) -> Best:
     suited = context.suited(best_config)
     note(
         f"best: trial {best.number}, {config.monitor.metric}"
-        f" {best.objective:.4f}{_tie(best.tied)}{_of_folds(best.folds, config.monitor.metric)}"
+        f" {best.objective:.4f}{_interval(best.folds, best.span)}{_tie(best.tied)}"
     )
     if text := distributed.rank_zero_only(
         lambda: extension.begin_training(directory, best.number, best.values)
@@ -62,20 +63,22 @@ def search_for_best(context: TrainingContext, directory: Path) -> Best:
         "objective": best.objective,
         "tied": [*best.tied],
     }
+    if best.span:
+        outcome["interval"] = [*best.span]
     if best.folds:
         outcome["folds"] = [*best.folds]
     if reference := distributed.rank_zero_only(lambda: baseline.recorded(directory)):
-        outcome["baseline"] = {name: reference[name] for name in ("metric", "value", "loss", "c")}
+        of_baseline = ("metric", "value", "loss", "c", "interval")
+        outcome["baseline"] = {name: reference.get(name) for name in of_baseline}
         note(f"{baseline.describe(reference)}{_unbeaten(best_config, best.objective, reference)}")
     outcome["importance"] = distributed.rank_zero_only(lambda: importances(directory))
     return Best(best_config, suited, outcome, best.seconds_left)
 
 
-def _of_folds(values: Sequence[float], metric: str) -> str:
-    from breedlab.evaluation.statistics import fold_span
-
-    span = fold_span(values, metric)
-    return f", the mean of {len(values)} folds (95% interval {span})" if span else ""
+def _interval(folds: Sequence[float], span: Sequence[float] | None) -> str:
+    """Return what is known of how far an objective may be from the true one; else empty."""
+    of = f", the mean of {len(folds)} folds" if folds else ""
+    return f"{of}, 95% interval {span_text(span)}" if span else of
 
 
 def _unbeaten(best: Config, objective: float, baseline: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from breedlab.config import Config
+from breedlab.evaluation.figures import objective
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.pipeline.validation_passes import ValidationPasses
 from breedlab.training.checkpoints import of_classifier, read_checkpoint, write_weights
@@ -72,14 +73,16 @@ class Soup:
     loss: float | None
     tried: int
 
-    def describe(self, metric: str, first: Fitted) -> str:
+    def describe(self, metric: str, first: Fitted, images: int) -> str:
         """Return in words what was averaged.
 
         Args:
             metric: The monitored one.
             first: How the first fine-tuning ended.
+            images: Of validation.
         """
-        whole = f"{metric} {self.best:.4f} ({first.best:.4f} the first alone)"
+        alone, of_all = (objective(metric, value, images) for value in (first.best, self.best))
+        whole = f"{metric} {of_all}; {alone} the first alone"
         if len(self.members) == 1:
             return f"no average of {self.tried} fine-tunings is better than the best: {whole}"
         return f"a soup of {len(self.members)} of {self.tried} fine-tunings: {whole}"

@@ -13,7 +13,7 @@ from breedlab.config import Config
 from breedlab.console import note, progress
 from breedlab.data.module import ImageData
 from breedlab.evaluation import conformal, novelty
-from breedlab.evaluation.figures import rate_interval
+from breedlab.evaluation.figures import rate_interval, set_size
 from breedlab.models.classifier import Classifier
 from breedlab.models.novelty import Novelty
 from breedlab.pipeline.final_test import HeldOut
@@ -134,7 +134,7 @@ def in_words(measured: Mapping[str, Any]) -> list[str]:
         span = rate_interval(sets["coverage"], sets["images"])
         lines.append(
             f"{conformal.COVERAGE:.0%} sets: {sets['coverage']:.1%} of the test images' sets"
-            f" contain the true class ({span}); {sets['size']:.1f} classes on average"
+            f" contain the true class ({span}); {set_size(sets)} classes on average"
         )
     if unknown := measured.get("unknown"):
         span = rate_interval(unknown["false_alarms"], unknown["images"])

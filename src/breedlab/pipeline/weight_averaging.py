@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from breedlab.config import Config
+from breedlab.evaluation.figures import objective
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.pipeline import soup
 from breedlab.pipeline.validation_passes import ValidationPasses
@@ -66,26 +67,31 @@ def best_of(mixes: Sequence[Mix], mode: str) -> Mix:
     return min(mixes, key=lambda mix: rank(mix.best, mix.loss, mode))
 
 
-def describe(mixes: Sequence[Mix], best: Mix, metric: str) -> str:
+def describe(mixes: Sequence[Mix], best: Mix, metric: str, images: int) -> str:
     """Return in words what was compared and what is kept.
 
     Args:
         mixes: From the frozen to the fine-tuned network.
         best: The best of them.
         metric: The monitored one.
+        images: Of validation.
     """
     frozen, tuned = mixes[0], mixes[-1]
+
+    def reached(mix: Mix) -> str:
+        return objective(metric, mix.best, images)
+
     tied = sum(mix.best == best.best for mix in mixes)
     ties = f", the lowest valid/loss of {tied} that tie" if tied > 1 else ""
     if 0 < best.alpha < 1:
         return (
             f"weights averaged, {best.alpha:g} of the fine-tuned and {1 - best.alpha:g} of the"
-            f" frozen network: {metric} {best.best:.4f} ({frozen.best:.4f} frozen,"
-            f" {tuned.best:.4f} fine-tuned){ties}"
+            f" frozen network: {metric} {reached(best)}; {reached(frozen)} frozen,"
+            f" {reached(tuned)} fine-tuned{ties}"
         )
     no_average = ", no average of the two is better" if len(mixes) > 2 else ""
     kept = "kept" if best.alpha else "the frozen backbone stays"
-    return f"{metric} {frozen.best:.4f} before, {tuned.best:.4f} after{no_average}: {kept}"
+    return f"{metric} {reached(frozen)} before, {reached(tuned)} after{no_average}: {kept}"
 
 
 def compare(

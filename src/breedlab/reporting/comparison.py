@@ -20,8 +20,9 @@ from breedlab.evaluation.figures import (
     shown_metrics,
 )
 from breedlab.evaluation.metrics import titles as metric_titles
-from breedlab.evaluation.statistics import macro_f1, mcnemar, paired_interval
+from breedlab.evaluation.statistics import span_text
 from breedlab.reporting.charts import training as training_charts
+from breedlab.reporting.paired_runs import clear_winner, paired
 from breedlab.reporting.record import RunRecord
 from breedlab.reporting.sections import asked, flat, what
 
@@ -38,9 +39,6 @@ CONTENTS = {
 
 NOT_FINISHED = "not finished"
 """What is shown for a run that has not reached a result."""
-
-SIGNIFICANT = 0.05
-"""The p-value below which a difference counts as one."""
 
 
 def compare(runs: Sequence[RunRecord], paths: Sequence[Path], out: Path) -> dict[str, Any]:
@@ -132,79 +130,6 @@ def figures(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
     return rows
 
 
-def _p_value(one: RunRecord, other: RunRecord) -> float | None:
-    """Return the p-value of McNemar's test on the images that both runs were tested on; None if
-    those differ."""
-    answers = [_right(one), _right(other)]
-    if not answers[0] or answers[0].keys() != answers[1].keys():
-        return None
-    if not _all_same([(run.lineage.get("data") or {}).get("fingerprint") for run in (one, other)]):
-        return None
-    return mcnemar(list(answers[0].values()), [answers[1][image] for image in answers[0]])
-
-
-def _right(run: RunRecord) -> dict[str, bool]:
-    """Return for each image of the test whether the run's answer was right."""
-    predictions = run.predictions
-    columns = (
-        predictions.get("photos", []),
-        predictions.get("labels", []),
-        predictions.get("predicted", []),
-    )
-    return {image: label == predicted for image, label, predicted in zip(*columns, strict=True)}
-
-
-def clear_winner(runs: Sequence[RunRecord]) -> int | None:
-    """Return the index of the run that is right more often than every other by more than chance, if
-    there is one.
-
-    With several rivals the threshold is divided by their number (Bonferroni).
-    """
-    right = [sum(_right(run).values()) for run in runs]
-    best = max(range(len(runs)), key=right.__getitem__)
-    rivals = [run for index, run in enumerate(runs) if index != best]
-    values = [_p_value(runs[best], rival) for rival in rivals]
-    return best if all(p is not None and p < SIGNIFICANT / len(rivals) for p in values) else None
-
-
-def paired(runs: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
-    """Return, for the run that is right most often against each other one, what a paired test says,
-    in a sentence."""
-    right = [sum(_right(run).values()) for run in runs]
-    best = max(range(len(runs)), key=right.__getitem__)
-    sentences = []
-    for index, run in enumerate(runs):
-        p = None if index == best else _p_value(runs[best], run)
-        if p is not None:
-            more = right[best] - right[index]
-            reading = (
-                "more than chance explains"
-                if p < SIGNIFICANT / (len(runs) - 1)
-                else "which chance can explain"
-            )
-            right_on = "has all labels right on" if run.multi_label else "is right on"
-            sentences.append(
-                f"{names[best]} {right_on} {more:,} more of {len(_right(run)):,} test images than"
-                f" {names[index]}, {reading} (McNemar's exact test, p = {p:.2g})."
-                f"{_f1_difference(runs[best], runs[index])}"
-            )
-    return sentences
-
-
-def _f1_difference(one: RunRecord, other: RunRecord) -> str:
-    """Return in a sentence how much higher the macro F1 of a run is than another's, on the same
-    images; empty for multi-label runs."""
-    if one.multi_label or other.multi_label:
-        return ""
-    theirs = dict(zip(other.predictions["photos"], other.predictions["predicted"], strict=True))
-    second = np.array([theirs[image] for image in one.predictions["photos"]])
-    labels, first = np.array(one.predictions["labels"]), np.array(one.predictions["predicted"])
-    every = np.ones(len(labels))
-    more = 100 * float(macro_f1(labels, first, every) - macro_f1(labels, second, every))
-    low, high = (100 * end for end in paired_interval(labels, first, second))
-    return f" Its macro F1 is {more:+.1f} points ({low:+.1f} to {high:+.1f}, paired bootstrap)."
-
-
 def differences(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
     """Return the config paths whose values differ between runs; values found by a search replace
     the given ones."""
@@ -245,7 +170,8 @@ def searched(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
         best = run.metrics.get("search") or {}
         objective = best.get("objective")
         if objective is not None:
-            text = f"{objective:.4f}"
+            span = span_text(best.get("interval"))
+            text = f"{objective:.4f} ({span})" if span else f"{objective:.4f}"
         else:
             text = NOT_FINISHED if _search_is_open(run) else ""
         rows.append(

@@ -14,6 +14,7 @@ from breedlab.evaluation.figures import (
     f1_span,
     interval,
     rate_interval,
+    set_size,
 )
 from breedlab.reporting import example_images
 from breedlab.reporting.charts import test as test_charts
@@ -94,7 +95,7 @@ def trust(run: RunRecord) -> list[str]:
         span = rate_interval(sets["coverage"], int(sets["images"]))
         sentences.append(
             "Its answers name a set of classes that is to hold the true one in 90% of cases: on"
-            f" the test it does in {sets['coverage']:.1%} ({span}), with {sets['size']:.1f} classes"
+            f" the test it does in {sets['coverage']:.1%} ({span}), with {set_size(sets)} classes"
             " on average."
         )
     if unknown := measured.get("unknown"):

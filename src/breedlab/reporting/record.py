@@ -34,9 +34,11 @@ class RunRecord:
         path: Its directory.
         config, overrides, lineage, splits, metrics: The files of those names.
         predictions: Of each test image, or empty: `photos` (paths below the data's root), `labels`,
-            `predicted`, `probabilities`; of a multi-label run lists in each, and `thresholds`.
+            `predicted`, `probabilities`, and `losses`, which older versions did not record; of a
+            multi-label run lists in each, and `thresholds` instead of `losses`.
         trials: The search, in order.
-        confirmed: Its best trials with other seeds: by trial, and by seed, objective and loss.
+        confirmed: Its best trials with other seeds: by trial, and by seed, objective, loss, and
+            interval.
         curves: Metrics of each epoch by name, such as `valid/loss`, over the steps that had been
             done.
         tensors: The debugger's recording.
@@ -56,7 +58,7 @@ class RunRecord:
     tensors: Tensors
     profile: Recording
     verdicts: list[dict[str, Any]]
-    confirmed: dict[str, dict[str, list[float]]] = field(default_factory=dict)
+    confirmed: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -71,6 +73,16 @@ class RunRecord:
     def multi_label(self) -> bool:
         """Whether its images may have several labels, or none."""
         return bool((self.config.get("data") or {}).get("multi_label"))
+
+    @property
+    def validated(self) -> int:
+        """The number of its validation images."""
+        return len((self.splits.get("photos") or {}).get("valid", []))
+
+    @property
+    def folds(self) -> int:
+        """The number of folds that its trials were judged by; 0 for its validation images."""
+        return max((len(trial.get("folds") or []) for trial in self.trials), default=0)
 
     @property
     def test(self) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""What the report says of a search besides its charts: intervals of its trials, and the best once
-more with other seeds."""
+"""What the report says of a search besides its charts: intervals of its trials, the best once more
+with other seeds, and what fine-tuning gained after it."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ from collections.abc import Mapping, Sequence
 from statistics import mean
 from typing import Any
 
-from breedlab.evaluation.statistics import fold_span, wilson
-from breedlab.registry import METRICS
+from breedlab.evaluation.figures import objective_interval, with_span
+from breedlab.evaluation.paired import told
+from breedlab.evaluation.statistics import fold_span, seeds_interval, span_text
+from breedlab.reporting.record import RunRecord
 
 
 def confirmations(
-    results: Mapping[str, Mapping[str, Sequence[float]]], best: int | None
+    results: Mapping[str, Mapping[str, Sequence[Any]]], best: int | None
 ) -> list[dict[str, Any]]:
     """Return a row for each of the trials that ran again with other seeds (`confirmed.json`).
 
     Args:
-        results: By trial, and by seed: the objective and the validation loss.
+        results: By trial, and by seed: the objective, the validation loss, and the interval of the
+            objective.
         best: The trial that was taken.
     """
     rows = []
     for number, seeds in results.items():
-        values = [value for value, _ in seeds.values()]
+        values = [seed[0] for seed in seeds.values()]
         rows.append(
             {
                 "number": int(number),
                 "mean": mean(values),
+                "interval": span_text(seeds_interval(seeds.values())),
                 "seeds": len(values),
                 "span": (
                     "the same with any seed"
@@ -39,22 +43,42 @@ def confirmations(
     return rows
 
 
-def objective_interval(
-    metric: str, objective: float | None, images: int, folds: Sequence[float] = ()
-) -> str:
-    """Return the 95% interval of a trial's objective: over folds, or Wilson's of a rate on
-    validation, such as `0.8312 to 0.8710`; else empty.
+def trial_interval(run: RunRecord, trial: Mapping[str, Any]) -> str:
+    """Return the 95% interval of a trial's objective, such as `0.8312 to 0.8710`; empty where an
+    older version recorded none, and it is not a rate.
 
     Args:
-        metric: The monitored one, such as `valid/top1`.
-        objective: Its value.
-        images: The number of validation images.
-        folds: The values of each fold.
+        run: The search's.
+        trial: Its record.
     """
-    if folds:
-        return fold_span(folds, metric)
-    name = metric.removeprefix("valid/")
-    if objective is None or not images or name not in METRICS.names() or not METRICS.get(name).rate:
-        return ""
-    low, high = wilson(objective * images, images)
-    return f"{low:.4f} to {high:.4f}"
+    metric = (run.config.get("monitor") or {}).get("metric", "objective")
+    recorded = fold_span(trial.get("folds") or (), metric) or span_text(trial.get("interval"))
+    if recorded or trial.get("objective") is None:
+        return recorded
+    return objective_interval(metric, trial["objective"], run.validated)
+
+
+def baseline_interval(run: RunRecord) -> str:
+    """Return the same of what the search had to beat; empty if it had nothing to."""
+    baseline = (run.metrics.get("search") or {}).get("baseline") or {}
+    recorded = span_text(baseline.get("interval"))
+    # an older version recorded no folds of it
+    if recorded or not baseline or run.folds > 1:
+        return recorded
+    return objective_interval(baseline["metric"], baseline["value"], run.validated)
+
+
+def fine_tuning_in_words(metric: str, fine_tuning: Mapping[str, Any], best: float) -> str:
+    """Return what fine-tuning gained, as far as it is recorded.
+
+    Args:
+        metric: The monitored one.
+        fine_tuning: What metrics.json says of it.
+        best: That of the kept network.
+    """
+    before = with_span(metric, fine_tuning["before"], fine_tuning.get("before_interval"))
+    after = with_span(metric, best, fine_tuning.get("best_interval"))
+    text = f"{metric} {before} before, {after} after"
+    if not (test := told(fine_tuning.get("compared") or {}, "validation images")):
+        return text
+    return f"{text}: {test}; these images also chose what is kept"

@@ -21,13 +21,19 @@ from breedlab.evaluation.figures import (
     rightness,
     shown_metrics,
     speedup,
+    validated,
 )
 from breedlab.reporting import example_images
 from breedlab.reporting.charts import search as search_charts
 from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.charts import training as training_charts
 from breedlab.reporting.record import RunRecord
-from breedlab.reporting.search_facts import confirmations, objective_interval
+from breedlab.reporting.search_facts import (
+    baseline_interval,
+    confirmations,
+    fine_tuning_in_words,
+    trial_interval,
+)
 
 Section = dict[str, Any]
 
@@ -99,12 +105,12 @@ def what(run: RunRecord) -> str:
     fine_tuning = (run.metrics.get("training") or {}).get("fine_tune") or {}
     if fine_tuning.get("kept"):
         watched = run.metrics["monitor"]["metric"]
-        before, after = (metric(watched, fine_tuning[name]) for name in ("before", "best"))
         frozen = fine_tuning.get("freeze", "none")
         what = "all layers" if frozen == "none" else f"the layers after {frozen}"
-        parts.append(f"{what} fine-tuned ({watched} {before} before, {after} after)")
+        gained = fine_tuning_in_words(watched, fine_tuning, run.metrics["monitor"]["best"])
+        parts.append(f"{what} fine-tuned ({gained})")
         if (soup := fine_tuning.get("soup")) and len(soup["seeds"]) > 1:
-            reached = metric(watched, soup["best"])
+            reached = validated(watched, soup["best"], run.validated)
             parts.append(
                 f"a soup of {len(soup['seeds'])} of {soup['of']} fine-tunings ({watched} {reached})"
             )
@@ -112,7 +118,8 @@ def what(run: RunRecord) -> str:
         if (alpha := averaged["alpha"]) < 1:
             parts.append(
                 f"weights averaged, {alpha:g} of the fine-tuned and {1 - alpha:g} of the frozen"
-                f" network ({watched} {metric(watched, averaged['best'])})"
+                f" network ({watched}"
+                f" {validated(watched, fine_tuning['best'], run.validated)} without averaging)"
             )
     if again := (run.metrics.get("training") or {}).get("refit"):
         parts.append(
@@ -191,9 +198,7 @@ def search(run: RunRecord) -> Section:
     paths = search_charts.shown_values(run.trials)
     complete = [trial for trial in ranked if trial["state"] == "complete"]
     metric = (run.config.get("monitor") or {}).get("metric", "objective")
-    images = len((run.splits.get("photos") or {}).get("valid", []))
     baseline = (run.metrics.get("search") or {}).get("baseline")
-    folds = max((len(trial.get("folds") or []) for trial in run.trials), default=0)
     rows = []
     for trial in [*ranked, *(trial for trial in run.trials if trial not in ranked)]:
         values = [trial.get("values", {}).get(path, "") for path in paths]
@@ -204,14 +209,13 @@ def search(run: RunRecord) -> Section:
                 "values": values,
                 "shown": [figure(value) for value in values],
                 "objective": trial.get("objective"),
-                "interval": objective_interval(
-                    metric, trial.get("objective"), images, trial.get("folds") or ()
-                ),
+                "interval": trial_interval(run, trial),
                 "epochs": len(trial.get("epochs", [])),
                 "seconds": trial.get("seconds", 0.0),
                 "reason": trial.get("reason", ""),
             }
         )
+    spans = {row["number"]: row["interval"] for row in rows}
     pair = (complete[0], complete[-1]) if len(complete) > 1 else None
     return {
         "rows": rows,
@@ -223,10 +227,8 @@ def search(run: RunRecord) -> Section:
         "trials": asked(run, "tuner", "trials"),
         "metric": metric,
         "baseline": baseline,
-        "baseline_interval": (
-            objective_interval(metric, baseline["value"], images) if baseline and folds < 2 else ""
-        ),
-        "folds": folds,
+        "baseline_interval": baseline_interval(run),
+        "folds": run.folds,
         "intervals": any(row["interval"] for row in rows),
         "confirmed": confirmations(run.confirmed, (run.metrics.get("search") or {}).get("trial")),
         "history": search_charts.history(run),
@@ -234,7 +236,10 @@ def search(run: RunRecord) -> Section:
         "importance": search_charts.importance(importances(run)),
         "best_and_worst": search_charts.best_and_worst(run),
         "pair": pair and _side_by_side(pair, paths),
-        "ends": pair and [(trial["number"], trial["objective"]) for trial in pair],
+        "ends": pair
+        and [
+            (trial["number"], trial["objective"], spans.get(trial["number"], "")) for trial in pair
+        ],
     }
 
 

@@ -18,12 +18,12 @@ from breedlab.config import Config
 from breedlab.console import note
 from breedlab.data.decode import decode, read_image
 from breedlab.data.module import ImageData
-from breedlab.evaluation.figures import interval, metric, shown_metrics
+from breedlab.evaluation.figures import calibration_before, interval, metric, shown_metrics
 from breedlab.profiling.reading import read
 from breedlab.reporting.confusions import Cells, among, drawn_classes, read_cells
 from breedlab.training.evaluation import Evaluation
 from breedlab.training.label_evaluation import LabelEvaluation
-from breedlab.tuning.events import write_hparams
+from breedlab.tuning.events import write_hparams, write_objective
 
 _SHOWN = 12
 _TILE = 200
@@ -38,10 +38,19 @@ def write_review(
     data: ImageData,
     evaluation: Evaluation | LabelEvaluation,
     search_values: Mapping[str, Any],
-    best: float,
+    monitored: Mapping[str, Any],
 ) -> None:
     """Add the test's pictures and figures, the config and the HParams row to the run's `final`
-    events."""
+    events.
+
+    Args:
+        run: The run directory.
+        config: Of the training.
+        data: The images.
+        evaluation: The test.
+        search_values: What the search found, by config path.
+        monitored: `monitor` of metrics.json.
+    """
     if config.logger.name != "tensorboard":
         return
     if not extras.has("tensorboard"):
@@ -61,12 +70,17 @@ def write_review(
         writer.add_text("test/metrics", _metrics(evaluation.as_dict()))
         for name, value in evaluation.metrics.items():
             writer.add_scalar(f"test/{name}", value)
+            ends = zip(("low", "high"), evaluation.intervals.get(name, ()), strict=False)
+            for end, each in ends:
+                writer.add_scalar(f"test/{name}_{end}", each)
         values = dict(search_values) or {
             "optim.lr": config.optim.lr,
             "data.batch_size": config.data.batch_size,
         }
         tests = {f"test/{name}": value for name, value in evaluation.metrics.items()}
+        best, span = monitored["best"], monitored.get("interval")
         write_hparams(writer, values, {config.monitor.metric: best, **tests})
+        write_objective(writer, config.monitor.metric, best, span)
 
 
 def _pictures(
@@ -91,6 +105,10 @@ def _metrics(test: Mapping[str, Any]) -> str:
         f"| {title} | {metric(name, test['metrics'][name])} | {interval(name, test)} |"
         for name, title in shown_metrics(test).items()
     ]
+    if calibration := test.get("calibration"):
+        error, span = calibration_before(test)
+        title = f"calibration error before scaling by temperature {calibration['temperature']:.2f}"
+        rows.append(f"| {title} | {error} | {span} |")
     return "\n".join(
         [f"| {test['photos']:,} images | value | 95% interval |", "|---|---|---|", *rows]
     )

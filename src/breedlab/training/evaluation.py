@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 from torchmetrics import MetricCollection
 
 from breedlab.config.sections import Monitor
+from breedlab.evaluation.answers import answers_of
 from breedlab.evaluation.class_metrics import make_metrics
 from breedlab.evaluation.intervals import Answers, concatenated, intervals
 
@@ -45,6 +45,7 @@ class Evaluation:
             of plugins.
         most_frequent_class: Of the training images, which is the best guess without a model. None
             if it is not known.
+        losses: For each image its cross-entropy in nats.
     """
 
     images: int
@@ -56,18 +57,20 @@ class Evaluation:
     calibration: dict[str, Any] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     most_frequent_class: str | None = None
+    losses: list[float] = field(default_factory=list)
 
     def columns(self) -> dict[str, Any]:
         """Return the answer for each image, for predictions.json."""
         return {
             "predicted": [label for label, _ in self.predictions],
             "probabilities": [round(probability, 6) for _, probability in self.predictions],
+            "losses": [round(loss, 6) for loss in self.losses],
         }
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for metrics.json, without the single predictions."""
         tree = {"photos": self.images, **asdict(self)}  # the key of every older run
-        del tree["images"], tree["predictions"]
+        del tree["images"], tree["predictions"], tree["losses"]
         # as JSON reads them back
         tree["intervals"] = {name: [*span] for name, span in self.intervals.items()}
         # The square of the classes is mostly zeros: a thousand classes have a million cells.
@@ -109,45 +112,30 @@ def evaluate(
         logits = scores(images)
         if before is not None:
             before.update(logits, labels)
-            answers_before.append(_answers(logits.float(), labels))
+            answers_before.append(answers_of(logits.float(), labels))
             logits = logits / temperature
         metrics.update(logits, labels)
         top = logits.softmax(1).max(1)
         confusion.update(zip(labels.tolist(), top.indices.tolist(), strict=True))
-        answers.append(_answers(logits.float(), labels))
+        answers.append(answers_of(logits.float(), labels))
         predictions += zip(top.indices.tolist(), top.values.tolist(), strict=True)
         progress(len(predictions), total)
     values = {name: float(value) for name, value in metrics.compute().items()}
+    every = concatenated(answers)
     return Evaluation(
         images=len(predictions),
         metrics=values,
-        intervals=intervals(values, concatenated(answers)),
+        intervals=intervals(values, every),
         per_class=_per_class(confusion, classes),
         confusion=dict(confusion),
         worst=worst_confusions(confusion, classes),
         predictions=predictions,
+        losses=every.losses.tolist(),
         calibration=(
             {}
             if before is None
             else {"temperature": temperature, **_before(before, concatenated(answers_before))}
         ),
-    )
-
-
-def _answers(logits: torch.Tensor, labels: torch.Tensor) -> Answers:
-    """Return a batch's answers."""
-    top = logits.softmax(1).max(1)
-    second = logits.topk(min(2, logits.shape[1]), dim=1).indices[:, -1]
-    losses, losses_if_wrong = (
-        nn.functional.cross_entropy(logits, target, reduction="none") for target in (labels, second)
-    )
-    return Answers(
-        labels=labels.cpu().numpy(),
-        predicted=top.indices.cpu().numpy(),
-        runners_up=second.cpu().numpy(),
-        confidences=top.values.double().cpu().numpy(),
-        losses=losses.double().cpu().numpy(),
-        losses_if_wrong=losses_if_wrong.double().cpu().numpy(),
     )
 
 

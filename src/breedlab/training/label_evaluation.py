@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from breedlab.config.sections import Monitor
 from breedlab.evaluation import multi_label
+from breedlab.evaluation.answers import label_answers_of
 from breedlab.evaluation.class_metrics import make_metrics
 from breedlab.evaluation.label_intervals import LabelAnswers, Span, label_intervals
-from breedlab.evaluation.label_metrics import decided
 from breedlab.evaluation.statistics import Array
 from breedlab.training.evaluation import Progress
 
@@ -94,7 +93,7 @@ def evaluate_labels(
         targets.append(truth.float().cpu())
         metrics.update(logits[-1], targets[-1])
         progress(sum(map(len, logits)), total)
-    answers = _answers(torch.cat(logits), torch.cat(targets), thresholds)
+    answers = label_answers_of(torch.cat(logits), torch.cat(targets), thresholds)
     values = {name: float(value) for name, value in metrics.compute().items()}
     intervals, of_classes = label_intervals(values, answers)
     return LabelEvaluation(
@@ -107,22 +106,6 @@ def evaluate_labels(
         },
         probabilities=answers.probabilities,
         predicted=answers.predicted,
-    )
-
-
-def _answers(
-    logits: torch.Tensor, targets: torch.Tensor, thresholds: Sequence[float]
-) -> LabelAnswers:
-    losses = [
-        nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
-        for truth in (targets, 1 - targets)
-    ]
-    return LabelAnswers(
-        probabilities=logits.double().sigmoid().numpy(),
-        targets=targets.double().numpy(),
-        predicted=decided(logits, thresholds).numpy(),
-        losses=losses[0].double().numpy(),
-        losses_if_flipped=losses[1].double().numpy(),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -20,6 +20,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from breedlab.config import Config
 from breedlab.data.batches import mixed_seed
 from breedlab.errors import Diverged
+from breedlab.evaluation.answers import ValidationScores
 from breedlab.training.ema import MovingAverage
 from breedlab.training.learner import Learner
 from breedlab.training.log_filters import quiet_lightning
@@ -39,12 +40,14 @@ class Feed(Protocol):
 @dataclass(frozen=True)
 class Epoch:
     """One finished epoch: the mean training loss and the validation metrics by name; with
-    `tuner.folds` their means, and the monitored metric of each fold."""
+    `tuner.folds` their means, and the monitored metric of each fold, without it what the interval
+    of the monitored metric needs."""
 
     number: int
     train_loss: float
     valid: dict[str, float]
     folds: tuple[float, ...] = ()
+    scores: ValidationScores | None = field(default=None, compare=False, repr=False)
 
 
 def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
@@ -99,13 +102,16 @@ def epochs(
         if not math.isfinite(mean):
             raise Diverged(f"diverged: the training loss is {mean} after epoch {epoch + 1}")
         with average.applied() if average else nullcontext():
-            valid = _validate(fabric, learner, feed, metrics)
-        yield Epoch(epoch, mean, valid)
+            scores = ValidationScores(short)
+            valid = _validate(fabric, learner, feed, metrics, scores)
+        yield Epoch(epoch, mean, valid, scores=scores)
 
 
-def _validate(fabric: Fabric, learner: Any, feed: Feed, metrics: Any) -> dict[str, float]:
+def _validate(
+    fabric: Fabric, learner: Any, feed: Feed, metrics: Any, scores: ValidationScores
+) -> dict[str, float]:
     batches = map(fabric.to_device, feed.valid())
-    values = validated(learner, batches, metrics, fabric.autocast())
+    values = validated(learner, batches, metrics, fabric.autocast(), scores)
     if not all(map(math.isfinite, values.values())):
         raise Diverged(
             f"diverged: {', '.join(f'{name} is {value}' for name, value in values.items())}"
@@ -119,6 +125,7 @@ def validated(
     batches: Batches,
     metrics: Any,
     autocast: AbstractContextManager[Any],
+    scores: ValidationScores | None = None,
 ) -> dict[str, float]:
     """Return a network's metrics on validation, by their names in the config.
 
@@ -127,10 +134,14 @@ def validated(
         batches: Images and targets, on the network's device.
         metrics: Of torchmetrics, on it, too.
         autocast: For the precision.
+        scores: To update, too.
     """
     network.eval()
     metrics.reset()
     with autocast:
         for images, targets in batches:
-            metrics.update(network(images), targets)
+            logits = network(images)
+            metrics.update(logits, targets)
+            if scores is not None:
+                scores.update(logits, targets)
     return {f"valid/{name}": float(value) for name, value in metrics.compute().items()}

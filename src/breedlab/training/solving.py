@@ -12,15 +12,16 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
 
 from breedlab.config.sections import Monitor
+from breedlab.evaluation.answers import ValidationScores
 from breedlab.evaluation.class_metrics import make_metrics
-from breedlab.evaluation.figures import metric as shown_metric
+from breedlab.evaluation.figures import with_span
 from breedlab.training import loop
 from breedlab.training.activations import Activations
 from breedlab.training.objective import rank
@@ -60,6 +61,7 @@ class Solution:
         loss: The mean training loss.
         valid: The validation metrics by name.
         seconds: How long all of it took.
+        scores: What the interval of the monitored metric needs.
     """
 
     weight: torch.Tensor
@@ -69,6 +71,7 @@ class Solution:
     loss: float
     valid: dict[str, float]
     seconds: float
+    scores: ValidationScores = field(compare=False, repr=False)
 
     def put_into(self, head: nn.Module) -> None:
         """Give a head of one layer these weights."""
@@ -80,7 +83,8 @@ class Solution:
     def describe(self, metric: str) -> str:
         """Return what was solved, in a line."""
         of = f", the best of {self.attempts}" if self.attempts > 1 else ""
-        figure = shown_metric(metric.removeprefix("valid/"), self.valid[metric])
+        value = self.valid[metric]
+        figure = with_span(metric.removeprefix("valid/"), value, self.scores.interval(value))
         return f"logistic regression: {metric} {figure} in {self.seconds:.1f} s (C={self.c:g}{of})"
 
     def as_dict(self) -> dict[str, float]:
@@ -224,13 +228,15 @@ def _solve(
     final = Regression(features, labels, classes, loss, dtype)
     minimum = final.solve(best_c, tolerance=1e-7 if dtype == torch.float64 else 1e-5)
     weight, bias = (tensor.float().cpu() for tensor in final.unfolded())
-    valid = _validated(weight, bias, activations, monitor, only=None)
-    return Solution(weight, bias, best_c, attempts, minimum, valid, time.monotonic() - started)
+    scores = ValidationScores(monitor.metric.removeprefix("valid/"))
+    valid = _validated(weight, bias, activations, monitor, None, scores)
+    seconds = time.monotonic() - started
+    return Solution(weight, bias, best_c, attempts, minimum, valid, seconds, scores)
 
 
 def as_epoch(solution: Solution) -> loop.Epoch:
     """Return a solution as the one epoch of a trial."""
-    return loop.Epoch(0, solution.loss, solution.valid)
+    return loop.Epoch(0, solution.loss, solution.valid, scores=solution.scores)
 
 
 def best_penalty(
@@ -286,9 +292,13 @@ def _validated(
     activations: Activations,
     monitor: Monitor,
     only: str | None,
+    scores: ValidationScores | None = None,
 ) -> dict[str, float]:
     several = activations.labels.ndim == 2
     metrics = make_metrics(len(bias), only=only, monitor=monitor, multi_label=several)
     for features, labels in activations.valid_batches():
-        metrics.update(nn.functional.linear(features, weight, bias), labels)
+        logits = nn.functional.linear(features, weight, bias)
+        metrics.update(logits, labels)
+        if scores is not None:
+            scores.update(logits, labels)
     return {f"valid/{name}": float(value) for name, value in metrics.compute().items()}

@@ -9,7 +9,8 @@ from typing import Any
 from breedlab import config as configs
 from breedlab.config import Config
 from breedlab.console import note
-from breedlab.evaluation.figures import metric as shown_metric
+from breedlab.evaluation.figures import with_span
+from breedlab.evaluation.statistics import fold_ends
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.training import folds
 from breedlab.training.context import TrainingContext
@@ -47,7 +48,8 @@ def recorded(run: Path) -> dict[str, Any] | None:
 
 def describe(baseline: dict[str, Any]) -> str:
     """Return a baseline as text."""
-    text = shown_metric(baseline["metric"].removeprefix("valid/"), baseline["value"])
+    metric = baseline["metric"].removeprefix("valid/")
+    text = with_span(metric, baseline["value"], baseline.get("interval"))
     of = f", mean of {len(baseline['folds'])} folds" if baseline.get("folds") else ""
     return f"logistic regression on the same features: {baseline['metric']} {text}{of}"
 
@@ -81,6 +83,7 @@ def _solved(config: Config, context: TrainingContext) -> dict[str, Any] | None:
             "c": c,
             "seconds": round(time.monotonic() - started, 2),
             "folds": [*epoch.folds],
+            "interval": fold_ends(epoch.folds, metric),
         }
     solution = context.solve(classifier, one)
     return {
@@ -88,5 +91,6 @@ def _solved(config: Config, context: TrainingContext) -> dict[str, Any] | None:
         "value": solution.valid[metric],
         "loss": solution.valid["valid/loss"],
         "pass_seconds": round(seconds, 2),
+        "interval": solution.scores.interval(solution.valid[metric]),
         **solution.as_dict(),
     }

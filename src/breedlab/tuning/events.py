@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from breedlab import extras
+from breedlab.evaluation.statistics import fold_ends
 from breedlab.registry import METRICS
 from breedlab.tuning.trial import Outcome
 
 
-def write_events(folder: Path, values: Mapping[str, Any], outcome: Outcome) -> None:
+def write_events(folder: Path, values: Mapping[str, Any], outcome: Outcome, metric: str) -> None:
     """Write the curves by epoch, and the values with the final metrics, replacing what a kill left
-    of them."""
+    of them.
+
+    Args:
+        folder: Of the trial's events.
+        values: What it tried, by config path.
+        outcome: How it ended.
+        metric: The monitored one.
+    """
     if not extras.has("tensorboard"):
         return  # the trial's record has them
     from torch.utils.tensorboard import SummaryWriter
@@ -26,6 +34,23 @@ def write_events(folder: Path, values: Mapping[str, Any], outcome: Outcome) -> N
                 writer.add_scalar(name, value, number + 1)
         final = outcome.epochs[-1] if outcome.epochs else {}
         write_hparams(writer, values, final)
+        if outcome.objective is not None:
+            span = fold_ends(outcome.folds, metric) or outcome.interval
+            write_objective(writer, metric, outcome.objective, span)
+
+
+def write_objective(writer: Any, metric: str, value: float, span: Sequence[float] | None) -> None:
+    """Write the monitored metric with the ends of its 95% interval, if that is known.
+
+    Args:
+        writer: Of the events.
+        metric: Its name, such as `valid/top1`.
+        value: Its best.
+        span: The interval.
+    """
+    writer.add_scalar(f"best/{metric}", value)
+    for end, each in zip(("low", "high"), span or (), strict=False):
+        writer.add_scalar(f"best/{metric}_{end}", each)
 
 
 def write_hparams(writer: Any, values: Mapping[str, Any], figures: Mapping[str, float]) -> None:

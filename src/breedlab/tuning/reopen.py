@@ -185,7 +185,8 @@ def _restored(config: Config, run: Path, study: optuna.Study) -> optuna.Study:
             anew.enqueue_trial(params, user_attrs={PROPOSAL: params})
         else:
             values, outcome = record
-            write_events(run / "tensorboard" / f"trial_{trial.number:03}", values, outcome)
+            events = run / "tensorboard" / f"trial_{trial.number:03}"
+            write_events(events, values, outcome, config.monitor.metric)
             anew.add_trial(_ended(trial, outcome))
     _put_in_place(scratch, run)
     return create_study(config, storage_url(run))

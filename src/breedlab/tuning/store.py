@@ -8,7 +8,7 @@ twice and none is lost.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,22 @@ def recorded(run: Path, number: int) -> tuple[dict[str, Any], Outcome] | None:
             tree.get("seconds", 0.0),
             reason,
             tree.get("folds", []),
+            _ends(tree.get("interval")),
         )
         return dict(tree["values"]), outcome
     except (OSError, DamagedFile, KeyError, TypeError, ValueError):
         return None
+
+
+def _ends(recorded: Sequence[float] | None) -> tuple[float, float] | None:
+    return None if recorded is None else (float(recorded[0]), float(recorded[1]))
+
+
+def interval(run: Path, number: int) -> tuple[float, float] | None:
+    """Return the 95% interval of a trial's objective; None with `tuner.folds`, and where none was
+    recorded."""
+    record = recorded(run, number)
+    return None if record is None else record[1].interval
 
 
 def valid_loss(config: Config, run: Path, number: int) -> float | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,12 +16,12 @@ from breedlab import config as configs
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.space import Space
 from breedlab.console import note
-from breedlab.errors import TrainingError
 from breedlab.training.architecture import is_solved
 from breedlab.training.context import TrainingContext, at_leisure
 from breedlab.training.objective import rank
 from breedlab.tuning import auto, baseline, store, workers
 from breedlab.tuning import confirm as confirmation
+from breedlab.tuning.best import Best, best_of, complete_trials
 from breedlab.tuning.budget import Budget
 from breedlab.tuning.events import write_events
 from breedlab.tuning.proposals import (
@@ -45,28 +45,6 @@ SHARE_OF_FINE_TUNING = 0.4
 """The share of the minutes that a search leaves if all layers are to be trained after it."""
 
 __all__ = ["Best", "distribution", "search", "storage_url"]
-
-
-@dataclass(frozen=True)
-class Best:
-    """The trial that won.
-
-    Attributes:
-        number: Counted from 0.
-        values: By config path.
-        objective: Its best value of the monitored metric.
-        tied: The other trials that reached the same objective; the validation loss decided between
-            them.
-        folds: With `tuner.folds`, what it has on each.
-        seconds_left: What the search left of `tuner.minutes`; None without such a limit.
-    """
-
-    number: int
-    values: dict[str, Any]
-    objective: float
-    tied: tuple[int, ...] = ()
-    folds: tuple[float, ...] = ()
-    seconds_left: float | None = None
 
 
 class Runner(Protocol):
@@ -118,7 +96,7 @@ def search(config: Config, context: TrainingContext, run: Path) -> Best:
             )
     finally:
         context.heed = at_leisure
-    best = _best(study, config, run, space)
+    best = best_of(study, config, run, space)
     return best if config.tuner.minutes is None else replace(best, seconds_left=budget.left())
 
 
@@ -139,11 +117,14 @@ def _confirm(
 ) -> None:
     """Run the best trials again with other seeds."""
     ranked = []
-    for number, trial in _complete(study).items():
+    for number, trial in complete_trials(study).items():
         recorded_loss = store.valid_loss(config, run, number)
         loss = math.inf if recorded_loss is None else recorded_loss
-        ranked.append((number, decode(trial.params, space), float(trial.value or 0), loss))
-    ranked.sort(key=lambda one: (rank(one[2], one[3], config.monitor.mode), one[0]))
+        objective = confirmation.Objective(
+            float(trial.value or 0), loss, store.interval(run, number)
+        )
+        ranked.append((number, decode(trial.params, space), objective))
+    ranked.sort(key=lambda one: (rank(one[2].value, one[2].loss, config.monitor.mode), one[0]))
 
     def train(values: Mapping[str, Any]) -> Outcome:
         def stop_early(_epoch: int, _value: float) -> bool:
@@ -225,7 +206,12 @@ class _Trials:
         # a library may quote a path or token
         outcome = replace(outcome, reason=self._config.conceal(outcome.reason))
         store.record(self._directory, trial.number, values, outcome)
-        write_events(self._directory / "tensorboard" / f"trial_{trial.number:03}", values, outcome)
+        write_events(
+            self._directory / "tensorboard" / f"trial_{trial.number:03}",
+            values,
+            outcome,
+            self._config.monitor.metric,
+        )
         loss = store.loss_of(outcome, self._config)
         store.tell(self._study, trial, outcome, loss)
         self._board.finished(
@@ -238,6 +224,7 @@ class _Trials:
                 outcome.reason,
                 loss,
                 tuple(outcome.folds),
+                outcome.interval,
             )
         )
 
@@ -311,54 +298,5 @@ def _row(trial: FrozenTrial, space: Space, config: Config, run: Path) -> TrialLo
         attrs.get("reason", ""),
         store.valid_loss(config, run, trial.number),
         store.folds(run, trial.number),
+        store.interval(run, trial.number),
     )
-
-
-def best_so_far(config: Config, run: Path) -> Best:
-    """Return the best of a search's trials that have ended.
-
-    Raises:
-        TrainingError: If none was completed.
-    """
-    return _best(open_study(config, run), config, run, search_space(config))
-
-
-def _complete(study: optuna.Study) -> dict[int, FrozenTrial]:
-    return {
-        t.number: t for t in study.trials if t.state == TrialState.COMPLETE and t.value is not None
-    }
-
-
-def _best(study: optuna.Study, config: Config, run: Path, space: Space) -> Best:
-    complete = _complete(study)
-    if not complete:
-        reasons = {t.user_attrs.get("reason", "") for t in study.trials if not was_cut_off(t)} - {
-            ""
-        }
-        raise TrainingError(
-            "no trial of the search was completed:\n"
-            + "\n".join(f"  {reason}" for reason in sorted(reasons))
-        )
-    objectives = {
-        number: float(trial.value) for number, trial in complete.items() if trial.value is not None
-    }
-    mode = config.monitor.mode
-    means = {
-        n: mean
-        for n, mean in confirmation.means(confirmation.recorded(run)).items()
-        if n in complete
-    }
-    if means and config.tuner.confirm:
-        best = min(means, key=lambda n: (rank(*means[n], mode), n))
-        return Best(
-            best,
-            decode(complete[best].params, space),
-            means[best][0],
-            folds=store.folds(run, best),
-        )
-    best = min(
-        objectives, key=lambda n: (rank(objectives[n], store.valid_loss(config, run, n), mode), n)
-    )
-    tied = tuple(n for n in objectives if n != best and objectives[n] == objectives[best])
-    values = decode(complete[best].params, space)
-    return Best(best, values, objectives[best], tied, store.folds(run, best))

@@ -12,6 +12,7 @@ from typing import Any
 
 from breedlab import config as configs
 from breedlab.errors import BreedlabError, DiskFull, OutOfTime
+from breedlab.evaluation.answers import ValidationScores
 from breedlab.training import folds
 from breedlab.training.architecture import is_solved
 from breedlab.training.context import TrainingContext
@@ -31,6 +32,8 @@ class Outcome:
         reason: Why it failed or was pruned, else empty.
         folds: With `tuner.folds` the monitored metric of each fold in the best epoch; their mean is
             the objective.
+        interval: Where the objective's true value is with 95% confidence; None with `tuner.folds`,
+            without an objective, and for a plugin's metric that is not a rate.
     """
 
     state: str
@@ -39,6 +42,7 @@ class Outcome:
     seconds: float = 0.0
     reason: str = ""
     folds: list[float] = field(default_factory=list)
+    interval: tuple[float, float] | None = None
 
 
 def run_trial(
@@ -86,9 +90,12 @@ def _trained(
     history: list[dict[str, float]] = []
     best: float | None = None
     of_folds: list[float] = []
+    scores: ValidationScores | None = None
 
     def outcome(state: str, reason: str = "") -> Outcome:
-        return Outcome(state, best, history, time.monotonic() - started, reason, of_folds)
+        span = None if scores is None or best is None else scores.interval(best)
+        seconds = time.monotonic() - started
+        return Outcome(state, best, history, seconds, reason, of_folds, span)
 
     try:
         config = configs.replace(context.config, values)
@@ -106,7 +113,7 @@ def _trained(
             history.append({"train/loss": epoch.train_loss, **epoch.valid})
             value = epoch.valid[config.monitor.metric]
             if better(value, best, config.monitor.mode):
-                best, of_folds = value, [*epoch.folds]
+                best, of_folds, scores = value, [*epoch.folds], epoch.scores
             assert best is not None
             last = epoch.number + 1 == count
             if stop_early(epoch.number, best) and not last:

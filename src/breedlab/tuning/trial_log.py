@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from breedlab.evaluation.statistics import fold_span
+from breedlab.evaluation.statistics import fold_span, span_text
 
 _LINE = re.compile(r"\btrial (\d+) (running|complete|pruned|failed|cut off|epoch \d+/\d+)(  .*)?$")
 
@@ -31,6 +31,7 @@ class TrialLog:
         reason: Why it failed or was pruned, else empty.
         loss: The validation loss in the epoch of its objective, None if it is not known.
         folds: With `tuner.folds`, the monitored metric of each fold; the objective is their mean.
+        span: Without, the 95% interval of the objective; None if it is not known.
     """
 
     number: int
@@ -41,10 +42,12 @@ class TrialLog:
     reason: str = ""
     loss: float | None = None
     folds: tuple[float, ...] = ()
+    span: tuple[float, float] | None = None
 
     def interval(self, metric: str) -> str:
-        """Return the 95% interval of a mean over folds, such as `0.8312 to 0.8710`; else empty."""
-        return fold_span(self.folds, metric)
+        """Return the objective's 95% interval, such as `0.8312 to 0.8710`; empty if it is not
+        known."""
+        return fold_span(self.folds, metric) or span_text(self.span)
 
 
 def short(value: Any) -> str:
@@ -70,12 +73,16 @@ def read_trial(line: str) -> TrialLog | None:
         return None
     text, _, reason = (match[3] or "").partition("  (")
     values: dict[str, str] = {}
-    objective, seconds = None, 0.0
+    objective, seconds, span = None, 0.0, None
     for part in text.split("  ")[1:]:
         if "=" in part:
             path, _, values[path] = part.partition("=")
         elif part.endswith(" s"):
             seconds = float(part.removesuffix(" s"))
-        elif not part.startswith("95% "):
+        elif part.startswith("95% "):
+            low, _, high = part.removeprefix("95% ").partition(" to ")
+            span = float(low), float(high)
+        else:
             objective = float(part.split()[-1])
-    return TrialLog(int(match[1]), values, match[2], objective, seconds, reason.removesuffix(")"))
+    reason = reason.removesuffix(")")
+    return TrialLog(int(match[1]), values, match[2], objective, seconds, reason, span=span)

@@ -95,22 +95,23 @@ class TrialTable:
         newest = rows[-_SHOWN:]
         if best is not None and best not in newest:
             newest = [best, *newest[1:]]
-        columns = ["", "trial", *self._paths, *self._figures(), "state", "seconds", ""]
-        return table(self._title, columns, [self._cells(row, best) for row in newest])
+        spans = any(row.interval(self._metric) for row in newest)
+        columns = ["", "trial", *self._paths, *self._figures(spans), "state", "seconds", ""]
+        return table(self._title, columns, [self._cells(row, best, spans) for row in newest])
 
-    def _cells(self, row: TrialLog, best: TrialLog | None) -> list[str]:
+    def _cells(self, row: TrialLog, best: TrialLog | None, spans: bool) -> list[str]:
         cells = ["★" if row is best else "", str(row.number)]
         cells += [short(row.values.get(path)) for path in self._paths]
         cells.append("" if row.objective is None else f"{row.objective:.4f}")
-        if self._folds > 1:
+        if spans:
             cells.append(row.interval(self._metric))
         seconds = f"{row.seconds:.1f}" if row.seconds else ""
         return [*cells, row.state, seconds, row.reason[:60]]
 
-    def _figures(self) -> list[str]:
-        if self._folds == 1:
-            return [self._metric]
-        return [f"mean {self._metric}, {self._folds} folds", "95% interval"]
+    def _figures(self, spans: bool) -> list[str]:
+        of_folds = f"mean {self._metric}, {self._folds} folds"
+        figures = [of_folds if self._folds > 1 else self._metric]
+        return [*figures, "95% interval"] if spans else figures
 
     def _tell(self, row: TrialLog) -> None:
         self._told[row.number] = time.monotonic()

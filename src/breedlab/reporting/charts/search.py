@@ -36,6 +36,7 @@ from breedlab.reporting.charts.theme import (
     short,
 )
 from breedlab.reporting.record import RunRecord
+from breedlab.reporting.search_facts import trial_interval
 
 _LINES = 300
 """The most trials that are drawn as lines: the best ones."""
@@ -76,6 +77,7 @@ def history(run: RunRecord) -> Spec | None:
         return None
     better = max if run.config["monitor"]["mode"] == "max" else min
     rows, steps, best = [], [], None
+    metric = run.config["monitor"]["metric"]
     for trial in sorted(best_first, key=lambda trial: int(trial["number"])):
         values = ", ".join(f"{path}={figure(value)}" for path, value in trial["values"].items())
         rows.append(
@@ -84,12 +86,12 @@ def history(run: RunRecord) -> Spec | None:
                 "value": short(trial["objective"]),
                 "state": trial["state"],
                 "values": values,
+                "interval": trial_interval(run, trial),
             }
         )
         if trial["state"] == "complete":
             best = trial["objective"] if best is None else better(best, trial["objective"])
             steps.append({"trial": trial["number"], "value": short(best)})
-    metric = run.config["monitor"]["metric"]
     y = alt.Y(
         "value:Q",
         title=metric,
@@ -120,6 +122,7 @@ def history(run: RunRecord) -> Spec | None:
             tooltip=[
                 alt.Tooltip("trial:Q", title="trial", format=",.0f"),
                 alt.Tooltip("value:Q", title=metric, format=".4f"),
+                alt.Tooltip("interval:N", title="95% interval"),
                 alt.Tooltip("state:N", title="state"),
                 alt.Tooltip("values:N", title="values"),
             ],

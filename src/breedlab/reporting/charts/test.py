@@ -9,6 +9,8 @@ from typing import Any
 import altair as alt
 import numpy as np
 
+from breedlab.evaluation.figures import rate_interval
+from breedlab.evaluation.statistics import wilson
 from breedlab.reporting.charts.theme import ACCENT, INK, SERIES, SOFT, Spec, data, finish, short
 
 BINS = 15
@@ -46,24 +48,31 @@ def bins(confidences: Sequence[float], right: Sequence[bool], count: int = BINS)
 
 
 def calibration(bins: Sequence[Bin]) -> Spec | None:
-    """Chart accuracy by confidence; on the diagonal the model is well calibrated."""
+    """Chart accuracy by confidence with its 95% intervals; on the diagonal the model is well
+    calibrated."""
     if not bins:
         return None
-    rows = [
-        {
-            "low": short(b.low),
-            "high": short(b.high),
-            "confidence": short(b.confidence),
-            "accuracy": short(b.accuracy),
-            "images": b.images,
-        }
-        for b in bins
-    ]
+    rows = []
+    for b in bins:
+        least, most = wilson(b.accuracy * b.images, b.images)
+        rows.append(
+            {
+                "low": short(b.low),
+                "high": short(b.high),
+                "confidence": short(b.confidence),
+                "accuracy": short(b.accuracy),
+                "least": short(least),
+                "most": short(most),
+                "interval": rate_interval(b.accuracy, b.images),
+                "images": b.images,
+            }
+        )
     unit = alt.Scale(domain=[0, 1])
     tooltip = [
         alt.Tooltip("images:Q", title="images", format=",.0f"),
         alt.Tooltip("confidence:Q", title="mean confidence", format=".1%"),
         alt.Tooltip("accuracy:Q", title="right", format=".1%"),
+        alt.Tooltip("interval:N", title="95% interval"),
     ]
     x = alt.X(
         "low:Q",
@@ -94,15 +103,20 @@ def calibration(bins: Sequence[Bin]) -> Spec | None:
             tooltip=tooltip,
         )
     )
+    spans = (
+        alt.Chart(data(rows))
+        .mark_rule(color=ACCENT, strokeWidth=1.2)
+        .encode(x=alt.X("confidence:Q"), y=alt.Y("least:Q"), y2=alt.Y2("most:Q"))
+    )
     ideal = (
         alt.Chart(data([{"low": 0, "accuracy": 0}, {"low": 1, "accuracy": 1}]))
         .mark_line(color=SOFT, strokeDash=[5, 4], strokeWidth=1.2)
         .encode(x=alt.X("low:Q"), y=alt.Y("accuracy:Q"))
     )
     return finish(
-        alt.layer(bars, ideal, dots),
+        alt.layer(bars, ideal, spans, dots),
         300,
-        "reliability diagram: share of right answers by confidence",
+        "reliability diagram: share of right answers by confidence, with 95% intervals",
     )
 
 

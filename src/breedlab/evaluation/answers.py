@@ -1,0 +1,130 @@
+"""What intervals need of each image, from a classifier's scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from breedlab.evaluation import intervals, label_intervals
+from breedlab.evaluation.label_metrics import decided
+from breedlab.evaluation.multi_label import UNDECIDED
+from breedlab.evaluation.statistics import wilson
+from breedlab.registry import METRICS
+
+_RESAMPLES = 200
+"""Of a trial: so few that drawing them takes less time than its training."""
+
+
+def answers_of(logits: torch.Tensor, labels: torch.Tensor) -> intervals.Answers:
+    """Return the answers to images of one class.
+
+    Args:
+        logits: float (n, classes).
+        labels: int64 (n,).
+    """
+    top = logits.softmax(1).max(1)
+    second = logits.topk(min(2, logits.shape[1]), dim=1).indices[:, -1]
+    losses, losses_if_wrong = (
+        nn.functional.cross_entropy(logits, target, reduction="none") for target in (labels, second)
+    )
+    return intervals.Answers(
+        labels=labels.cpu().numpy(),
+        predicted=top.indices.cpu().numpy(),
+        runners_up=second.cpu().numpy(),
+        confidences=top.values.double().cpu().numpy(),
+        losses=losses.double().cpu().numpy(),
+        losses_if_wrong=losses_if_wrong.double().cpu().numpy(),
+    )
+
+
+def label_answers_of(
+    logits: torch.Tensor, targets: torch.Tensor, thresholds: Sequence[float]
+) -> label_intervals.LabelAnswers:
+    """Return the answers to images of several classes.
+
+    Args:
+        logits: float (n, classes), on the CPU.
+        targets: Zeros and ones, float (n, classes), likewise.
+        thresholds: The probability of each class from which an image is given its label.
+    """
+    losses = [
+        nn.functional.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        for truth in (targets, 1 - targets)
+    ]
+    return label_intervals.LabelAnswers(
+        probabilities=logits.double().sigmoid().numpy(),
+        targets=targets.double().numpy(),
+        predicted=decided(logits, thresholds).numpy(),
+        losses=losses[0].double().numpy(),
+        losses_if_flipped=losses[1].double().numpy(),
+    )
+
+
+def columns_of(logits: torch.Tensor, targets: torch.Tensor) -> tuple[list[Any], dict[str, Any]]:
+    """Return the labels of images, and what is answered, as `paired` takes them; labels of several
+    are given from a probability of a half.
+
+    Args:
+        logits: float (n, classes), on the CPU.
+        targets: Labels (n,), or zeros and ones (n, classes), likewise.
+    """
+    if targets.ndim == 1:
+        answers = answers_of(logits, targets)
+        columns = {
+            "predicted": answers.predicted.tolist(),
+            "probabilities": answers.confidences.tolist(),
+            "losses": answers.losses.tolist(),
+        }
+        return targets.tolist(), columns
+    given = decided(logits, [UNDECIDED] * logits.shape[1])
+    labels, predicted = (
+        [row.nonzero().flatten().tolist() for row in each] for each in (targets, given)
+    )
+    return labels, {
+        "predicted": predicted,
+        "probabilities": logits.double().sigmoid().tolist(),
+    }
+
+
+class ValidationScores:
+    """What the interval of the monitored metric needs of the validation images, batch by batch as
+    torchmetrics' metrics are updated.
+
+    Args:
+        metric: By its short name.
+    """
+
+    def __init__(self, metric: str) -> None:
+        self._metric, self._images = metric, 0
+        self._is_rate = metric in METRICS.names() and bool(METRICS.get(metric).rate)
+        self._answers: list[intervals.Answers] = []
+        self._logits: list[torch.Tensor] = []
+        self._targets: list[torch.Tensor] = []
+
+    def update(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
+        """Take a batch: logits (n, classes), and labels (n,) or targets (n, classes)."""
+        self._images += len(targets)
+        if self._is_rate:  # which follows from their number
+            return
+        if targets.ndim == 1:
+            self._answers.append(answers_of(logits.float(), targets))
+        else:
+            self._logits.append(logits.float().cpu())
+            self._targets.append(targets.float().cpu())
+
+    def interval(self, value: float) -> tuple[float, float] | None:
+        """Return where the metric's true value is with 95% confidence; None for a plugin's that is
+        not a rate."""
+        values = {self._metric: value}
+        if self._is_rate:
+            return wilson(value * self._images, self._images)
+        if self._answers:
+            answers = intervals.concatenated(self._answers)
+            return intervals.intervals(values, answers, _RESAMPLES).get(self._metric)
+        logits, targets = torch.cat(self._logits), torch.cat(self._targets)
+        answers_of_labels = label_answers_of(logits, targets, [UNDECIDED] * logits.shape[1])
+        spans, _ = label_intervals.label_intervals(values, answers_of_labels, most=_RESAMPLES)
+        return spans.get(self._metric)
