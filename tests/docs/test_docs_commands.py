@@ -24,7 +24,6 @@ TRAINS = "trains for minutes or more; test_docs_journey.py runs its dry run"
 NOT_RUN = {
     TRAINS: (
         "breedlab DIR",
-        "breedlab flowers",
         "breedlab launch --config-dir my_configs experiment=roses",
         "breedlab DIR data.fixes=fixes.csv",
         "breedlab launch experiment=resnet34_hpo logger=mlflow"
