@@ -196,6 +196,7 @@ def test_a_class_that_is_missing_does_not_hide_the_rest(
     text = said([str(colors), *TINY], capsys, code=1)
     assert "no usable training image is left of green" in text
     assert "no usable image is left in the valid split" in text
+    assert "which no list can do" in text
     rows = listed()
     assert rows["train/red/wrong.png"]["suggested"] == "blue"
     assert rows["valid/red/in_two_splits.png"]["why"].startswith("is the same image as")

@@ -74,6 +74,7 @@ def test_a_folder_is_looked_at_explained_trained_on_and_exported(
     text = said([str(flat), *TINY], capsys, monkeypatch)
     assert "images labeled by labels.csv" in text and "passed over: .DS_Store" in text
     assert "1 broken, left out" in text and "broken.jpg" in text
+    assert f"what a network finds: breedlab check '{flat}'" in text
     assert "about a minute" in text or "minutes" in text
     run = tmp_path / "runs" / "latest"
     assert (run / "model.tar.gz").is_file() and run.resolve().parent.name == "My_dogs"

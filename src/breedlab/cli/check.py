@@ -142,7 +142,10 @@ def _check(root: Path, words: list[str], out: Path, page: Path | None) -> int:
         )
     if page is not None:
         note(f"{page} shows them")
-    note("then train with it:" if rows or edited else "nothing to fix; to train:")
+    if report.lacking:
+        note("add what is missing to the folder, which no list can do")
+    listing = "then train with it:" if rows or edited else "nothing to list; to train:"
+    note("then train:" if report.lacking and not rows else listing)
     console.print(f"  {printable(following)}", markup=False, soft_wrap=True)
     return STOPS if stops else 0
 

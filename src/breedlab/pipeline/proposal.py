@@ -4,12 +4,14 @@ that takes."""
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from breedlab import extras, hardware
+from breedlab.commands import command
 from breedlab.config import Config, search_space, trial_count, validate
 from breedlab.config.compose import load
 from breedlab.config.yaml_folders import literally
@@ -168,6 +170,9 @@ def describe(images: ImageSet, report: Report) -> Iterator[str]:
         yield f"          {KEEP_ONE}"
     for text in report.warnings:
         yield f"problem   {printable(text)}"
+    if report.warnings or report.stops:
+        listing = command("check", shlex.quote(str(images.root)))
+        yield f"          to list all of it, and what a network finds: {listing}"
 
 
 def describe_layout(images: ImageSet) -> Iterator[str]:
