@@ -76,3 +76,13 @@ def test_what_cleanlab_lists_is_listed(seed: int) -> None:
     ours = set(outliers(features).tolist())
     assert set(np.flatnonzero(theirs).tolist()) <= ours
     assert len(ours) <= theirs.sum() + 6
+
+
+def test_among_many_images_a_sample_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, strangers = planted(0)
+    apart = distances(features)
+    monkeypatch.setattr("breedlab.evaluation.outliers.MOST_COMPARED", 300)
+    sampled = distances(features)
+    assert (sampled >= apart - 1e-6).all()  # an image itself is never its neighbor
+    assert np.corrcoef(apart, sampled)[0, 1] > 0.95
+    assert torch.isin(strangers, outliers(features)).float().mean() >= 0.9

@@ -70,6 +70,23 @@ def test_a_class_with_few_images_keeps_no_other_label_from_being_doubted() -> No
     assert alone is not None and not alone.labels.listed and "too few" in alone.labels.unjudged
 
 
+def test_of_too_many_images_copies_are_not_looked_for_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    labels = torch.arange(40) % 2
+    features = torch.nn.functional.one_hot(labels, 8) + 0.1 * torch.randn(40, 8)
+    features[39] = features[1]
+    images = [LabeledImage(Path(f"{index}.png"), int(labels[index])) for index in range(40)]
+    image_set = ImageSet(Path("."), ("a", "b"), {"train": tuple(images)})
+    found = find_suspects(features, image_set, ("train",), 0)
+    assert found is not None and [*found.copies] == [(39, 1)]
+    monkeypatch.setattr("breedlab.pipeline.suspects.MOST", 39)
+    found = find_suspects(features, image_set, ("train",), 0)
+    assert found is not None and not found.copies
+    assert "more than 39 images" in capsys.readouterr().out
+
+
 def test_a_copy_is_on_the_list_and_on_the_report(
     configure: Callable[..., Config], here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

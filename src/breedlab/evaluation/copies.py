@@ -14,21 +14,27 @@ _SHARE = 0.25
 neighbor than 0.30; of 60 mirrored copies all were nearer than 0.17, of half-sized, brighter ones
 95%, and of those without a tenth of each side 75%, nearer than 0.26."""
 _ROWS = 1024
+MOST = 50_000
+"""Images up to which each is compared with each: that many take minutes on two cores."""
 
 
-def likeness_rows(features: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the cosine similarity of images to all images, some rows at a time: (rows, n), that of
+def likeness_rows(
+    features: torch.Tensor, others: torch.Tensor | None = None
+) -> Iterator[torch.Tensor]:
+    """Yield the cosine similarity of images to others, some rows at a time: (rows, others), that of
     an image to itself minus infinity.
 
     Args:
         features: (n, width).
+        others: The indices of those that they are compared with; None for all.
     """
     units = nn.functional.normalize(features.float(), dim=1)
+    others = torch.arange(len(units)) if others is None else others
+    compared = units[others]
     for start in range(0, len(units), _ROWS):
-        rows = units[start : start + _ROWS]
-        likeness = rows @ units.T
-        own = torch.arange(len(rows))
-        likeness[own, start + own] = -torch.inf
+        likeness = units[start : start + _ROWS] @ compared.T
+        column = ((others >= start) & (others < start + _ROWS)).nonzero()[:, 0]
+        likeness[others[column] - start, column] = -torch.inf
         yield likeness
 
 

@@ -16,7 +16,7 @@ from breedlab.console import note, progress
 from breedlab.data.fixes import COPY_OF, LABEL, NONE, OUTLIER, REMOVE, joined, write_fixes
 from breedlab.data.folders import listed
 from breedlab.data.image_set import ImageSet, LabeledImage
-from breedlab.evaluation.copies import copies
+from breedlab.evaluation.copies import MOST, copies
 from breedlab.evaluation.label_doubts import doubts, out_of_fold_labels
 from breedlab.evaluation.label_errors import (
     FOLDS,
@@ -148,8 +148,11 @@ def find_suspects(
     with progress("looking for wrong labels"):
         doubtful = judge(features, images, image_set.classes, seed)
         # features that cannot tell the classes do not show what images have in common either
-        pairs = [] if doubtful.unjudged else copies(features)
+        is_compared = not doubtful.unjudged and len(features) <= MOST
+        pairs = copies(features) if is_compared else []
         unlike = outliers(features).tolist()
+    if len(features) > MOST:
+        note(f"no search for copies by features: there are more than {MOST:,} images")
     alike = [index for index in doubtful.listed if index not in {*unlike}]
     return Suspects(images, split_of, replace(doubtful, listed=alike), unlike, pairs)
 
