@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 import time
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from codes import raises_code
 from safetensors.torch import load
 
 from breedlab.config import Config
+from breedlab.evaluation.statistics import wilson
 from breedlab.files import read_json
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline import final_test, fine_tuning, fine_tuning_plan
@@ -119,6 +121,24 @@ def test_a_worse_network_changes_nothing(
     assert "the frozen backbone stays" in " ".join(capsys.readouterr().out.split())
     for part in ("monitor", "test"):
         assert found[part] == frozen[part]
+
+
+def test_what_is_not_kept_is_compared_with_the_frozen_network_too(
+    configure: Configure, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wrecks = ("fine_tune.epochs=1", "fine_tune.lr=0.05", "fine_tune.layer_decay=1")
+    result = run(configure("model.head_type=logistic", *wrecks, "fine_tune.wise_ft=false"), [])
+    tuned = result.metrics["training"]["fine_tune"]
+    assert not tuned["kept"] and tuned["best"] < tuned["before"]
+    compared = tuned["compared"]
+    assert compared["images"] == 24
+    assert compared["more"] == round(24 * (tuned["best"] - tuned["before"]))
+    for name in ("before", "best"):
+        low, high = tuned[f"{name}_interval"]
+        assert (low, high) == pytest.approx(wilson(round(24 * tuned[name]), 24), abs=1e-6)
+    said = " ".join(capsys.readouterr().out.split())
+    assert re.search(r"right on \d+ fewer of 24 validation images, .*McNemar", said)
+    assert "fine-tuned, which was no better" in (result.run / "report.html").read_text()
 
 
 def test_what_a_search_left_of_its_minutes_decides_the_epochs(

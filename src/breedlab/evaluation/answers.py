@@ -95,11 +95,14 @@ class ValidationScores:
 
     Args:
         metric: By its short name.
+
+    Attributes:
+        is_rate: Whether it is a share of the images, whose interval follows from their number.
     """
 
     def __init__(self, metric: str) -> None:
         self._metric, self._images = metric, 0
-        self._is_rate = metric in METRICS.names() and bool(METRICS.get(metric).rate)
+        self.is_rate = metric in METRICS.names() and bool(METRICS.get(metric).rate)
         self._answers: list[intervals.Answers] = []
         self._logits: list[torch.Tensor] = []
         self._targets: list[torch.Tensor] = []
@@ -107,7 +110,7 @@ class ValidationScores:
     def update(self, logits: torch.Tensor, targets: torch.Tensor) -> None:
         """Take a batch: logits (n, classes), and labels (n,) or targets (n, classes)."""
         self._images += len(targets)
-        if self._is_rate:  # which follows from their number
+        if self.is_rate:
             return
         if targets.ndim == 1:
             self._answers.append(answers_of(logits.float(), targets))
@@ -119,7 +122,7 @@ class ValidationScores:
         """Return where the metric's true value is with 95% confidence; None for a plugin's that is
         not a rate."""
         values = {self._metric: value}
-        if self._is_rate:
+        if self.is_rate:
             return wilson(value * self._images, self._images)
         if self._answers:
             answers = intervals.concatenated(self._answers)

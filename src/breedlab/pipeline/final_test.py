@@ -20,6 +20,7 @@ from breedlab.data.module import ImageData
 from breedlab.evaluation import multi_label
 from breedlab.evaluation.answers import ValidationScores
 from breedlab.evaluation.calibration import FEWEST_IMAGES, calibrating_temperature
+from breedlab.evaluation.statistics import span_text
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline import flip_tta, weight_averaging
 from breedlab.serving.engine_output import mirrored
@@ -61,13 +62,18 @@ class FinalTest:
     flip_tta: dict[str, Any] | None = None
     refit: bool = False
 
-    def monitored(self, metric: str, value: float) -> list[float] | None:
-        """Return the 95% interval of the monitored metric on validation; None for a plugin's that
-        is not a rate."""
+    def monitored(self, metric: str, value: float) -> dict[str, Any]:
+        """Return for metrics.json the 95% interval of the monitored metric on validation, and say
+        it where it was not said after training, as that of a rate was; empty for a plugin's metric
+        that is not a rate."""
         scores = ValidationScores(metric.removeprefix("valid/"))
         scores.update(self.validation.logits, self.validation.labels)
         ends = scores.interval(value)
-        return None if ends is None else [*ends]
+        if ends is None:
+            return {}
+        if not scores.is_rate:
+            note(f"{metric} {value:.4f}, 95% interval {span_text(ends)}")
+        return {"interval": [*ends]}
 
 
 def final_test(

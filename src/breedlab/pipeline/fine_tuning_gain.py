@@ -1,4 +1,5 @@
-"""What fine-tuning gained: the frozen network and the kept one on the same validation images."""
+"""What fine-tuning gained: the frozen network and the fine-tuned one on the same validation
+images."""
 
 from __future__ import annotations
 
@@ -11,6 +12,9 @@ from breedlab.console import note
 from breedlab.evaluation.answers import ValidationScores, columns_of
 from breedlab.evaluation.paired import compared
 from breedlab.pipeline.final_test import load_checkpoint
+from breedlab.pipeline.final_training import Trained
+from breedlab.pipeline.fine_tuning import FOLDER
+from breedlab.pipeline.fine_tuning_settings import settings
 from breedlab.reporting.search_facts import fine_tuning_in_words
 from breedlab.training.context import TrainingContext
 from breedlab.training.inference import ValidationPass, validation_pass
@@ -18,39 +22,49 @@ from breedlab.training.inference import ValidationPass, validation_pass
 
 def report(
     context: TrainingContext,
-    config: Config,
+    trained: Trained,
     run: Path,
-    kept: ValidationPass,
-    fine_tuning: Mapping[str, Any],
-    best: float,
+    validation: ValidationPass,
+    recorded: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Say what fine-tuning gained, and return it for metrics.json.
 
     Args:
         context: Of the run.
-        config: Of the training of the head.
+        trained: The network that is kept.
         run: The run directory.
-        kept: The kept network on validation.
-        fine_tuning: What metrics.json says of it.
-        best: The monitored metric of the kept network.
+        validation: That network on validation.
+        recorded: What metrics.json says of the fine-tuning, which trained.
     """
-    classifier = context.classifier(config)
-    load_checkpoint(classifier, run / "checkpoints" / "best.ckpt")
-    frozen = validation_pass(context, classifier, config)
-    metric = config.monitor.metric.removeprefix("valid/")
+    frozen = tuned = validation
+    after = recorded["best"]
+    if trained.before is not None:
+        frozen = _passed(context, trained.before, run)
+        after = trained.fitted.best
+    else:
+        config = settings(context, trained.config, recorded["freeze"])
+        tuned = _passed(context, config, run / FOLDER)
+    metric = trained.config.monitor.metric
+    short = metric.removeprefix("valid/")
     spans = []
-    for network, value in ((frozen, fine_tuning["before"]), (kept, best)):
-        scores = ValidationScores(metric)
+    for network, value in ((frozen, recorded["before"]), (tuned, after)):
+        scores = ValidationScores(short)
         scores.update(network.logits, network.labels)
         ends = scores.interval(value)
         spans.append(None if ends is None else [*ends])
-    labels, after = columns_of(kept.logits, kept.labels)
-    _, before = columns_of(frozen.logits, frozen.labels)
+    labels, first = columns_of(tuned.logits, tuned.labels)
+    _, second = columns_of(frozen.logits, frozen.labels)
     record = {
         "before_interval": spans[0],
         "best_interval": spans[1],
-        "compared": compared(labels, after, before, metric),
+        "compared": compared(labels, first, second, short),
     }
-    gained = fine_tuning_in_words(config.monitor.metric, {**fine_tuning, **record}, best)
-    note(f"fine-tuning: {gained}")
+    note(f"fine-tuning: {fine_tuning_in_words(metric, {**recorded, **record}, after)}")
     return record
+
+
+def _passed(context: TrainingContext, config: Config, folder: Path) -> ValidationPass:
+    """Return what the best epoch of a training gives for validation."""
+    classifier = context.classifier(config)
+    load_checkpoint(classifier, folder / "checkpoints" / "best.ckpt")
+    return validation_pass(context, classifier, config)

@@ -274,12 +274,10 @@ def _test_and_export(
         classifier = context.classifier(config)
     tested = final_test(context, classifier, config, data, trained.folder / "checkpoints")
     evaluation = tested.evaluation
-    if trained.before is not None:
-        tuning = metrics["training"]["fine_tune"]
-        tuning |= fine_tuning_gain.report(
-            context, trained.before, directory, tested.validation, tuning, trained.fitted.best
-        )
-    metrics["monitor"]["interval"] = tested.monitored(config.monitor.metric, trained.fitted.best)
+    tuning = metrics["training"].get("fine_tune") or {}
+    if tuning.get("epochs"):
+        tuning |= fine_tuning_gain.report(context, trained, directory, tested.validation, tuning)
+    metrics["monitor"] |= tested.monitored(config.monitor.metric, trained.fitted.best)
     metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
     if tested.flip_tta is not None:
         metrics["flip_tta"] = tested.flip_tta

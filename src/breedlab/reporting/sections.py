@@ -121,6 +121,10 @@ def what(run: RunRecord) -> str:
                 f" network ({watched}"
                 f" {validated(watched, fine_tuning['best'], run.validated)} without averaging)"
             )
+    elif fine_tuning.get("compared"):
+        watched = run.metrics["monitor"]["metric"]
+        gained = fine_tuning_in_words(watched, fine_tuning, fine_tuning["best"])
+        parts.append(f"fine-tuned, which was no better ({gained})")
     if again := (run.metrics.get("training") or {}).get("refit"):
         parts.append(
             f"refit on the {again['photos']:,} images of train and validation before the test and"
