@@ -219,7 +219,7 @@ def test_images_with_several_labels(
     lines[6] = "5.png,red"  # it was green|blue
     (root / "labels.csv").write_text("\n".join(lines))
     text = said([str(root), *TINY], capsys)
-    assert "labels such as cat|dog" in text
+    assert "labels such as cat|dog" in text and "1 image with labels worth a look" in text
     first = next(iter(listed().values()))
     assert (first["file"], first["label"], first["why"]) == ("5.png", "red", LABEL)
     assert first["suggested"] == "blue|green"

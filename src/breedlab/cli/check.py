@@ -117,7 +117,7 @@ def _check(root: Path, words: list[str], out: Path, page: Path | None) -> int:
     for text in notes:
         note(text)
     if suspects is not None:
-        _print_suspects(suspects, rows)
+        _print_suspects(suspects, rows, images.multi_label)
     following = _command(root, words, out if rows or edited else None)
     if page is not None:
         from breedlab.reporting.check_page import write_check_page
@@ -191,7 +191,7 @@ def _faults(report: Report) -> Iterator[str]:
     yield from report.lacking
 
 
-def _print_suspects(suspects: Suspects, rows: Sequence[dict[str, Any]]) -> None:
+def _print_suspects(suspects: Suspects, rows: Sequence[dict[str, Any]], multi_label: bool) -> None:
     """Print the worst of each kind."""
     from breedlab.console import console, note, table
     from breedlab.data.fixes import COPY_OF, LABEL, OUTLIER
@@ -203,10 +203,15 @@ def _print_suspects(suspects: Suspects, rows: Sequence[dict[str, Any]]) -> None:
     copies = [row for row in rows if row["why"].startswith(COPY_OF)]
     if not labels and not outliers and not copies:
         note("no image is suspect")
-    wrong = suspects.labels.wrong or "none"
+    wrong = suspects.labels.wrong
+    many = counted(len(labels), "label")
+    about_labels = f"{many} worth a look, {wrong or 'none'} of them probably wrong"
+    if multi_label:
+        many = counted(len(labels), "image")
+        about_labels = f"{many} with labels worth a look; {counted(wrong, 'label')} may be wrong"
     for title, columns, some in (
         (
-            f"{counted(len(labels), 'label')} worth a look, {wrong} of them probably wrong",
+            about_labels,
             ("file", "label", "suggested", "confidence"),
             [
                 (row["file"], row["label"], row["suggested"], f"{row['confidence']:.0%}")

@@ -128,7 +128,7 @@ class Data(Section):
     """What must stay in one split: a column of the label file, or a regular expression on file
     names whose first group names it, such as `'^([^_]+)_'`."""
     fixes: str | None = None
-    """An edited `fixes.csv` of an earlier run, with images to relabel or leave out."""
+    """An edited `fixes.csv`, of a check or an earlier run, with images to relabel or leave out."""
     num_workers: Literal["auto"] | Annotated[int, Field(ge=0)] = "auto"
     """Processes that load images; 0 loads them in the training process."""
 
