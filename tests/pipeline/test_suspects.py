@@ -59,14 +59,14 @@ def test_a_class_with_few_images_keeps_no_other_label_from_being_doubted() -> No
     given[4] = 1
     images = [LabeledImage(path, int(label)) for path, label in zip(names, given, strict=True)]
     image_set = ImageSet(Path("root"), ("a", "b", "rare"), {"train": tuple(images)})
-    found = find_suspects(features, image_set, ("train",), 0)
+    found = find_suspects([features], image_set, ("train",), 0)
     assert found is not None and [*found.labels.listed] == [4] and found.labels.wrong == 1
     assert [*unjudged_labels(found.labels)] == [
         "labels of classes with fewer than 5 images are not judged: rare (3)"
     ]
     assert next(found.rows(image_set))["suggested"] == "a"
     few = ImageSet(Path("root"), ("a", "b", "rare"), {"train": tuple(images[-5:])})
-    alone = find_suspects(features[-5:], few, ("train",), 0)
+    alone = find_suspects([features[-5:]], few, ("train",), 0)
     assert alone is not None and not alone.labels.listed and "too few" in alone.labels.unjudged
 
 
@@ -79,10 +79,10 @@ def test_of_too_many_images_copies_are_not_looked_for_and_that_is_said(
     features[39] = features[1]
     images = [LabeledImage(Path(f"{index}.png"), int(labels[index])) for index in range(40)]
     image_set = ImageSet(Path("."), ("a", "b"), {"train": tuple(images)})
-    found = find_suspects(features, image_set, ("train",), 0)
+    found = find_suspects([features], image_set, ("train",), 0)
     assert found is not None and found.copies[0] == (39, 1)
     monkeypatch.setattr("breedlab.pipeline.suspects.MOST", 39)
-    found = find_suspects(features, image_set, ("train",), 0)
+    found = find_suspects([features], image_set, ("train",), 0)
     assert found is not None and not found.copies
     assert "more than 39 images" in capsys.readouterr().out
 

@@ -35,6 +35,8 @@ _SPLITS = ("train", "valid")
 _MOST = 10_000_000_000
 """Images times features times classes: with more, the regressions would take longer than a training
 does."""
+_MOST_FEATURES = 300_000_000
+"""Images times features: that many take 1.2 GB of memory, several times over."""
 
 
 @dataclass(frozen=True)
@@ -117,11 +119,11 @@ def list_suspects(directory: Path, context: TrainingContext, config: Config) -> 
     if file.exists() or config.model.freeze != "backbone":
         return
     activations = context.activations(context.classifier(config), config)
-    if activations is None or activations.valid.ndim != 2:
+    if activations is None:
         return
     images = context.report.images
-    features = torch.cat([activations.train[0].float(), activations.valid.float()])
-    found = find_suspects(features, images, _SPLITS, config.seed)
+    parts = [activations.train[0], activations.valid]
+    found = find_suspects(parts, images, _SPLITS, config.seed)
     if found is None:
         return
     write_fixes(file, found.rows(images))
@@ -129,19 +131,24 @@ def list_suspects(directory: Path, context: TrainingContext, config: Config) -> 
 
 
 def find_suspects(
-    features: torch.Tensor, image_set: ImageSet, splits: Sequence[str], seed: int
+    parts: Sequence[torch.Tensor], image_set: ImageSet, splits: Sequence[str], seed: int
 ) -> Suspects | None:
-    """Return what to look at; None, with a note, if there are too many images and classes.
+    """Return what to look at; None, with a note, if there are too many images and classes, or if
+    features are not vectors.
 
     Args:
-        features: (n, width), of the images of the splits, one split after the other.
+        parts: The features of each split, (n, width), in memory or mapped.
         image_set: The images.
         splits: Which of their splits.
         seed: Decides the folds of multi-label images.
     """
-    if features.numel() * len(image_set.classes) > _MOST:
+    if any(part.ndim != 2 for part in parts):
+        return None
+    count = sum(part.numel() for part in parts)
+    if count > _MOST_FEATURES or count * len(image_set.classes) > _MOST:
         note("no search for wrong labels: there are too many images and classes")
         return None
+    features = torch.cat([part.float() for part in parts])
     images = [image for split in splits for image in image_set.splits[split]]
     split_of = [split for split in splits for _ in image_set.splits[split]]
     judge = _several if image_set.multi_label else _single

@@ -265,26 +265,15 @@ class TrainingContext:
             "digests": self.report.digests,
         }
 
-    def features(self, config: Config, splits: Sequence[str]) -> torch.Tensor | None:
-        """Return the frozen backbone's features of splits, one after the other, (n, width); they
-        stay in the cache for a training. None if they do not fit there; print why.
-
-        Args:
-            config: With `model.freeze=backbone`.
-            splits: Those wanted, none of them empty.
-        """
+    def features(self, config: Config, splits: Sequence[str]) -> list[torch.Tensor] | None:
+        """Return a frozen backbone's features of splits with images, (n, width) each, which stay in
+        the cache for a training; None if they do not fit there, with a note."""
+        network, parts = self.classifier(config), [(split, 0) for split in splits]
         try:
-            parts = cached_parts(
-                self.classifier(config),
-                self.data(config),
-                [(split, 0) for split in splits],
-                config.cache,
-                **self._caching(),
-            )
+            return cached_parts(network, self.data(config), parts, config.cache, **self._caching())
         except TooLarge as reason:
             note(f"no features of the images: {reason}")
             return None
-        return torch.cat([part.float() for part in parts])
 
     @contextmanager
     def _progress(self, title: str) -> Iterator[Callable[[int, int], None]]:
