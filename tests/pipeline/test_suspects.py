@@ -104,13 +104,17 @@ def test_a_copy_is_on_the_list_and_on_the_report(
                 image.save(folder / f"{number}.png")
     original = Image.open(here / "photos/train/a/3.png")
     original.save(here / "photos/valid/b/copy.jpg", quality=95)
+    Image.open(here / "photos/train/b/5.png").save(here / "photos/test/b/in_test.jpg", quality=95)
     words = ("model.name=resnet18", "model.head_type=logistic", "serving.unknown=field")
     result = run(configure(f"data.root={here / 'photos'}", *words), [])
     rows = [*csv.DictReader((result.run / "fixes.csv").open())]
     pairs = [row["file"] for row in rows if row["why"] == f"{COPY_OF}train/a/3.png"]
     assert pairs == ["valid/b/copy.jpg"]
+    in_test = [row for row in rows if row["file"] == "test/b/in_test.jpg"]  # by its hash alone
+    assert [row["why"] for row in in_test] == [f"{COPY_OF}train/b/5.png"]
     told = " ".join(capsys.readouterr().out.split())
     assert "1 image is nearly the same as another" in told
     assert "unknown: that takes at least 20 validation images, and there are 13" in told
     report = (result.run / "report.html").read_text()
-    assert 'alt="valid/b/copy.jpg"' in report and 'alt="train/a/3.png"' in report
+    for name in ("valid/b/copy.jpg", "train/a/3.png", "test/b/in_test.jpg"):
+        assert f'alt="{name}"' in report

@@ -3,7 +3,6 @@ features of a frozen backbone show."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,11 +11,10 @@ from breedlab.config import validate
 from breedlab.config.compose import load
 from breedlab.console import note, progress, warn
 from breedlab.data.check import Report
-from breedlab.data.fixes import COPY_OF, OUTLIER, joined
 from breedlab.data.folders import SPLITS
 from breedlab.data.image_set import ImageSet
 from breedlab.pipeline.proposal import propose
-from breedlab.pipeline.suspects import Suspects, find_suspects
+from breedlab.pipeline.suspects import Suspects, find_suspects, listed_rows, rows_of_files
 
 _FROZEN = ("model.freeze=backbone", "cache.mode=auto", "data.on_bad_file=skip")
 """What the pass over the images needs, whatever the words say of the training."""
@@ -61,37 +59,13 @@ def by_features(root: Path, report: Report, words: Sequence[str]) -> Suspects | 
 def rows(
     images: ImageSet, report: Report, suspects: Suspects | None
 ) -> Iterator[dict[str, object]]:
-    """Yield the rows of a list of fixes: files that cannot be used, then what `Suspects.rows`
-    yields, then images unlike the rest by size or brightness, then copies by their hash.
+    """Yield the rows of a list of fixes: files that cannot be used, then what `listed_rows` yields.
 
     Args:
         images: All of the folder.
         report: What the check of their files found.
         suspects: By the features; None without them.
     """
-    places = {image.path: (split, image) for split in SPLITS for image in images.splits[split]}
-
-    def row(path: Path, why: str) -> dict[str, object]:
-        split, image = places[path]
-        return {
-            "file": os.path.relpath(path, images.root),
-            "split": split,
-            "label": joined([images.classes[label] for label in image.classes]),
-            "suggested": "",
-            "confidence": "",
-            "why": why,
-        }
-
-    for finding in (*report.bad, *report.conflicts, *report.shared):
-        yield row(finding.path, finding.reason)
-    listed = set()
-    for each in suspects.rows(images) if suspects is not None else ():
-        listed.add((each["file"], each["why"]))
-        yield each
-    for odd in report.odd:
-        for path, detail in zip(odd.paths, odd.details, strict=True):
-            yield row(path, f"{OUTLIER}: {odd.what}{detail}")
-    for pair in report.near:
-        again = row(pair.second, f"{COPY_OF}{os.path.relpath(pair.first, images.root)}")
-        if (again["file"], again["why"]) not in listed:
-            yield again
+    faults = (*report.bad, *report.conflicts, *report.shared)
+    yield from rows_of_files(((fault.path, fault.reason) for fault in faults), images)
+    yield from listed_rows(images, report, suspects)

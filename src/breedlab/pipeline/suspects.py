@@ -4,7 +4,7 @@ those that a user should look at, by the features of a frozen backbone."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,9 @@ import torch
 
 from breedlab.config import Config
 from breedlab.console import note, progress
+from breedlab.data.check import Report
 from breedlab.data.fixes import COPY_OF, LABEL, NONE, OUTLIER, REMOVE, joined, write_fixes
-from breedlab.data.folders import listed
+from breedlab.data.folders import SPLITS, listed
 from breedlab.data.image_set import ImageSet, LabeledImage
 from breedlab.evaluation.copies import MOST, copies
 from breedlab.evaluation.label_doubts import doubts, out_of_fold_labels
@@ -126,8 +127,57 @@ def list_suspects(directory: Path, context: TrainingContext, config: Config) -> 
     found = find_suspects(parts, images, _SPLITS, config.seed)
     if found is None:
         return
-    write_fixes(file, found.rows(images))
+    write_fixes(file, listed_rows(images, context.report, found))
     _describe(file, found, images.multi_label)
+
+
+def listed_rows(
+    images: ImageSet, report: Report, suspects: Suspects | None
+) -> Iterator[dict[str, object]]:
+    """Yield the rows of a list of fixes: what `Suspects.rows` yields, then images unlike the rest
+    by size or brightness, then copies by their hash, of which the test split may have some.
+
+    Args:
+        images: The images.
+        report: What the check of their files found.
+        suspects: By the features; None without them.
+    """
+    listed = set()
+    for row in suspects.rows(images) if suspects is not None else ():
+        listed.add((row["file"], row["why"]))
+        yield row
+    reasons = [
+        (path, f"{OUTLIER}: {odd.what}{detail}")
+        for odd in report.odd
+        for path, detail in zip(odd.paths, odd.details, strict=True)
+    ]
+    for pair in report.near:
+        reasons.append((pair.second, f"{COPY_OF}{os.path.relpath(pair.first, images.root)}"))
+    for row in rows_of_files(reasons, images):
+        if (row["file"], row["why"]) not in listed:
+            yield row
+
+
+def rows_of_files(
+    reasons: Iterable[tuple[Path, str]], images: ImageSet
+) -> Iterator[dict[str, object]]:
+    """Yield the rows of files that no model has judged.
+
+    Args:
+        reasons: Files, and why each is listed.
+        images: The images, with these files.
+    """
+    places = {image.path: (split, image) for split in SPLITS for image in images.splits[split]}
+    for path, why in reasons:
+        split, image = places[path]
+        yield {
+            "file": os.path.relpath(path, images.root),
+            "split": split,
+            "label": joined([images.classes[label] for label in image.classes]),
+            "suggested": "",
+            "confidence": "",
+            "why": why,
+        }
 
 
 def find_suspects(
