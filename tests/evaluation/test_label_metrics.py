@@ -11,7 +11,8 @@ from torchmetrics.classification import MultilabelAveragePrecision, MultilabelEx
 
 from breedlab.evaluation import multi_label
 from breedlab.evaluation.class_metrics import make_metrics
-from breedlab.evaluation.label_intervals import LabelAnswers, label_intervals
+from breedlab.evaluation.intervals import RESAMPLES
+from breedlab.evaluation.label_intervals import LabelAnswers, label_interval, label_intervals
 from breedlab.training.label_evaluation import evaluate_labels
 
 IMAGES, CLASSES = 300, 6
@@ -179,3 +180,11 @@ def test_a_test_without_a_mistake_does_not_promise_perfection() -> None:
     found, classes = label_intervals({"map": 1.0, "f1": 1.0, "micro_f1": 1.0}, answers)
     for low, high in (*found.values(), *(span for span in classes if span)):
         assert 0.5 < low < 0.99 and high == 1.0
+
+
+@pytest.mark.parametrize("name", ["map", "f1", "micro_f1", "exact", "loss"])
+def test_the_quick_way_to_one_interval_comes_to_the_same(name: str) -> None:
+    answers = made(60, 4, 1.0)
+    whole, _ = label_intervals({name: 0.7}, answers)
+    assert label_interval(name, 0.7, answers, most=RESAMPLES, fewest=200) == whole[name]
+    assert label_interval("of_a_plugin", 0.7, answers, most=200, fewest=50) is None

@@ -14,8 +14,9 @@ from breedlab.evaluation.multi_label import UNDECIDED
 from breedlab.evaluation.statistics import wilson
 from breedlab.registry import METRICS
 
-_RESAMPLES = 200
-"""Of a trial: so few that drawing them takes less time than its training."""
+_RESAMPLES, _FEWEST = 200, 50
+"""Of a trial: so few that computing them takes less time than its training; the second with very
+many images and labels."""
 
 
 def answers_of(logits: torch.Tensor, labels: torch.Tensor) -> intervals.Answers:
@@ -121,13 +122,14 @@ class ValidationScores:
     def interval(self, value: float) -> tuple[float, float] | None:
         """Return where the metric's true value is with 95% confidence; None for a plugin's that is
         not a rate."""
-        values = {self._metric: value}
         if self.is_rate:
             return wilson(value * self._images, self._images)
         if self._answers:
             answers = intervals.concatenated(self._answers)
-            return intervals.intervals(values, answers, _RESAMPLES).get(self._metric)
+            spans = intervals.intervals({self._metric: value}, answers, _RESAMPLES)
+            return spans.get(self._metric)
         logits, targets = torch.cat(self._logits), torch.cat(self._targets)
         answers_of_labels = label_answers_of(logits, targets, [UNDECIDED] * logits.shape[1])
-        spans, _ = label_intervals.label_intervals(values, answers_of_labels, most=_RESAMPLES)
-        return spans.get(self._metric)
+        return label_intervals.label_interval(
+            self._metric, value, answers_of_labels, most=_RESAMPLES, fewest=_FEWEST
+        )
