@@ -233,6 +233,7 @@ def test_images_with_several_labels(
         (["colors", "--out", "colors"], "BL107", ["--out colors"]),
         (["colors", "--page", "no/page.html"], "BL600", ["--page no/page.html"]),
         (["colors", "--out", "notes.txt"], "BL200", ["notes.txt"]),
+        (["colors", "--out", "dogs.csv"], "BL107", ["dogs.csv", "train/rex/1.jpg"]),
         (["colors", "data.ignroe=[a]"], "BL101", ["data.ignore"]),
         (["colors", "data.fixes=none.csv"], "BL600", ["data.fixes"]),
     ],
@@ -241,6 +242,7 @@ def test_what_cannot_be_is_one_message(
     words: list[str], code: str, names: list[str], colors: Path
 ) -> None:
     Path("notes.txt").write_text("to do\n")
+    Path("dogs.csv").write_text("file,fix\ntrain/rex/1.jpg,remove\n")  # of another folder
     with raises_code(code, names=names):
         check.main([*words])
     assert Path("notes.txt").read_text() == "to do\n" and not check.FILE.exists()

@@ -97,6 +97,11 @@ def _check(root: Path, words: list[str], out: Path, page: Path | None) -> int:
     requested, images = look(root, words)
     if requested.data.fixes is not None and Path(requested.data.fixes).resolve() != out.resolve():
         edited += edited_rows(Path(requested.data.fixes))
+    if others := [row["file"] for row in edited if not (root / row["file"]).exists()]:
+        raise UsageError(
+            f"--out {out}: has fixes of files that are not in {root}, such as {others[0]}; name"
+            " another file, or remove those fixes"
+        )
     with progress("checking images") as update:
         report = inspect(images, Path(requested.cache.dir, "checks"), update)
     layout = list(describe_layout(images))
