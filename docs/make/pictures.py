@@ -39,7 +39,7 @@ _TELLING = (
     r"^› (Data|Search|Training|Test)",
     r"classes; ",
     r"logistic regression .* in ",
-    r"Trials$|optim.lr ┃|^━*╇━*╇━*╇━*╇━*╇━*╇━*╇━*$",
+    r"Trials$|optim.lr ┃|^━*(╇━*){8}$",
     r"★|│ 1[89] +│",
     r"best: trial",
     r"epoch (1|2|12)/12",
