@@ -137,7 +137,8 @@ def test_every_broken_file_is_listed_with_its_path_and_reason_in_one_error(
         assert word in line
     assert "5 broken files" in lines[0]
     assert "data.on_bad_file=skip" in lines[-1]
-    assert len(lines) == len(broken) + 2
+    assert f"breedlab check {root}" in lines[-2]
+    assert len(lines) == len(broken) + 3
 
 
 def test_broken_files_leaks_empty_and_imbalanced_classes_are_told_together(
@@ -187,7 +188,7 @@ def test_of_many_findings_the_first_are_told_and_a_file_has_them_all(
     lines = refusal(root, memory).splitlines()
     assert "20 broken files and 20 images that stand in two splits" in lines[0]
     assert lines.count("  and 12 more") == 2
-    assert len(lines) == 1 + 2 * 9 + 2
+    assert len(lines) == 1 + 2 * 9 + 3
     (place,) = (line.partition(": ")[2] for line in lines if "all of them" in line)
     assert len(Path(place).read_text().splitlines()) == 40
 

@@ -264,12 +264,11 @@ def _refusal(report: Report, memory: Path, *, skip: bool) -> DataError:
         skipping = f", or set data.on_bad_file=skip to leave them out{rest}"
         too_few = "; too few images are left without them"
         instead = too_few if skip else skipping
+        listing = command("check", shlex.quote(str(images.root)))
+        lines.append(f"To list them with whatever else may be wrong: {listing}")
         lines.append(f"Fix or remove them{instead}.")
     if conflicts:
         lines.append(KEEP_ONE)
-    if bad or conflicts or leaks:
-        listing = command("check", shlex.quote(str(images.root)))
-        lines.append(f"To list them with whatever else may be wrong: {listing}")
     if conflicts and not images.multi_label:
         lines.append("For images with several classes at once, train with data=multi_label.")
     return DataError("\n".join(printable(line) for line in lines))
