@@ -13,7 +13,7 @@ from breedlab.evaluation import paired
 from breedlab.evaluation.paired import (
     Difference,
     compare_right,
-    compare_right_by_label,
+    compare_right_by_class,
     differences,
     is_better,
 )
@@ -215,7 +215,7 @@ def test_intervals_of_labels_hold_the_true_difference(monkeypatch: pytest.Monkey
 
 def test_each_label_is_tested_by_itself() -> None:
     labels, first, second = labeled(150, 2)
-    found = compare_right_by_label(labels, first, second, classes=3)
+    found = compare_right_by_class(labels, first, second, classes=3)
     truth, one, other = (
         as_targets(each) for each in (labels, first["predicted"], second["predicted"])
     )
@@ -223,4 +223,16 @@ def test_each_label_is_tested_by_itself() -> None:
         right = [each[:, index] == truth[:, index] for each in (one, other)]
         only = [int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())]
         assert test.more == only[0] - only[1]
+        assert test.p == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue)
+
+
+def test_each_class_is_tested_on_its_images() -> None:
+    labels, first, second = answered(200, 6)
+    found = compare_right_by_class(labels, first, second, classes=4)
+    truth = np.array(labels)
+    for index, test in enumerate(found):
+        own = truth == index
+        right = [(np.array(each["predicted"]) == truth)[own] for each in (first, second)]
+        only = [int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())]
+        assert test.images == own.sum() and test.more == only[0] - only[1]
         assert test.p == pytest.approx(stats.binomtest(only[0], sum(only)).pvalue)

@@ -118,20 +118,30 @@ def compare_right(labels: Sequence[Any], first: Columns, second: Columns) -> Pai
     return PairedTest(sum(ours) - sum(theirs), len(labels), mcnemar(ours, theirs))
 
 
-def compare_right_by_label(
-    labels: Sequence[Sequence[int]], first: Columns, second: Columns, classes: int
+def compare_right_by_class(
+    labels: Sequence[Any], first: Columns, second: Columns, classes: int
 ) -> list[PairedTest]:
-    """Return the same for each label of multi-label images, which is right if it was rightly given,
-    or rightly not given."""
+    """Return the same for each class: of its images, or of all multi-label images, whose answer on
+    a label is right if it was rightly given, or rightly not given."""
+    results = []
+    if isinstance(labels[0], int):
+        ours, theirs = (np.array(right(labels, each)) for each in (first, second))
+        for index in range(classes):
+            own = np.array(labels) == index
+            results.append(_paired_test(ours[own], theirs[own]))
+        return results
     truth, one, other = (
         _matrix(each, classes) for each in (labels, first["predicted"], second["predicted"])
     )
-    results = []
     for index in range(classes):
         ours, theirs = (each[:, index] == truth[:, index] for each in (one, other))
-        more = int(ours.sum()) - int(theirs.sum())
-        results.append(PairedTest(more, len(labels), mcnemar([*ours], [*theirs])))
+        results.append(_paired_test(ours, theirs))
     return results
+
+
+def _paired_test(ours: Array, theirs: Array) -> PairedTest:
+    more = int(ours.sum()) - int(theirs.sum())
+    return PairedTest(more, len(ours), mcnemar([*ours], [*theirs]))
 
 
 def differences(

@@ -83,8 +83,7 @@ def paired(runs: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
         right_on = "has all labels right on" if several else "is right on"
         said = pair.tested.in_words(right_on, f"test images than {names[index]}", rivals)
         sentences = [f"{names[best]} {said}."]
-        if several:
-            sentences.append(_label_by_label(pair, run.classes, rivals))
+        sentences.append(_class_by_class(pair, run.classes, rivals))
         others = models.in_words(models.differences(pair.labels, pair.first, pair.second))
         if others:
             sentences.append(f"Its {'; its '.join(others)} (paired bootstrap, 95% intervals).")
@@ -92,9 +91,9 @@ def paired(runs: Sequence[RunRecord], names: Sequence[str]) -> list[str]:
     return texts
 
 
-def _label_by_label(pair: _Pair, classes: Sequence[str], rivals: int) -> str:
-    """Return in a sentence for which labels one of two multi-label runs is better."""
-    tests = models.compare_right_by_label(pair.labels, pair.first, pair.second, len(classes))
+def _class_by_class(pair: _Pair, classes: Sequence[str], rivals: int) -> str:
+    """Return in a sentence for which classes, or labels, one of two runs is better."""
+    tests = models.compare_right_by_class(pair.labels, pair.first, pair.second, len(classes))
     least = SIGNIFICANT / (rivals * len(tests))
     clear = [
         f"{name} on {abs(test.more):,} {'more' if test.more > 0 else 'fewer'} (p = {test.p:.2g})"
@@ -102,5 +101,6 @@ def _label_by_label(pair: _Pair, classes: Sequence[str], rivals: int) -> str:
         if test.p < least
     ]
     if not clear:
-        return "Of no single label does it answer more images right than chance can explain."
+        kind = "class" if isinstance(pair.labels[0], int) else "label"
+        return f"Of no single {kind} does it answer more images right than chance can explain."
     return f"By more than chance explains, it answers right: {', '.join(clear)}."
