@@ -3,6 +3,7 @@ the step."""
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import signal
 import sys
@@ -20,6 +21,10 @@ process, unsaved."""
 
 _SAME_REQUEST_S = 0.5
 """torchrun passes on to its processes what their whole group was sent: each hears it twice."""
+
+
+_AGAIN_S = 0.05
+"""After how long a stop that was dropped is asked for again."""
 
 
 class Stopped(BaseException):
@@ -107,12 +112,37 @@ def listening(how_to_resume: Callable[[], str | None]) -> Iterator[None]:
         {number: signal.signal(number, hear) for number in _ENDING} if _in_main_thread() else {}
     )
     try:
-        yield
+        with _nothing_dropped():
+            yield
     except Stopped:
         raise Terminated(_message(how_to_resume())) from None
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def _nothing_dropped() -> Iterator[None]:
+    """Ask once more for a stop that Python has dropped: what is raised in a finalizer, such as that
+    of a loader's iterator, is printed and ignored, and the run would go on."""
+    before = sys.unraisablehook
+
+    def hook(dropped: sys.UnraisableHookArgs) -> None:
+        if not issubclass(dropped.exc_type, Stopped | KeyboardInterrupt):
+            before(dropped)
+            return
+        stopped = issubclass(dropped.exc_type, Stopped)
+        number = signal.SIGTERM if stopped else signal.SIGINT
+        # later: raised in here, it would be dropped again
+        again = threading.Timer(_AGAIN_S, _thread.interrupt_main, (number,))
+        again.daemon = True
+        again.start()
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
 
 
 class _Stack(ctypes.Structure):

@@ -9,8 +9,11 @@ import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import lightning
 import preloaded
@@ -23,6 +26,7 @@ from test_fit import CASES, train
 from breedlab import signals
 from breedlab.config import Config, validate
 from breedlab.config.compose import load
+from breedlab.errors import Terminated
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.training.preparation import prepare
 from breedlab.training.progress import done as how_far
@@ -331,3 +335,42 @@ def test_a_run_that_another_process_works_on_is_refused(
     with current_run.CurrentRun() as current:
         current.enter(config, run)
         assert Path("runs/latest").resolve() == run.resolve()
+
+
+class Thing:
+    """Calls a function when it is deleted, if it has one."""
+
+    at_end: Callable[[], None] | None = None
+
+    def __del__(self) -> None:
+        if self.at_end is not None:
+            self.at_end()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("how", ["finalizer", "callback"])
+def test_a_signal_is_not_lost_where_python_drops_exceptions(number: int, how: str) -> None:
+    def tell(*_: object) -> None:
+        os.kill(os.getpid(), number)
+        time.sleep(0.01)  # in which the signal is handled
+
+    expected = KeyboardInterrupt if number == signal.SIGINT else Terminated
+    before, thing = sys.unraisablehook, Thing()
+    watcher = weakref.ref(thing, tell if how == "callback" else None)
+    thing.at_end = tell if how == "finalizer" else None
+    with pytest.raises(expected), signals.listening(lambda: None):
+        del thing
+        for _ in range(200):
+            time.sleep(0.02)
+    assert watcher() is None and sys.unraisablehook is before
+
+
+def test_what_else_a_finalizer_raises_is_told_as_ever() -> None:
+    told: list[Any] = []
+    before, sys.unraisablehook = sys.unraisablehook, told.append
+    try:
+        with signals.listening(lambda: None):
+            sys.unraisablehook(SimpleNamespace(exc_type=ValueError))  # type: ignore[arg-type]
+    finally:
+        sys.unraisablehook = before
+    assert [each.exc_type for each in told] == [ValueError]
