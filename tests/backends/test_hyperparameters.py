@@ -25,6 +25,7 @@ positive = st.floats(1e-300, 1e300)
 
 # A strategy for every path that a search may vary: what is missing here fails the test below.
 VALUES: dict[str, st.SearchStrategy[Any]] = {
+    "cache.views": st.integers(0, 64),
     "data.batch_size": st.integers(1, 8192),
     "data.augment": st.sampled_from(["none", "basic", "trivial", "randaug"]),
     "data.mixup": st.floats(0, 10),

@@ -234,7 +234,7 @@ def test_images_with_several_labels(
         (["colors", "--page", "no/page.html"], "BL600", ["--page no/page.html"]),
         (["colors", "--out", "notes.txt"], "BL200", ["notes.txt"]),
         (["colors", "--out", "dogs.csv"], "BL107", ["dogs.csv", "train/rex/1.jpg"]),
-        (["colors", "data.ignroe=[a]"], "BL101", ["data.ignore"]),
+        (["colors", "data.ignores=[a]"], "BL101", ["data.ignore"]),
         (["colors", "data.fixes=none.csv"], "BL600", ["data.fixes"]),
     ],
 )
