@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import absl.logging
-import preloaded  # noqa: F401 - keeps the environment that tests start with
+import preloaded  # which keeps the environment that tests start with
 import pytest
 import torch
 import unsynced  # noqa: F401
@@ -129,10 +130,26 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     _freeze()
 
 
+_CPU_TIME = pytest.StashKey[float]()
+"""Seconds of a test in this process."""
+_LONG = 0.3
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    began = time.process_time()
+    try:
+        yield
+    finally:
+        item.stash[_CPU_TIME] = time.process_time() - began
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
     yield
-    if nextitem is None or nextitem.path != item.path:
+    # a long test has probably imported something
+    is_long = item.stash.get(_CPU_TIME, 0.0) > _LONG
+    if is_long or nextitem is None or nextitem.path != item.path:
         _freeze()
 
 
@@ -143,6 +160,7 @@ def _freeze() -> None:
     """
     gc.collect()
     gc.freeze()
+    preloaded.count_no_frozen_objects()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

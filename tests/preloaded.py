@@ -234,6 +234,12 @@ def _end_with(parent: int) -> None:
         end_with_parent()
 
 
+def count_no_frozen_objects() -> None:
+    """Answer "some" to a search that asks whether objects were frozen before it freezes its own:
+    counting two million of them takes half a second each time."""
+    gc.get_freeze_count = lambda: 1
+
+
 def _preload() -> None:
     """Import what commands import, none of which may start a thread: it would be missing after a
     fork."""
@@ -250,6 +256,7 @@ def _preload() -> None:
     _preloaded = True
     gc.collect()
     gc.freeze()
+    count_no_frozen_objects()
     gc.enable()
     threads = {(task / "comm").read_text().strip() for task in Path("/proc/self/task").iterdir()}
     threads -= {"python", "jemalloc_bg_thd"}  # jemalloc's, which pandas brings, minds forks itself
