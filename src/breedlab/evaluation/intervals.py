@@ -227,7 +227,7 @@ def _errors_by_chance(answers: Answers, seed: int, most: int | None) -> Array:
     """Return calibration errors of images that are right as often as the confidences say."""
     draw, confidences = np.random.default_rng(seed), answers.confidences
     errors = []
-    for rows in _portions(len(confidences), most):
+    for rows in portions(len(confidences), most):
         right = (draw.random((rows, len(confidences))) < confidences).astype(float)
         errors.append(calibration_error(confidences, right, np.ones_like(right)))
     return np.concatenate(errors)
@@ -242,7 +242,7 @@ def _resample(
     images = len(answers.labels)
     by_class = [np.flatnonzero(answers.labels == label) for label in np.unique(answers.labels)]
     plain, one_wrong, one_right = [], [], []
-    for rows in _portions(images, most):
+    for rows in portions(images, most):
         weights = np.empty((rows, images + 1))
         indices = np.empty(rows, int)
         for row in range(rows):
@@ -258,11 +258,17 @@ def _resample(
     return _Resampled(value, *map(np.concatenate, (plain, one_wrong, one_right)))
 
 
-def _portions(images: int, most: int | None) -> list[int]:
-    """Return how many resamples are computed together, until all are."""
-    every, together = _resamples(images, most), max(1, _AT_ONCE // (images + 1))
+def portions(images: int, most: int | None = None, drawn: int = _MOST_DRAWN) -> list[int]:
+    """Return how many resamples are computed together, until all are.
+
+    Args:
+        images: Of a resample.
+        most: As for `intervals`.
+        drawn: The images of all resamples together.
+    """
+    every, together = _resamples(images, most, drawn), max(1, _AT_ONCE // (images + 1))
     return [min(together, every - begin) for begin in range(0, every, together)]
 
 
-def _resamples(images: int, most: int | None) -> int:
-    return max(_FEWEST, min(most or RESAMPLES, _MOST_DRAWN // images))
+def _resamples(images: int, most: int | None, drawn: int = _MOST_DRAWN) -> int:
+    return max(_FEWEST, min(most or RESAMPLES, drawn // images))

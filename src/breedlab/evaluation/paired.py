@@ -20,6 +20,7 @@ from breedlab.evaluation.intervals import (
     Answers,
     calibration_interval,
     interval_of,
+    portions,
 )
 from breedlab.evaluation.label_intervals import LabelAnswers, label_differences
 from breedlab.evaluation.metrics import is_percent, lower_is_better, titles
@@ -27,8 +28,8 @@ from breedlab.evaluation.statistics import Array, calibration_error, macro_f1, m
 
 SIGNIFICANT = 0.05
 """The p-value below which a difference counts as one."""
-_MOST_DRAWN, _FEWEST, _AT_ONCE = 3_000_000, 200, 100_000
-"""Images of all resamples together, the fewest resamples, and images that are computed together."""
+_MOST_DRAWN = 3_000_000
+"""Images of all resamples together."""
 _LEAST = 5e-7
 """The least probability: files have six digits."""
 _SHOWN = ("map", "f1", "ece", "loss")
@@ -311,12 +312,7 @@ def _of_classes(truth: Array, first: _Model, second: _Model, seed: int) -> dict[
     draw, images = np.random.default_rng(seed), len(truth)
     by_class = [np.flatnonzero(truth == label) for label in np.unique(truth)]
     resamples: dict[str, list[list[Array]]] = {name: [[], [], []] for name in statistics}
-    every, together = (
-        max(_FEWEST, min(RESAMPLES, _MOST_DRAWN // images)),
-        max(1, _AT_ONCE // (images + 1)),
-    )
-    for begin in range(0, every, together):
-        rows = min(together, every - begin)
+    for rows in portions(images, RESAMPLES, _MOST_DRAWN):
         weights = draw.exponential(size=(rows, images + 1))
         # of a random class, as in `intervals`: rare ones count as much in a mean over classes
         index = np.array(
