@@ -20,7 +20,6 @@ from breedlab.config import Config
 from breedlab.console import note
 from breedlab.data.batches import TrainingBatches
 from breedlab.data.image_set import ImageSet
-from breedlab.data.module import ImageData
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline import soup, weight_averaging
@@ -142,15 +141,7 @@ def _trained(
     fresh = not (folder / "last.ckpt").exists()
     if config.trainer.probe_epochs and fresh and distributed.is_main():
         probe(context, classifier, config)
-    views = None if config.model.freeze == "none" else config.cache.views or None
-    image_data = ImageData(
-        images,
-        config.data,
-        context.evaluation,
-        config.seed,
-        views,
-        epochs=config.trainer.max_epochs,
-    )
+    image_data = context.data(config, images=images)
     count = len(images.splits["train"])
     learner = Learner(
         classifier,

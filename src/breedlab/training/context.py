@@ -19,6 +19,7 @@ from breedlab.data.batches import TrainingBatches
 from breedlab.data.check import Report
 from breedlab.data.dataset import KeptImages
 from breedlab.data.decode import KEPT_BY_TRAINING, keep_memory
+from breedlab.data.image_set import ImageSet
 from breedlab.data.module import ImageData
 from breedlab.data.transforms import EvalTransform
 from breedlab.errors import TrainingError
@@ -195,16 +196,19 @@ class TrainingContext:
             "transform": asdict(self.evaluation),
         }
 
-    def data(self, config: Config, epochs: int | None = None) -> ImageData:
+    def data(
+        self, config: Config, epochs: int | None = None, images: ImageSet | None = None
+    ) -> ImageData:
         """Return the images as a config batches and augments them.
 
         Args:
             config: The experiment's, or a trial's.
             epochs: Of the whole training; None is `trainer.max_epochs`.
+            images: With other splits; None is those of the run.
         """
         frozen_views = None if config.model.freeze == "none" else config.cache.views or None
         return ImageData(
-            self.report.images,
+            images or self.report.images,
             config.data,
             self.evaluation,
             config.seed,
@@ -244,12 +248,8 @@ class TrainingContext:
             classifier.tail()
             if config.data.train_size and config.model.freeze != "backbone":
                 raise NotSeparable("training crops have another size than validation's images")
-            return cached_activations(
-                classifier,
-                self.data(config),
-                config.cache,
-                **self._caching(),
-            )
+            data = self.data(config)
+            return cached_activations(classifier, data, config.cache, **self._caching())
         except (NotSeparable, TooLarge) as reason:
             note(f"activations are computed live every epoch: {reason}")
             return None
