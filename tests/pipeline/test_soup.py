@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load
+from test_weight_averaging import Weights, of
 
 from breedlab.config import Config
 from breedlab.pipeline import fine_tuning, fine_tuning_plan, soup, validation_passes
@@ -25,7 +26,6 @@ from breedlab.training.fit import Fitted
 from breedlab.training.preparation import prepare
 
 Configure = Callable[..., Config]
-Weights = dict[str, torch.Tensor]
 
 BY_LOSS = ("monitor.metric=valid/loss", "monitor.mode=min")
 # After a head that learned nothing, whatever trains all layers does better.
@@ -40,12 +40,6 @@ TUNED = (
     "fine_tune.ema=0",
     "fine_tune.layer_decay=1",
 )
-
-
-def of(file: Path) -> Weights:
-    """Return a checkpoint's weights by the classifier's names."""
-    state = torch.load(file, weights_only=True)["state_dict"]
-    return {name.removeprefix("classifier."): tensor for name, tensor in state.items()}
 
 
 def mean(states: Sequence[Weights]) -> Weights:
@@ -108,10 +102,11 @@ def test_the_best_begins_and_others_join_if_that_is_no_worse(
     for name, tensor in mean([states[seed] for seed in members]).items():
         torch.testing.assert_close(of(file)[name], tensor)
     # nothing is trained or measured again
-    assert [*soup.seeds_to_train(here, config, 3)] == [8, 9]
-    (here / "checkpoints").symlink_to(here / "7")
-    assert [*soup.seeds_to_train(here, config, 3)] == []
-    assert blended(context, config, ingredients[:1], "fp32") == found
+    assert soup.recorded(config, ingredients[0]) == found
+    assert soup.recorded(config, ingredients[1]) is None  # of another fine-tuning
+    if members != [7]:  # whose weights were deleted
+        file.unlink()
+        assert soup.recorded(config, ingredients[0]) is None
 
 
 def test_a_stopped_run_ends_with_the_same_soup_tested_and_exported(

@@ -105,41 +105,46 @@ def fine_tune(
         return FineTuned({"epochs": 0, "kept": False, "failed": str(error)})
     seconds_each = None if resumes else time.monotonic() - started
     epoch_seconds = None if seconds_each is None else seconds_each / fitted.epochs
-    first, members = fitted, tuple[Member, ...]()
     images = len(context.report.images.splits["valid"])
+    blend, after = None, fitted
     if plan.count > 1:
-        ingredients = [Ingredient(tuned_config.seed, folder / "checkpoints", fitted)]
-        ingredients += _more(context, tuned_config, folder, head, plan, deadline, seconds_each)
-        blend = distributed.rank_zero_only(
-            lambda: soup.blended(context, tuned_config, ingredients, plan.precision)
-        )
-        note(blend.describe(config.monitor.metric, first, images))
-        fitted, members = replace(fitted, best=blend.best, loss=blend.loss), blend.members
+        first = Ingredient(tuned_config.seed, folder / "checkpoints", fitted)
+        blend = distributed.rank_zero_only(lambda: soup.recorded(tuned_config, first))
+        if blend is None:
+            more = _more(context, tuned_config, folder, head, plan, deadline, seconds_each)
+            ingredients = [first, *more]
+            blend = distributed.rank_zero_only(
+                lambda: soup.blended(context, tuned_config, ingredients, plan.precision)
+            )
+        note(blend.describe(config.monitor.metric, fitted, images))
+        epochs = blend.members[0].epochs
+        after = replace(fitted, best=blend.best, loss=blend.loss, best_epoch=epochs)
     mixes = distributed.rank_zero_only(
         lambda: weight_averaging.compare(
-            context, tuned_config, folder / "checkpoints", head, before, fitted, plan.precision
+            context, tuned_config, folder / "checkpoints", head, before, after, plan.precision
         )
     )
     best = weight_averaging.best_of(mixes, config.monitor.mode)
     note(weight_averaging.describe(mixes, best, config.monitor.metric, images))
     record = {
-        "epochs": first.epochs,
-        "best_epoch": first.best_epoch,
-        "best": first.best,
+        "epochs": fitted.epochs,
+        "best_epoch": fitted.best_epoch,
+        "best": fitted.best,
         "before": before.best,
         "precision": plan.precision,
         "freeze": plan.freeze,
         "kept": best.alpha > 0,
     }
-    if plan.count > 1:
+    if blend is not None:
         record["soup"] = soup.as_dict(blend)
     if config.fine_tune.wise_ft:
         record["wise_ft"] = {**asdict(best), "tried": [asdict(mix) for mix in mixes]}
     if not best.alpha:
         return FineTuned(record)
-    fitted = replace(fitted, best=best.best, loss=best.loss)
+    after = replace(after, best=best.best, loss=best.loss)
+    members = () if blend is None else blend.members
     return FineTuned(
-        record, tuned_config, fitted, plan.precision, head, epoch_seconds, best.alpha, members
+        record, tuned_config, after, plan.precision, head, epoch_seconds, best.alpha, members
     )
 
 
@@ -181,8 +186,8 @@ def _more(
         seconds: How long the first took; None if that is not known.
     """
     refits = _REFIT if config.trainer.refit else 0.0
-    seeds = distributed.rank_zero_only(lambda: soup.seeds_to_train(folder, config, plan.count))
-    for done, seed in enumerate(seeds, 1):
+    for done in range(1, plan.count):
+        seed = config.seed + done
         needed = (seconds or 0.0) * (1 + refits * (done + 1))
         late = deadline is not None and time.monotonic() + needed > deadline
         if distributed.broadcast(late):

@@ -88,19 +88,20 @@ class Soup:
         return f"a soup of {len(self.members)} of {self.tried} fine-tunings: {whole}"
 
 
-def seeds_to_train(folder: Path, config: Config, count: int) -> range:
-    """Return the seeds of the fine-tunings after the first; none if the soup is there.
+def recorded(config: Config, first: Ingredient) -> Soup | None:
+    """Return the soup of an earlier start; None if there is none, or if its weights are not there.
 
     Args:
-        folder: Of the fine-tunings.
-        config: Of the first.
-        count: How many there are to be.
+        config: Of the first fine-tuning.
+        first: That fine-tuning.
     """
-    first = config.seed
-    known = read_json_if_whole(folder / "checkpoints" / _RECORD, needs=("of", "soup"))
-    if known is not None and known["of"] and known["of"][0]["seed"] == first:
-        return range(0)
-    return range(first + 1, first + count)
+    known = read_json_if_whole(first.checkpoints / _RECORD, needs=("of", "soup"))
+    if known is None or known["of"][:1] != _of([first]):
+        return None
+    members = tuple(Member(**each) for each in known["soup"]["members"])
+    soup = Soup(**{**known["soup"], "members": members})
+    is_there = (first.checkpoints / FILE).exists()
+    return soup if is_there == _is_another(soup, config) else None
 
 
 def blended(
@@ -109,23 +110,16 @@ def blended(
     ingredients: Sequence[Ingredient],
     precision: str,
 ) -> Soup:
-    """Return the greedy soup of fine-tunings, or what was recorded of it, and write its weights
-    where they are not the first one's.
+    """Return the greedy soup of fine-tunings, record it, and write its weights where they are not
+    the first one's.
 
     Args:
         context: Of the run.
         config: Of the first fine-tuning.
-        ingredients: From the first on; only that one where the soup is recorded.
+        ingredients: From the first on.
         precision: Of the fine-tunings.
     """
     folder = ingredients[0].checkpoints
-    of = [{"seed": each.seed, **asdict(each.fitted)} for each in ingredients]
-    known = read_json_if_whole(folder / _RECORD, needs=("of", "soup"))
-    if known is not None and known["of"][:1] == of[:1] and len(ingredients) == 1:
-        members = tuple(Member(**each) for each in known["soup"]["members"])
-        soup = Soup(**{**known["soup"], "members": members})
-        if (folder / FILE).exists() == _is_another(soup, config):
-            return soup
     passes = ValidationPasses(context, config, precision)
     mode = config.monitor.mode
     order = sorted(ingredients, key=lambda each: rank(each.fitted.best, each.fitted.loss, mode))
@@ -143,7 +137,8 @@ def blended(
     if _is_another(soup, config):
         named = {f"classifier.{name}": tensor for name, tensor in state.items()}
         write_weights(folder / FILE, named, context.card(config))
-    atomic_write_json(folder / _RECORD, {"of": of, "soup": asdict(soup)}, indent=1)
+    record = {"of": _of(ingredients), "soup": asdict(soup)}
+    atomic_write_json(folder / _RECORD, record, indent=1)
     return soup
 
 
@@ -173,6 +168,11 @@ def mean_with(
 def as_dict(soup: Soup) -> dict[str, Any]:
     """Return what metrics.json says of a soup."""
     return {"of": soup.tried, "seeds": [each.seed for each in soup.members], "best": soup.best}
+
+
+def _of(ingredients: Sequence[Ingredient]) -> list[dict[str, Any]]:
+    """Return what distinguishes fine-tunings from others of the same run."""
+    return [{"seed": each.seed, **asdict(each.fitted)} for each in ingredients]
 
 
 def _is_another(soup: Soup, config: Config) -> bool:
