@@ -128,6 +128,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     _freeze()
+    preloaded.count_no_frozen_objects()
 
 
 _CPU_TIME = pytest.StashKey[float]()
@@ -160,7 +161,6 @@ def _freeze() -> None:
     """
     gc.collect()
     gc.freeze()
-    preloaded.count_no_frozen_objects()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
