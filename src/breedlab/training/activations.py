@@ -96,6 +96,28 @@ class ValidBatches(Sequence[tuple[torch.Tensor, torch.Tensor]]):
         return self.activations[part].float(), self.labels[part]
 
 
+@dataclass(frozen=True)
+class Computing:
+    """How the activations of a set of images are computed, and found again.
+
+    Attributes:
+        fingerprint: Of the images' content, classes and splits.
+        precision: `fp32` or `bf16`, for computing and storing.
+        device: Where PyTorch computes.
+        engines: What computes.
+        progress: Called with a title; gives a context whose value is called with (done, total).
+        digests: Of the images' contents, by which features are found that were computed for another
+            set of the same images.
+    """
+
+    fingerprint: str
+    precision: str
+    device: torch.device
+    engines: FeatureEngines
+    progress: Callable[[str], Any]
+    digests: Mapping[Path, str] | None = None
+
+
 class TooLarge(Exception):
     """The activations would pass `cache.max_gb`; they are computed live instead."""
 
@@ -104,13 +126,7 @@ def cached_activations(
     classifier: Classifier,
     data: ImageData,
     cache: Cache,
-    *,
-    fingerprint: str,
-    precision: str,
-    device: torch.device,
-    engines: FeatureEngines,
-    progress: Callable[[str], Any],
-    digests: Mapping[Path, str] | None = None,
+    how: Computing,
 ) -> Activations:
     """Read the activations of train and validation from the cache folder, computing what is not
     there yet.
@@ -119,30 +135,13 @@ def cached_activations(
         classifier: With a frozen part.
         data: The images.
         cache: Its settings.
-        fingerprint: Of the images' content, classes and splits.
-        precision: `fp32` or `bf16`, for computing and storing.
-        device: Where PyTorch computes.
-        engines: What computes.
-        progress: Called with a title; gives a context whose value is called with (done, total).
-        digests: Of the images' contents, by which features are found that were computed for another
-            set of the same images.
+        how: The activations are computed.
 
     Raises:
         TooLarge: If all views together would pass `cache.max_gb`.
         DiskFull: If the disk has no room for them.
     """
-    views = cached_parts(
-        classifier,
-        data,
-        _parts(data),
-        cache,
-        fingerprint=fingerprint,
-        precision=precision,
-        device=device,
-        engines=engines,
-        progress=progress,
-        digests=digests,
-    )
+    views = cached_parts(classifier, data, _parts(data), cache, how)
     return Activations(tuple(views[:-1]), views[-1], data.labels("train"), data.labels("valid"))
 
 
@@ -156,35 +155,29 @@ def cached_parts(
     data: ImageData,
     parts: Sequence[tuple[str, int]],
     cache: Cache,
-    *,
-    fingerprint: str,
-    precision: str,
-    device: torch.device,
-    engines: FeatureEngines,
-    progress: Callable[[str], Any],
-    digests: Mapping[Path, str] | None = None,
+    how: Computing,
 ) -> list[torch.Tensor]:
     """Return the activations of parts of the images, a (split, view) each, as
     `cached_activations`: with the same engine, under the same names."""
-    classifier = classifier.to(device).eval()
-    shape = _boundary_shape(classifier, data.evaluation.crop, device)
+    classifier = classifier.to(how.device).eval()
+    shape = _boundary_shape(classifier, data.evaluation.crop, how.device)
     common: dict[str, Any] = {
         "boundary": classifier.freeze,
         "network": network_digest(classifier),
         "transform": asdict(data.evaluation),
-        "photos": fingerprint,
-        "precision": precision,
+        "photos": how.fingerprint,
+        "precision": how.precision,
         "versions": code_versions(),
     }
     if data.data.train_size:
         common["train_size"] = data.data.train_size
     count = sum(len(data.images.splits[split]) for split, _ in parts)
     usual = sum(len(data.images.splits[split]) for split, _ in _parts(data))
-    choice = engines.choose(classifier, common, usual, lambda: first_images(data))
-    files = _files(common, choice, parts, data, cache, shape, precision)
+    choice = how.engines.choose(classifier, common, usual, lambda: first_images(data))
+    files = _files(common, choice, parts, data, cache, shape, how.precision)
     if not all(file.is_whole() for file in files) and choice.engine != EAGER:
-        choice, _ = engines.engine_or_eager(classifier, choice)
-        files = _files(common, choice, parts, data, cache, shape, precision)
+        choice, _ = how.engines.engine_or_eager(classifier, choice)
+        files = _files(common, choice, parts, data, cache, shape, how.precision)
     size = sum(file.nbytes for file in files)
     if size > cache.max_gb * 1e9:
         raise TooLarge(
@@ -196,31 +189,30 @@ def cached_parts(
             make_room(files, cache.max_gb, lambda: shutil.disk_usage(cache.dir).free)
 
             def engine() -> Engine:
-                return engines.engine(classifier, choice.engine)
+                return how.engines.engine(classifier, choice.engine)
 
-            if digests:
-                _gather(files, parts, data, precision, digests, engine, progress)
+            if how.digests:
+                _gather(files, parts, data, how, how.digests, engine)
             missing = [
                 (file, part) for file, part in zip(files, parts, strict=True) if not file.is_whole()
             ]
             if missing:
-                with progress("activations of the frozen part") as report:
-                    _compute(missing, engine(), data, precision, report)
+                with how.progress("activations of the frozen part") as report:
+                    _compute(missing, engine(), data, how.precision, report)
     for file, (split, view) in zip(files, parts, strict=True):
         os.utime(file.path)  # least recently used is dropped first
-        if digests and view == 0:
-            record_rows(file, [digests[image.path] for image in data.images.splits[split]])
-    return [_load(file, precision, whole=size <= _IN_MEMORY) for file in files]
+        if how.digests and view == 0:
+            record_rows(file, [how.digests[image.path] for image in data.images.splits[split]])
+    return [_load(file, how.precision, whole=size <= _IN_MEMORY) for file in files]
 
 
 def _gather(
     files: Sequence[FeatureFile],
     parts: Sequence[tuple[str, int]],
     data: ImageData,
-    precision: str,
+    how: Computing,
     digests: Mapping[Path, str],
     engine: Callable[[], Engine],
-    progress: Callable[[str], Any],
 ) -> None:
     """Write the files most of whose images other files have, and compute the rest of them: after
     labels were fixed, or splits cut anew, the images are the same."""
@@ -236,9 +228,9 @@ def _gather(
         if absent:
             loader = data.view_dataloader(split, 0, BATCH, indices=absent)
             computed = []
-            with progress("activations of the images that are new") as report:
+            with how.progress("activations of the images that are new") as report:
                 for out in engine().stream(images for images, _ in loader):
-                    computed.append(_to_numpy(out, precision))
+                    computed.append(_to_numpy(out, how.precision))
                     report(sum(map(len, computed)), len(absent))
             found = found.completed(np.concatenate(computed))
         found.write(file)

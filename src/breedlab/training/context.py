@@ -29,12 +29,15 @@ from breedlab.models.classifier import Classifier
 from breedlab.models.heads import Logistic
 from breedlab.registry import AUGMENTATIONS, HEADS
 from breedlab.training import loaded_head, loop, network_checks, solving
-from breedlab.training.activations import Activations, TooLarge, cached_activations, cached_parts
-from breedlab.training.architecture import architecture, is_solved
-from breedlab.training.auto_values import (
-    evaluation_transform,
-    training_precision,
+from breedlab.training.activations import (
+    Activations,
+    Computing,
+    TooLarge,
+    cached_activations,
+    cached_parts,
 )
+from breedlab.training.architecture import architecture, is_solved
+from breedlab.training.auto_values import evaluation_transform, training_precision
 from breedlab.training.engine_choice import FeatureEngines
 from breedlab.training.feeds import CachedFeed, LiveFeed
 from breedlab.training.learner import Learner
@@ -249,28 +252,27 @@ class TrainingContext:
             if config.data.train_size and config.model.freeze != "backbone":
                 raise NotSeparable("training crops have another size than validation's images")
             data = self.data(config)
-            return cached_activations(classifier, data, config.cache, **self._caching())
+            return cached_activations(classifier, data, config.cache, self._computing())
         except (NotSeparable, TooLarge) as reason:
             note(f"activations are computed live every epoch: {reason}")
             return None
 
-    def _caching(self) -> dict[str, Any]:
-        """Return what all activations of these images have in common."""
-        return {
-            "fingerprint": self.report.fingerprint,
-            "precision": self.precision,
-            "device": self.device,
-            "engines": self.engines,
-            "progress": self._progress,
-            "digests": self.report.digests,
-        }
+    def _computing(self) -> Computing:
+        return Computing(
+            self.report.fingerprint,
+            self.precision,
+            self.device,
+            self.engines,
+            self._progress,
+            self.report.digests,
+        )
 
     def features(self, config: Config, splits: Sequence[str]) -> list[torch.Tensor] | None:
         """Return a frozen backbone's features of splits with images, (n, width) each, which stay in
         the cache for a training; None if they do not fit there, with a note."""
         network, parts = self.classifier(config), [(split, 0) for split in splits]
         try:
-            return cached_parts(network, self.data(config), parts, config.cache, **self._caching())
+            return cached_parts(network, self.data(config), parts, config.cache, self._computing())
         except TooLarge as reason:
             note(f"no features of the images: {reason}")
             return None
