@@ -234,6 +234,9 @@ def test_images_with_several_labels(
         (["colors", "--page", "no/page.html"], "BL600", ["--page no/page.html"]),
         (["colors", "--out", "notes.txt"], "BL200", ["notes.txt"]),
         (["colors", "--out", "dogs.csv"], "BL107", ["dogs.csv", "train/rex/1.jpg"]),
+        (["colors", "--out", "away.csv"], "BL107", ["away.csv", "../notes.txt"]),
+        (["colors", "--out", "a.csv", "--page", "./a.csv"], "BL107", ["--page a.csv", "--out"]),
+        (["colors", "data.root=dogs"], "BL107", ["data.root=dogs", "colors"]),
         (["colors", "data.ignores=[a]"], "BL101", ["data.ignore"]),
         (["colors", "data.fixes=none.csv"], "BL600", ["data.fixes"]),
     ],
@@ -243,9 +246,70 @@ def test_what_cannot_be_is_one_message(
 ) -> None:
     Path("notes.txt").write_text("to do\n")
     Path("dogs.csv").write_text("file,fix\ntrain/rex/1.jpg,remove\n")  # of another folder
+    Path("away.csv").write_text("file,fix\n../notes.txt,remove\n")
     with raises_code(code, names=names):
         check.main([*words])
     assert Path("notes.txt").read_text() == "to do\n" and not check.FILE.exists()
+
+
+def test_an_image_is_listed_once_as_a_copy(
+    colors: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = Image.open(colors / "train/blue/5.png")
+    for number in range(4):
+        image.save(colors / f"train/blue/again{number}.jpg", quality=95 - number)
+    said([str(colors), *TINY], capsys)
+    with check.FILE.open() as file:
+        rows = [row["file"] for row in csv.DictReader(file) if row["why"].startswith(COPY_OF)]
+    assert len(rows) == len({*rows}) == 4, rows
+
+
+def test_copies_that_a_cut_puts_apart_are_listed(
+    colors: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(colors / "train/red/3.png", colors / "train/red/a3.png")
+    for split in ("valid", "test"):
+        shutil.rmtree(colors / split)
+    said([str(colors), *TINY], capsys)
+    copies = {"train/red/3.png", "train/red/a3.png"}
+    (row,) = [row for row in listed().values() if row["file"] in copies]
+    assert row["why"].startswith(COPY_OF) and row["why"].removeprefix(COPY_OF) in copies
+
+
+def test_a_class_whose_copies_a_cut_took_apart_says_so(
+    colors: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for split in ("valid", "test"):
+        shutil.rmtree(colors / split)
+    for file in (colors / "train/red").iterdir():
+        shutil.copy(colors / "train/blue/0.png", file)
+    (colors / "train/blue/0.png").unlink()
+    text = said([str(colors), *TINY], capsys, code=1)
+    assert "no usable training image is left of red" in text
+    assert "copies of images of train were put into another split by the cut" in text
+
+
+def test_the_list_is_no_label_file_of_the_folder_that_it_is_in(
+    colors: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`cd DIR; breedlab check .`, with images that a file labels."""
+    flat = colors.parent / "flat"
+    flat.mkdir()
+    rows = ["file,label"]
+    for path in sorted((colors / "train").rglob("*.png")):
+        name = f"{path.parent.name}{path.name}"
+        shutil.copy(path, flat / name)
+        # one that is wrong
+        rows.append(f"{name},{'blue' if name == 'red3.png' else path.parent.name}")
+    (flat / "labels.csv").write_text("\n".join(rows))
+    monkeypatch.chdir(flat)
+    first = said([".", *TINY], capsys)
+    assert "labels from labels.csv" in first and listed()
+    again = said([".", *TINY], capsys)
+    assert "labels from labels.csv" in again and "fixes.csv: images" not in again
+    Path("labels.csv").unlink()
+    with raises_code("BL211", names=("labels.csv",)):
+        check.main([".", *TINY])
 
 
 def test_a_word_that_is_no_setting_is_a_wrong_call(

@@ -61,22 +61,22 @@ def test_a_list_that_nobody_edited_changes_nothing(images: ImageSet, tmp_path: P
 
 def test_a_list_that_is_written_again_keeps_what_was_filled_in(tmp_path: Path) -> None:
     file = tmp_path / "fixes.csv"
-    assert edited_rows(file) == []
+    assert edited_rows(file, tmp_path) == []
 
     def row(name: str, why: str) -> dict[str, object]:
         return {"file": name, "split": "train", "label": "a", "why": why}
 
     write_fixes(file, [row("1.jpg", "label"), row("2.jpg", "outlier"), row("3.jpg", "label")])
-    assert edited_rows(file) == []
+    assert edited_rows(file, tmp_path) == []
     text = file.read_text().replace("1.jpg,train,a,,,label,", "1.jpg,train,a,,,label,b")
     file.write_text(text.replace("2.jpg,train,a,,,outlier,", "2.jpg,train,a,,,outlier,remove"))
-    write_fixes(file, [row("3.jpg", "label"), row("1.jpg", "label")], edited_rows(file))
+    write_fixes(file, [row("3.jpg", "label"), row("1.jpg", "label")], edited_rows(file, tmp_path))
     assert [line.split(",")[0::6] for line in file.read_text().splitlines()[1:]] == [
         ["3.jpg", ""],
         ["1.jpg", "b"],
         ["2.jpg", "remove"],
     ]
-    assert len(edited_rows(file)) == 2
+    assert len(edited_rows(file, tmp_path)) == 2
 
 
 def test_a_name_that_is_not_utf_8_comes_back_as_it_was(images: ImageSet, tmp_path: Path) -> None:
@@ -111,6 +111,38 @@ def test_all_that_is_wrong_with_a_list_is_told_together(images: ImageSet, tmp_pa
     said = str(caught.value)
     assert "line 2: 'train/a/9.jpg' is not an image of" in said
     assert "line 3: fix is 'Baset', which is not a class; did you mean 'Basset'?" in said
+
+
+@pytest.mark.parametrize(
+    ("fix", "meant"), [("Remove", "remove"), ("BASSET", "Basset"), ("removed", "remove")]
+)
+def test_what_is_nearly_a_fix_is_told(
+    images: ImageSet, tmp_path: Path, fix: str, meant: str
+) -> None:
+    file = tmp_path / "fixes.csv"
+    file.write_text(f"file,fix\ntrain/a/1.jpg,{fix}\n")
+    with raises_code("BL200", names=("line 2", repr(fix), f"did you mean {meant!r}?")):
+        apply_fixes(images, file)
+
+
+def test_paths_may_be_absolute_or_dotted(images: ImageSet, tmp_path: Path) -> None:
+    file = tmp_path / "fixes.csv"
+    absolute = images.root / "train/a/1.jpg"
+    file.write_text(f"file\tfix\n{absolute}\tremove\n./train/b/1.jpg\tremove\n")
+    fixed = apply_fixes(images, file)
+    assert [image.path.name for image in fixed.splits["train"]] == ["2.jpg", "2.jpg"]
+    rows = edited_rows(file, images.root)
+    assert [row["file"] for row in rows] == ["train/a/1.jpg", "train/b/1.jpg"]
+
+
+@pytest.mark.parametrize(
+    "row", ['"train/a/1.jpg,remove', '"train/a/"1.jpg,remove', f"{'a' * 200_000}.jpg,remove"]
+)
+def test_a_quote_too_many_takes_no_rows_away(images: ImageSet, tmp_path: Path, row: str) -> None:
+    file = tmp_path / "fixes.csv"
+    file.write_text(f"file,fix\n{row}\ntrain/a/2.jpg,remove\n")
+    with raises_code("BL200", names=("data.fixes", "fixes.csv", "quotes")):
+        apply_fixes(images, file)
 
 
 def test_the_last_images_of_a_class_cannot_be_taken(images: ImageSet, tmp_path: Path) -> None:

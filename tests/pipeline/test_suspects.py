@@ -60,7 +60,7 @@ def test_a_class_with_few_images_keeps_no_other_label_from_being_doubted() -> No
     images = [LabeledImage(path, int(label)) for path, label in zip(names, given, strict=True)]
     image_set = ImageSet(Path("root"), ("a", "b", "rare"), {"train": tuple(images)})
     found = find_suspects([features], image_set, ("train",), 0)
-    assert found is not None and [*found.labels.listed] == [4] and found.labels.wrong == 1
+    assert found is not None and [*found.labels.listed] == [*found.labels.wrong] == [4]
     assert [*unjudged_labels(found.labels)] == [
         "labels of classes with fewer than 5 images are not judged: rare (3)"
     ]
@@ -68,6 +68,29 @@ def test_a_class_with_few_images_keeps_no_other_label_from_being_doubted() -> No
     few = ImageSet(Path("root"), ("a", "b", "rare"), {"train": tuple(images[-5:])})
     alone = find_suspects([features[-5:]], few, ("train",), 0)
     assert alone is not None and not alone.labels.listed and "too few" in alone.labels.unjudged
+
+
+def test_labels_that_cannot_be_doubted_are_not_counted_as_wrong() -> None:
+    torch.manual_seed(0)
+    labels = torch.arange(60) % 3
+    images = [LabeledImage(Path(f"{index}.png"), int(labels[index])) for index in range(60)]
+    image_set = ImageSet(Path("."), ("a", "b", "c"), {"train": tuple(images)})
+    found = find_suspects([torch.randn(60, 8)], image_set, ("train",), 0)  # which say nothing
+    assert found is not None and found.labels.unjudged
+    assert not found.labels.listed and not found.labels.wrong
+
+
+def test_an_outlier_is_not_counted_among_the_wrong_labels() -> None:
+    torch.manual_seed(0)
+    labels = torch.arange(60) % 2
+    features = torch.nn.functional.one_hot(labels, 8) + 0.05 * torch.randn(60, 8)
+    features[7] = 0.3 * features[6] + 3 * torch.nn.functional.one_hot(torch.tensor(7), 8)
+    features[9] = torch.tensor([0.9, 0.1, 0, 0, 0, 0, 0, 0.05])
+    images = [LabeledImage(Path(f"{index}.png"), int(labels[index])) for index in range(60)]
+    image_set = ImageSet(Path("."), ("a", "b"), {"train": tuple(images)})
+    found = find_suspects([features], image_set, ("train",), 0)
+    assert found is not None and 7 in found.outliers
+    assert [*found.labels.listed] == [*found.labels.wrong] == [9]
 
 
 def test_of_too_many_images_copies_are_not_looked_for_and_that_is_said(

@@ -3,6 +3,7 @@ trained on it."""
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -93,11 +94,11 @@ def _check(root: Path, words: list[str], out: Path, page: Path | None) -> int:
     from breedlab.pipeline.suspects import how_to_fix, unjudged_labels
 
     _refuse_no_place(out, page)
-    edited = edited_rows(out)
+    edited = edited_rows(out, root)
     requested, images = look(root, words)
     if requested.data.fixes is not None and Path(requested.data.fixes).resolve() != out.resolve():
-        edited += edited_rows(Path(requested.data.fixes))
-    if others := [row["file"] for row in edited if not (root / row["file"]).exists()]:
+        edited += edited_rows(Path(requested.data.fixes), root)
+    if others := [row["file"] for row in edited if not _is_in(root, row["file"])]:
         raise UsageError(
             f"--out {out}: has fixes of files that are not in {root}, such as {others[0]}; name"
             " another file, or remove those fixes"
@@ -155,6 +156,10 @@ def _check(root: Path, words: list[str], out: Path, page: Path | None) -> int:
     return STOPS if stops else 0
 
 
+def _is_in(root: Path, file: str) -> bool:
+    return not Path(file).is_relative_to(os.pardir) and os.path.lexists(root / file)
+
+
 def _refuse_no_place(out: Path, page: Path | None) -> None:
     """Refuse files that cannot be written before minutes are spent on what they are to hold.
 
@@ -169,6 +174,8 @@ def _refuse_no_place(out: Path, page: Path | None) -> None:
                 f"{flag} {file}: cannot be written (there is no folder {file.parent}); name a file"
                 " in a folder"
             )
+    if page is not None and page.resolve() == out.resolve():
+        raise UsageError(f"--page {page} is the file of --out, too; expected one for each")
     if page is not None:
         extras.require("report", "--page")
 
@@ -194,6 +201,8 @@ def _faults(report: Report) -> Iterator[str]:
         yield f"{counted(len(report.shared), 'image')} in two splits:"
         yield from named(report.shared)
     yield from report.lacking
+    if report.missing and report.apart:
+        yield report.apart
 
 
 def _print_suspects(suspects: Suspects, rows: Sequence[dict[str, Any]], multi_label: bool) -> None:
@@ -208,7 +217,7 @@ def _print_suspects(suspects: Suspects, rows: Sequence[dict[str, Any]], multi_la
     copies = [row for row in rows if row["why"].startswith(COPY_OF)]
     if not labels and not outliers and not copies:
         note("no image is suspect")
-    wrong = suspects.labels.wrong
+    wrong = len(suspects.labels.wrong)
     many = counted(len(labels), "label")
     about_labels = f"{many} worth a look, {wrong or 'none'} of them probably wrong"
     if multi_label:

@@ -35,11 +35,13 @@ KEEP_ONE = (
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing about one file; `own_cut` if it came about by cutting a split from train."""
+    """One thing about one file; `own_cut` if it came about by cutting a split from train, and the
+    file whose copy it is, where that is all."""
 
     path: Path
     reason: str
     own_cut: bool = False
+    copy_of: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,19 @@ class Report:
     def shared(self) -> tuple[Finding, ...]:
         """The leaks that are the user's: two copies in train that a cut put apart are none."""
         return tuple(leak for leak in self.leaks if not leak.own_cut)
+
+    @property
+    def apart(self) -> str:
+        """A line on copies in train that a cut put apart; empty if there are none."""
+        count = len(self.leaks) - len(self.shared)
+        if not count:
+            return ""
+        copies = (
+            "1 copy of an image of train was"
+            if count == 1
+            else f"{count:,} copies of images of train were"
+        )
+        return f"{copies} put into another split by the cut, and will be left out"
 
     @property
     def stops(self) -> bool:
@@ -192,9 +207,8 @@ def _leaks(
             other_split, other = first.setdefault(facts[image.path].digest, (split, image.path))
             if other_split != split:
                 reason = f"is the same image as {other} of the {other_split} split"
-                findings.append(
-                    Finding(image.path, reason, {split, other_split} <= {"train", *images.cut})
-                )
+                own_cut = {split, other_split} <= {"train", *images.cut}
+                findings.append(Finding(image.path, reason, own_cut, other))
     return tuple(findings)
 
 
@@ -232,7 +246,7 @@ def _refusal(report: Report, memory: Path, *, skip: bool) -> DataError:
     if skip and not report.missing:
         # Where files are left out, they are named only if too little is left for that.
         bad = conflicts = leaks = ()
-    images, lacking, apart = report.images, report.lacking, len(report.leaks) - len(report.shared)
+    images, lacking = report.images, report.lacking
     lines = []
     if bad or conflicts or leaks:
         counts = []
@@ -254,11 +268,8 @@ def _refusal(report: Report, memory: Path, *, skip: bool) -> DataError:
             lines.append(f"  all of them: {_write_all(memory, (*bad, *conflicts, *leaks))}")
     lines += lacking
     lines += _warnings(images)
-    if apart:
-        copies = (
-            "1 copy of an image of train" if apart == 1 else f"{apart:,} copies of images of train"
-        )
-        lines.append(f"{copies} was put into another split by the cut, and will be left out")
+    if text := report.apart:
+        lines.append(text)
     if bad or conflicts or leaks:
         rest = ", and fix the rest" if lacking else ""
         skipping = f", or set data.on_bad_file=skip to leave them out{rest}"

@@ -71,13 +71,17 @@ def write_fixes(
     atomic_write_text(path, text.getvalue())
 
 
-def edited_rows(path: Path) -> list[dict[str, str]]:
+def edited_rows(path: Path, root: Path) -> list[dict[str, str]]:
     """Return the rows of a list in which a fix is filled in; none if there is no such file.
+
+    Args:
+        path: The list.
+        root: The folder of images, to which `file` is relative.
 
     Raises:
         DataError: If the file is not such a list.
     """
-    return [row for _, row in _read(path, "--out")] if path.exists() else []
+    return [row for _, row in _read(path, root, "--out")] if path.exists() else []
 
 
 def apply_fixes(images: ImageSet, path: Path) -> ImageSet:
@@ -88,7 +92,7 @@ def apply_fixes(images: ImageSet, path: Path) -> ImageSet:
         DataError: If the list is not there, or names a file or a class that is not; all rows that
             are wrong together.
     """
-    fixes = _read(path)
+    fixes = _read(path, images.root)
     label_of = {name: label for label, name in enumerate(images.classes)}
     places = {
         os.path.relpath(image.path, images.root): image
@@ -115,8 +119,9 @@ def apply_fixes(images: ImageSet, path: Path) -> ImageSet:
                 changed[image.path] = _relabeled(image, fix, label_of)
             except KeyError as error:
                 (name,) = error.args
-                close = difflib.get_close_matches(name, images.classes, 1)
-                suggestion = f"; did you mean {close[0]!r}?" if close else ""
+                known = {word.casefold(): word for word in (REMOVE, *images.classes)}
+                close = difflib.get_close_matches(name.casefold(), known, 1)
+                suggestion = f"; did you mean {known[close[0]]!r}?" if close else ""
                 what = repr(name) if name == fix else f"{fix!r}: {name!r}"
                 wrong.append(f"line {line}: fix is {what}, which is not a class{suggestion}")
     if wrong:
@@ -160,8 +165,8 @@ def _with_fixes(
     return tuple(image for image in fixed if image is not None)
 
 
-def _read(path: Path, named_by: str = "data.fixes") -> list[tuple[int, dict[str, str]]]:
-    """Return the line and the cells of each row that has a fix."""
+def _read(path: Path, root: Path, named_by: str = "data.fixes") -> list[tuple[int, dict[str, str]]]:
+    """Return the line and the cells of each row that has a fix, its file relative to `root`."""
     try:
         # as spreadsheets save it; names of files need not be UTF-8
         text = path.read_text("utf-8-sig", "surrogateescape")
@@ -170,15 +175,26 @@ def _read(path: Path, named_by: str = "data.fixes") -> list[tuple[int, dict[str,
             f"{named_by}: {path} cannot be read ({error.strerror}); expected a fixes.csv, edited"
         ) from error
     first = text.partition("\n")[0]
-    separator = ";" if first.count(";") > first.count(",") else ","  # some countries' spreadsheets
-    reader = csv.DictReader(io.StringIO(text), delimiter=separator)
-    if not {"file", "fix"} <= set(reader.fieldnames or ()):
-        raise DataError(
-            f"{named_by}: {path} has no columns file and fix; expected a fixes.csv, edited"
-        )
+    separator = max(",;\t", key=first.count)  # other countries' spreadsheets, and what is pasted
+    # strict, or a quote too many would swallow the rows after it
+    reader = csv.DictReader(io.StringIO(text), delimiter=separator, strict=True)
     rows = []
-    for row in reader:
-        cells = {name: (cell or "").strip() for name, cell in row.items() if name in COLUMNS}
-        if cells["fix"]:
-            rows.append((reader.line_num, cells))
+    try:
+        columns = reader.fieldnames or ()
+        if not {"file", "fix"} <= set(columns):
+            raise DataError(
+                f"{named_by}: {path} has no columns file and fix; expected a fixes.csv, edited, and"
+                " saved as CSV in UTF-8"
+            )
+        for row in reader:
+            cells = {name: (cell or "").strip() for name, cell in row.items() if name in COLUMNS}
+            if cells["fix"]:
+                if cells["file"]:
+                    cells["file"] = os.path.relpath(root / cells["file"], root)
+                rows.append((reader.line_num, cells))
+    except csv.Error as error:
+        raise DataError(
+            f"{named_by}: {path} cannot be read as CSV from line {reader.line_num} or before it"
+            f" ({error}); expected double quotes only around whole cells"
+        ) from error
     return rows

@@ -57,12 +57,22 @@ LABEL_NAMES = (
     ),
 )
 _MOST_BYTES = 500_000_000
+_MOST_HEADER = 1000
 
 
 def column_called(columns: Sequence[str], names: Sequence[str]) -> str | None:
     """Return the column that has the first of some names, ignoring capitals and separators."""
     plain = {re.sub(r"[\W_]", "", column).lower(): column for column in reversed(columns)}
     return next((plain[name] for name in names if name in plain), None)
+
+
+def is_list_of_fixes(file: Path) -> bool:
+    """Return whether a file is a `fixes.csv`, which has the labels that are to be doubted."""
+    with file.open("rb") as opened:
+        first = opened.readline(_MOST_HEADER)
+    cells = re.split("[,;\t]", first.decode("utf-8-sig", "replace"))
+    columns = {cell.strip(' \r\n"') for cell in cells}
+    return {"file", "suggested", "why", "fix"} <= columns
 
 
 def read_records(file: Path) -> tuple[list[dict[str, str]], list[str]]:

@@ -23,7 +23,13 @@ from breedlab.data.label_cells import (
     one_in,
     several_in,
 )
-from breedlab.data.label_files import FORMATS, LABEL_NAMES, column_called, read_records
+from breedlab.data.label_files import (
+    FORMATS,
+    LABEL_NAMES,
+    column_called,
+    is_list_of_fixes,
+    read_records,
+)
 from breedlab.data.layout import SPLITS, listed, split_of
 from breedlab.data.listing import find_images, is_litter, loose_images, subfolders
 from breedlab.errors import LabelFileError
@@ -138,13 +144,16 @@ def unused_table(root: Path) -> str:
 
 def candidates(root: Path) -> list[Path]:
     """Return the label files in a folder and in its splits, as Hugging Face has its
-    `metadata.csv`."""
+    `metadata.csv`; a list of fixes is none."""
     folders = [root, *(folder for folder in subfolders(root) if split_of(folder.name))]
     files = [file for folder in folders for file in sorted(folder.iterdir())]
     return [
         file
         for file in files
-        if file.suffix.lower() in FORMATS and not is_litter(file.name) and file.is_file()
+        if file.suffix.lower() in FORMATS
+        and not is_litter(file.name)
+        and file.is_file()
+        and not is_list_of_fixes(file)
     ]
 
 

@@ -3,6 +3,7 @@ features of a frozen backbone show."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from breedlab.config import validate
 from breedlab.config.compose import load
 from breedlab.console import note, progress, warn
 from breedlab.data.check import Report
+from breedlab.data.fixes import COPY_OF
 from breedlab.data.folders import SPLITS
 from breedlab.data.image_set import ImageSet
 from breedlab.pipeline.proposal import propose
@@ -59,7 +61,8 @@ def by_features(root: Path, report: Report, words: Sequence[str]) -> Suspects | 
 def rows(
     images: ImageSet, report: Report, suspects: Suspects | None
 ) -> Iterator[dict[str, object]]:
-    """Yield the rows of a list of fixes: files that cannot be used, then what `listed_rows` yields.
+    """Yield the rows of a list of fixes: files that cannot be used, then what `listed_rows` yields,
+    then copies that a cut put into two splits, which are used once.
 
     Args:
         images: All of the folder.
@@ -69,3 +72,8 @@ def rows(
     faults = (*report.bad, *report.conflicts, *report.shared)
     yield from rows_of_files(((fault.path, fault.reason) for fault in faults), images)
     yield from listed_rows(images, report, suspects)
+    # which cost nothing where they are, but should be known
+    for leak in report.leaks:
+        if leak.own_cut and leak.copy_of is not None:
+            why = f"{COPY_OF}{os.path.relpath(leak.copy_of, images.root)}"
+            yield from rows_of_files([(leak.path, why)], images)

@@ -21,7 +21,7 @@ from breedlab.data.fixes import apply_fixes
 from breedlab.data.folders import FEW, SPLITS, listed, splitting, survey
 from breedlab.data.image_set import ImageSet
 from breedlab.data.label_cells import SeveralLabels
-from breedlab.errors import DataError
+from breedlab.errors import DataError, UsageError
 from breedlab.files import why_no_folder
 from breedlab.names import counted, printable
 
@@ -137,6 +137,8 @@ def look(root: Path, words: Sequence[str]) -> tuple[Config, ImageSet]:
             f"data.root: {root} {why_no_folder(root)}; expected a folder of labeled images: class"
             " folders, or images beside a file such as labels.csv"
         )
+    if other := next((w for w in words if w.lstrip("+~").startswith("data.root=")), None):
+        raise UsageError(f"{other}: the images are those of {root}; name one folder only")
     kind = "multi_label" if "data.multi_label=true" in words else "image_folder"
     base = ["experiment=resnet34", f"data={kind}", "name=images", "data.root=."]
     requested = validate(load([*base, *words]))

@@ -46,7 +46,7 @@ class Doubtful:
 
     Attributes:
         listed: Images, the most suspect first.
-        wrong: How many labels are probably wrong.
+        wrong: The image of each label that is probably wrong; all of them are listed.
         suggested: The label or labels of each image by a model of the others.
         confidence: How sure that model is, for each image.
         unjudged: Why no label can be doubted; else empty.
@@ -54,7 +54,7 @@ class Doubtful:
     """
 
     listed: Sequence[int]
-    wrong: int
+    wrong: Sequence[int]
     suggested: Sequence[str]
     confidence: Sequence[float]
     unjudged: str = ""
@@ -142,20 +142,22 @@ def listed_rows(
         report: What the check of their files found.
         suspects: By the features; None without them.
     """
-    listed = set()
+    listed = set[tuple[str, str]]()
     for row in suspects.rows(images) if suspects is not None else ():
-        listed.add((row["file"], row["why"]))
+        listed.add((str(row["file"]), str(row["why"])))
         yield row
+    copied = {file for file, why in listed if why.startswith(COPY_OF)}
     reasons = [
         (path, f"{OUTLIER}: {odd.what}{detail}")
         for odd in report.odd
         for path, detail in zip(odd.paths, odd.details, strict=True)
     ]
     for pair in report.near:
-        reasons.append((pair.second, f"{COPY_OF}{os.path.relpath(pair.first, images.root)}"))
-    for row in rows_of_files(reasons, images):
-        if (row["file"], row["why"]) not in listed:
-            yield row
+        first, second = (os.path.relpath(path, images.root) for path in (pair.first, pair.second))
+        if second not in copied:  # one row for each, however many others it is a copy of
+            copied.add(second)
+            reasons.append((pair.second, f"{COPY_OF}{first}"))
+    yield from rows_of_files(reasons, images)
 
 
 def rows_of_files(
@@ -211,7 +213,9 @@ def find_suspects(
     if len(features) > MOST:
         note(f"no search for copies by features: there are more than {MOST:,} images")
     alike = [index for index in doubtful.listed if index not in {*unlike}]
-    return Suspects(images, split_of, replace(doubtful, listed=alike), unlike, pairs)
+    wrong = [index for index in doubtful.wrong if index in {*alike}]
+    doubtful = replace(doubtful, listed=alike, wrong=wrong)
+    return Suspects(images, split_of, doubtful, unlike, pairs)
 
 
 def _single(
@@ -227,7 +231,7 @@ def _single(
     confidence = [0.0] * len(images)
     if int(enough.sum()) < 2:
         unjudged = f"fewer than two classes have {FOLDS} images, too few to doubt a label"
-        return Doubtful([], 0, suggested, confidence, unjudged, few)
+        return Doubtful([], [], suggested, confidence, unjudged, few)
     judged, names = enough[labels].nonzero()[:, 0], enough.nonzero()[:, 0]
     own = (enough.cumsum(0) - 1)[labels[judged]]
     probabilities = out_of_fold(features[judged], own)
@@ -242,7 +246,7 @@ def _single(
         suggested[index], confidence[index] = classes[label], share
     return Doubtful(
         judged[worth_a_look(probabilities, own)].tolist(),
-        len(suspects(probabilities, own)),
+        judged[suspects(probabilities, own)].tolist(),
         suggested,
         confidence,
         unjudged,
@@ -272,7 +276,7 @@ def _several(
         unjudged = "the frozen features tell no label well enough to doubt one"
     return Doubtful(
         doubted.listed(),
-        int(doubted.probable.sum()),
+        doubted.probable.nonzero()[:, 0].tolist(),
         labels,
         confidence.tolist(),
         unjudged,
@@ -298,7 +302,7 @@ def how_to_fix(multi_label: bool) -> str:
 def _describe(file: Path, found: Suspects, multi_label: bool) -> None:
     for text in unjudged_labels(found.labels):
         note(text)
-    if wrong := found.labels.wrong:
+    if wrong := len(found.labels.wrong):
         # an image with several labels has many of them, and chance alone makes some look doubtful
         verb = "may be" if multi_label else "is probably" if wrong == 1 else "are probably"
         note(
