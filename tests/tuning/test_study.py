@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -457,13 +458,51 @@ def test_workers_end_with_their_parent(tmp_path: Path, words: Callable[..., list
     for line in process.stdout:
         if "epoch" in line and "trial" in line:
             break
-    workers = [
-        child
-        for child in psutil.Process(process.pid).children()
-        if "spawn_main" in " ".join(child.cmdline())
-    ]
-    assert len(workers) == 2
+    started = psutil.Process(process.pid).children(recursive=True)
+    workers = [child for child in started if child.memory_info().rss > 100e6]
+    assert len(workers) == 3, "two, and the one that forks them"
     process.kill()
     process.wait()
-    _, alive = psutil.wait_procs(workers, timeout=60)
+    _, alive = psutil.wait_procs(started, timeout=60)
     assert not alive
+
+
+@pytest.mark.slow
+def test_a_long_path_of_the_temporary_folder_is_no_obstacle(
+    tmp_path: Path, words: Callable[..., list[str]]
+) -> None:
+    """A socket in it could not have a name."""
+    (long := tmp_path / "folder" / ("of-a-job-" * 9)).mkdir(parents=True)
+    overrides = words("tuner=random", "tuner.trials=2", "tuner.parallel=2", RANGE)
+    command = [sys.executable, "-m", "breedlab.cli", "launch", *overrides]
+    environment = {**os.environ, "TMPDIR": str(long)}
+    preloaded.run(command, cwd=tmp_path, env=environment, check=True)
+    assert len(records(tmp_path / "runs" / "latest")) == 2
+
+
+@pytest.mark.slow
+def test_workers_have_the_environment_of_their_own_search(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are forks of one process, which began with that of the first."""
+    (tmp_path / "noting.py").write_text(
+        "import os, pathlib\n"
+        "here, said = pathlib.Path(__file__).parent, os.environ.get('SAID', 'nothing')\n"
+        "(here / f'{said}-{os.getpid()}.txt').touch()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    search_of_two = ("tuner=random", "tuner.trials=2", "tuner.parallel=2", "tuner.max_epochs=1")
+    for said in ("first", "second", "nothing"):
+        if said == "nothing":
+            monkeypatch.delenv("SAID")
+        else:
+            monkeypatch.setenv("SAID", said)
+        config = configure(*search_of_two, RANGE, "plugins=[noting]")
+        (run := tmp_path / "runs" / said).mkdir(parents=True)
+        search(config, ready(config), run)
+    by_workers = [file for file in tmp_path.glob("*.txt") if f"-{os.getpid()}." not in file.name]
+    assert Counter(file.name.partition("-")[0] for file in by_workers) == {
+        "first": 2,
+        "second": 2,
+        "nothing": 2,
+    }
