@@ -195,6 +195,18 @@ CASES = [
         {**LIVE, "data.start_size": 96, "data.train_size": 128},
     ),
     Case(
+        "fine_tuning_crops_grow",
+        {"fine_tune.epochs": 2, "fine_tune.augment": "none", "fine_tune.train_size": 128},
+        ["fine_tune.train_size: ", "128", "fine_tune.augment=none"],
+        {"fine_tune.epochs": 2, "fine_tune.augment": "none", "fine_tune.start_size": "auto"},
+    ),
+    Case(
+        "fine_tuning_crops_grow",
+        {"fine_tune.epochs": 2, "fine_tune.start_size": 160, "fine_tune.train_size": 128},
+        ["fine_tune.start_size: ", "160", "128"],
+        {"fine_tune.epochs": 2, "fine_tune.start_size": 160, "fine_tune.train_size": "auto"},
+    ),
+    Case(
         "warmup_fits",
         {"optim.warmup_epochs": 12, "tuner.strategy": "none", "tuner.trials": None},
         ["optim.warmup_epochs: ", "12", "trainer.max_epochs"],

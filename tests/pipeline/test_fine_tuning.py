@@ -247,6 +247,16 @@ def test_training_crops_are_smaller_where_the_network_takes_any_size(
     assert images.shape[2:] == (side, side)
 
 
+def test_without_augmentation_no_crops_are_cut(configure: Configure) -> None:
+    """Also by `train_size=auto`, the default: a search and a head's training are done by then."""
+    words = ("fine_tune.epochs=2", "fine_tune.augment=none", "fine_tune.start_size=auto")
+    config = configure(*words, "data.image_size=160", "data.resize=160")
+    context = prepare(config, checked_images(config))
+    tuned = settings(context, config, "none")
+    assert tuned.data.train_size is None and tuned.data.start_size is None
+    assert tuned.data.augment == "none"
+
+
 @pytest.mark.parametrize(("start", "first"), [("auto", 96), ("64", 64), ("500", None)])
 def test_crops_start_small_where_that_is_asked_for(
     configure: Configure, start: str, first: int | None

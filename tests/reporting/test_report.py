@@ -654,6 +654,15 @@ def test_the_weights_that_a_search_found_are_what_a_run_starts_from(
     assert pedigree["starts from"] == "package:efficientnet_lite1"
 
 
+def test_a_class_without_test_images_has_no_recall_to_compare(made: Path) -> None:
+    run = read_run(made)
+    name, *_ = run.test["per_class"]
+    empty = {**run.test["per_class"], name: {"photos": 0, "top1": 0.0, "precision": 0.0}}
+    other = replace(run, metrics={**run.metrics, "test": {**run.test, "per_class": empty}})
+    (row,) = [row for row in comparison.classes([run, other]) if row["name"] == name]
+    assert row["recalls"][1] is None and row["spans"][1] == "" and row["spread"] is None
+
+
 def test_trials_and_classes_have_intervals(made: Path) -> None:
     run = read_run(made)
     count = len(run.splits["photos"]["valid"])

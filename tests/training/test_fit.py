@@ -166,6 +166,21 @@ def test_checkpoints_are_plain_data_and_the_best_is_kept(
     assert (best["epoch"], last["epoch"]) == (fitted.best_epoch - 1, 2)
 
 
+def test_a_probe_sees_whole_images_where_crops_are_to_grow(configure: Configure) -> None:
+    config = configure(
+        "model.freeze=none",
+        "trainer.probe_epochs=1",
+        "data.augment=basic",
+        "data.train_size=24",
+        "data.start_size=16",
+    )
+    context = prepare(config, checked_images(config))
+    classifier = context.classifier(config)
+    head = classifier.head[1].weight.clone()
+    probe(context, classifier, config)
+    assert not torch.equal(classifier.head[1].weight, head)
+
+
 @pytest.mark.slow
 def test_a_probe_then_fine_tuning_moves_every_layer(tmp_path: Path, configure: Configure) -> None:
     config = configure(

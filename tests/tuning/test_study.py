@@ -348,6 +348,13 @@ def told(run: Path) -> list[tuple[Any, ...]]:
     ]
 
 
+def test_the_baseline_of_smaller_crops_sees_whole_images(configure: Configure) -> None:
+    crops = ("data.augment=basic", "cache.views=2", "data.train_size=24")
+    config = configure("tuner=random", RANGE, "tuner.trials=1", *crops)
+    solved = baseline._solved(config, ready(config))
+    assert solved is not None and 0 <= solved["value"] <= 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["bayesian", "hyperband", "grid"])
 def test_killed_anywhere_a_search_goes_on_as_if_it_had_not_been(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from breedlab.config import cloud
 from breedlab.config.backend import Backend
 from breedlab.config.problems import Problem, Rule
-from breedlab.config.sections import Cache, Data, Model
+from breedlab.config.sections import Cache, Data, FineTune, Model
 from breedlab.registry import SOURCES
 
 
@@ -91,6 +92,15 @@ def views_suit_augmentation(model: Model, cache: Cache, data: Data) -> Iterator[
             )
 
 
+PLAIN_VIEWS: dict[str, Any] = {
+    "cache.views": 1,
+    "data.augment": "none",
+    "data.train_size": None,
+    "data.start_size": None,
+}
+"""What a training on the evaluation transform of images alone has, instead of a config's own."""
+
+
 def crops_grow(model: Model, cache: Cache, data: Data) -> Iterator[Problem]:
     if data.start_size is None:
         return
@@ -118,6 +128,27 @@ def crops_are_cut(data: Data) -> Iterator[Problem]:
             )
 
 
+def fine_tuning_crops_grow(data: Data, fine_tune: FineTune) -> Iterator[Problem]:
+    """Yield conflicts of a fine-tuning's crops, before a search and a head's training are done."""
+    if not fine_tune.epochs:
+        return
+    train_size, start_size = fine_tune.train_size, fine_tune.start_size
+    sizes = (("fine_tune.train_size", train_size), ("fine_tune.start_size", start_size))
+    for path, size in sizes:
+        if isinstance(size, int) and fine_tune.augment == "none":
+            yield Problem(
+                path,
+                f"got {size} with fine_tune.augment=none, which cuts no crops; expected null, or"
+                " an augmentation",
+            )
+    largest = train_size or data.image_size
+    if isinstance(start_size, int) and isinstance(largest, int) and start_size > largest:
+        yield Problem(
+            "fine_tune.start_size",
+            f"got {start_size}; expected at most {largest}, to which crops grow",
+        )
+
+
 RULES: tuple[Rule, ...] = (
     one_source,
     fixes_are_here,
@@ -126,4 +157,5 @@ RULES: tuple[Rule, ...] = (
     views_suit_augmentation,
     crops_are_cut,
     crops_grow,
+    fine_tuning_crops_grow,
 )

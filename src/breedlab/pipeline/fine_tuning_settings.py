@@ -66,6 +66,8 @@ def settings(context: TrainingContext, config: Config, freeze: str) -> Config:
 def _train_size(context: TrainingContext, config: Config) -> int | None:
     """Return the side of the crops; None for the side of validation's images."""
     configured = config.fine_tune.train_size
+    if config.fine_tune.augment == "none":  # which cuts no crops
+        return None
     if configured != "auto":
         return configured
     side = context.evaluation.crop
@@ -78,7 +80,7 @@ def _train_size(context: TrainingContext, config: Config) -> int | None:
 def _start_size(context: TrainingContext, config: Config) -> int | None:
     """Return the side of the first epoch's crops; None for that of all epochs."""
     configured = config.fine_tune.start_size
-    if configured is None:
+    if configured is None or config.fine_tune.augment == "none":
         return None
     largest = _train_size(context, config) or context.evaluation.crop
     if configured != "auto":

@@ -22,6 +22,7 @@ from breedlab.data.batches import TrainingBatches
 from breedlab.data.image_set import ImageSet
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.models.classifier import Classifier
+from breedlab.names import counted
 from breedlab.pipeline import soup, weight_averaging
 from breedlab.pipeline.soup import Member
 from breedlab.training.activations import Activations
@@ -71,8 +72,9 @@ def refitted(
     members = [*members] or [Member(config.seed, epochs)]
     if len(members) > 1:
         record["soup"] = [[member.seed, member.epochs] for member in members]
-    lengths = " and ".join(f"{member.epochs}" for member in members)
-    how = f"for {lengths} epochs" if solution is None else f"with C={solution.c:g}"
+    *former, last = [member.epochs for member in members]
+    lengths = " and ".join([*map(str, former), counted(last, "epoch")])
+    how = f"for {lengths}" if solution is None else f"with C={solution.c:g}"
     note(
         f"{how}, on {record['photos']:,} images; validation metrics are from before the refit, the"
         " test from after it"

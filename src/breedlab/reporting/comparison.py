@@ -199,18 +199,19 @@ def classes(runs: Sequence[RunRecord]) -> list[dict[str, Any]]:
                 "name": name,
                 "recalls": recalls,
                 "spans": [
-                    rate_interval(recall, of_run[name]["photos"])
-                    if recall is not None and of_run[name]["photos"]
-                    else ""
+                    "" if recall is None else rate_interval(recall, of_run[name]["photos"])
                     for recall, of_run in zip(recalls, per_class, strict=True)
                 ],
-                "spread": float(np.ptp(there)) if len(there) > 1 else 0.0,
+                "spread": float(np.ptp(there)) if len(there) > 1 else None,
             }
         )
-    return sorted(rows, key=lambda row: (-row["spread"], row["name"]))
+    return sorted(rows, key=lambda row: (-(row["spread"] or 0), row["name"]))
 
 
-def _recall(own: Mapping[str, Any]) -> float:
+def _recall(own: Mapping[str, Any]) -> float | None:
+    """Return a class's recall; None if no test image is of it."""
+    if not own["photos"]:
+        return None
     return float(own["recall"] if "recall" in own else own["top1"])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from breedlab import config as configs
 from breedlab.config import Config
+from breedlab.config.data_rules import PLAIN_VIEWS
 from breedlab.console import note
 from breedlab.models.classifier import Classifier
 from breedlab.training.context import TrainingContext
@@ -16,8 +17,7 @@ def probe(context: TrainingContext, classifier: Classifier, config: Config) -> N
     """
     values = {
         "model.freeze": "backbone",
-        "cache.views": 1,
-        "data.augment": "none",
+        **PLAIN_VIEWS,
         "data.mixup": 0.0,
         "data.cutmix": 0.0,
         "trainer.probe_epochs": 0,

@@ -8,6 +8,7 @@ from typing import Any
 
 from breedlab import config as configs
 from breedlab.config import Config
+from breedlab.config.data_rules import PLAIN_VIEWS
 from breedlab.console import note
 from breedlab.evaluation.figures import with_span
 from breedlab.evaluation.statistics import fold_ends
@@ -59,8 +60,7 @@ def _solved(config: Config, context: TrainingContext) -> dict[str, Any] | None:
         "model.head_type": "logistic",
         "optim.loss": "cross_entropy",
         "optim.label_smoothing": 0.0,
-        "cache.views": 1,
-        "data.augment": "none",
+        **PLAIN_VIEWS,
         "tuner.strategy": "none",
     }
     if config.model.freeze != "backbone" or config.cache.mode == "off":

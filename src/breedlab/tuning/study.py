@@ -16,6 +16,7 @@ from breedlab import config as configs
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.space import Space
 from breedlab.console import note
+from breedlab.names import counted
 from breedlab.training.architecture import is_solved
 from breedlab.training.context import TrainingContext, at_leisure
 from breedlab.training.objective import rank
@@ -79,8 +80,8 @@ def search(config: Config, context: TrainingContext, run: Path) -> Best:
         if remaining > 0 and config.tuner.minutes is not None:
             minutes = budget.left() / 60
             note(
-                f"up to {remaining} trials in {minutes:.1f} minutes: every backbone and image size"
-                " once, then heads"
+                f"up to {counted(remaining, 'trial')} in {minutes:.1f} minutes: every backbone and"
+                " image size once, then heads"
             )
         if remaining > 0:
             baseline.measured(config, context, run)
@@ -91,7 +92,7 @@ def search(config: Config, context: TrainingContext, run: Path) -> Best:
             _confirm(study, config, context, run, space, budget)
         if config.tuner.minutes is not None and remaining > 0:
             note(
-                f"search: {board.ended()} trials in {budget.spent() / 60:.1f} of"
+                f"search: {counted(board.ended(), 'trial')} in {budget.spent() / 60:.1f} of"
                 f" {config.tuner.minutes:g} minutes"
             )
     finally:
