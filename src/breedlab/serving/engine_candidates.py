@@ -23,6 +23,7 @@ class Candidate:
         timing: Every round of it.
         agreement: Share of the compared images with the module's class, or with all of its labels
             and no other; None if it was not asked.
+        labels: Its answers to the compared images as `Answers.decided`, likewise.
         right: Share of the validation images with the true class, or labels; None also where test
             images were compared.
         multi_label: Whether they may have several.
@@ -37,6 +38,7 @@ class Candidate:
     milliseconds: dict[int, float] = field(default_factory=dict)
     timing: Timing = field(default_factory=Timing)
     agreement: float | None = None
+    labels: torch.Tensor | None = None
     right: float | None = None
     multi_label: bool = False
     objection: str = ""

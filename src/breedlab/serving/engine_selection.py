@@ -139,9 +139,11 @@ def select(
     for file in Path(folder, FOLDER).glob("*"):
         if winner.choice.engine == EAGER or file.stem != winner.choice.precision:
             file.unlink()
-    test = len(data.images.splits["test"])
-    title, batches = f"testing {winner.choice}", data.test_dataloader()
-    (labels,) = _predictions([winner], batches, title, test, model.answers)
+    labels = winner.labels if compared_on == "test" else None
+    if labels is None:
+        test = len(data.images.splits["test"])
+        title, batches = f"testing {winner.choice}", data.test_dataloader()
+        (labels,) = _predictions([winner], batches, title, test, model.answers)
     right = _alike(labels, data.labels("test"))
     return Selection(
         winner.choice, tuple(candidates), count, compared_on, calibration, right, several
@@ -189,7 +191,6 @@ def _judge(
     if not eligible:
         warn("serving.engine and serving.precision ask for what cannot run here; PyTorch answers")
         return module
-    reference: torch.Tensor | None = None
     data, split = sources.data, sources.split
     count = len(data.images.splits[split])
     truth = data.labels("valid") if split == "valid" else None
@@ -199,16 +200,14 @@ def _judge(
         candidate = waiting.pop(0)
         if candidate is module:
             return module
-        compared = [candidate] if reference is not None else [module, candidate]
+        compared = [candidate] if module.labels is not None else [module, candidate]
         # Not val_dataloader, which after training with several processes is this one's share.
         batches, title = data.view_dataloader(split, 0), f"comparing {candidate.choice}"
         predictions = _predictions(compared, batches, title, count, answers)
-        if reference is None:
-            reference = predictions[0]
-            module.agreement = 1.0
-            module.right = None if truth is None else _alike(reference, truth)
-        candidate.right = None if truth is None else _alike(predictions[-1], truth)
-        candidate.agreement = _alike(predictions[-1], reference)
+        reference = predictions[0] if module.labels is None else module.labels
+        for each, labels in zip(compared, predictions, strict=True):
+            each.labels, each.agreement = labels, _alike(labels, reference)
+            each.right = None if truth is None else _alike(labels, truth)
         candidate.objection = objection(candidate, module, count)
         if not candidate.objection:
             return candidate
