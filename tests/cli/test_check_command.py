@@ -312,6 +312,32 @@ def test_the_list_is_no_label_file_of_the_folder_that_it_is_in(
         check.main([".", *TINY])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["model.freeze=none", "data.augment=basic", "data.mixup=0.2", "trainer.probe_epochs=1"],
+        ["model.freeze=none", "data.augment=basic", "data.train_size=24", "data.start_size=16"],
+        ["data.augment=basic", "cache.views=3", "data.train_size=24"],
+        ["experiment=resnet34_finetune", "model=resnet34", *TINY[1:3], "model.freeze=none"],
+    ],
+    ids=["live", "growing crops", "cached views", "finetune"],
+)
+def test_settings_of_a_training_that_sees_other_views_change_no_features(
+    colors: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    said([str(colors), *TINY], capsys)
+    before = check.FILE.read_text()
+    check.FILE.unlink()
+    text = said([str(colors), *TINY, *words], capsys)
+    assert check.FILE.read_text() == before and shlex.join(words) in text
+
+
+def test_files_may_have_an_equals_sign(colors: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("lr=0.1").mkdir()
+    said([str(colors), *TINY, "--out", "lr=0.1/a=b.csv", "--page", "c=d.html"], capsys)
+    assert Path("lr=0.1/a=b.csv").is_file() and Path("c=d.html").is_file()
+
+
 def test_a_word_that_is_no_setting_is_a_wrong_call(
     colors: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

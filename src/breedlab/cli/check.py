@@ -36,14 +36,19 @@ def main(argv: list[str]) -> int:
         BreedlabError: If the folder cannot be understood, a word is not a setting, or a file cannot
             be written.
     """
-    # a folder's name may have an equals sign, too
-    settings = [
-        word
-        for word in argv
-        if "=" in word and not word.startswith("-") and not Path(word).is_dir()
-    ]
-    args = command_parser().parse_args([word for word in argv if word not in settings])
+    settings, others = _settings_in(argv)
+    args = command_parser().parse_args(others)
     return _check(args.dir, settings, args.out, args.page)
+
+
+def _settings_in(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the settings of a command line, and its other words: names of files and folders may
+    have an equals sign, too."""
+    settings, others = list[str](), list[str]()
+    for before, word in zip(["", *argv], argv, strict=False):
+        is_name = word.startswith("-") or before in ("--out", "--page") or Path(word).is_dir()
+        (settings if "=" in word and not is_name else others).append(word)
+    return settings, others
 
 
 def command_parser() -> Parser:

@@ -18,8 +18,20 @@ from breedlab.data.image_set import ImageSet
 from breedlab.pipeline.proposal import propose
 from breedlab.pipeline.suspects import Suspects, find_suspects, listed_rows, rows_of_files
 
-_FROZEN = ("model.freeze=backbone", "cache.mode=auto", "data.on_bad_file=skip")
-"""What the pass over the images needs, whatever the words say of the training."""
+_FROZEN = (
+    "model.freeze=backbone",
+    "cache.mode=auto",
+    "cache.views=1",
+    "data.augment=none",
+    "data.train_size=null",
+    "data.start_size=null",
+    "data.mixup=0",
+    "data.cutmix=0",
+    "trainer.probe_epochs=0",
+    "data.on_bad_file=skip",
+)
+"""What the pass over the images needs, whatever the words say of the training: the features of each
+image as a whole."""
 
 
 def by_features(root: Path, report: Report, words: Sequence[str]) -> Suspects | None:
