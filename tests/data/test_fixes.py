@@ -125,6 +125,13 @@ def test_what_is_nearly_a_fix_is_told(
         apply_fixes(images, file)
 
 
+def test_a_class_called_remove_takes_no_image_away(images: ImageSet, tmp_path: Path) -> None:
+    file = tmp_path / "fixes.csv"
+    file.write_text("file,fix\ntrain/a/1.jpg,remove\n")
+    with raises_code("BL200", names=("line 2", "remove", "class")):
+        apply_fixes(replace(images, classes=("keep", "remove")), file)
+
+
 def test_paths_may_be_absolute_or_dotted(images: ImageSet, tmp_path: Path) -> None:
     file = tmp_path / "fixes.csv"
     absolute = images.root / "train/a/1.jpg"

@@ -111,6 +111,11 @@ def apply_fixes(images: ImageSet, path: Path) -> ImageSet:
                 f"line {line}: fix is {fix!r}, but {first_fix!r} in line {first_line} for the same"
                 " file"
             )
+        elif fix == REMOVE and REMOVE in label_of:
+            wrong.append(
+                f"line {line}: fix is {fix!r}, which is a class, too; move or delete the file"
+                " instead"
+            )
         elif fix == REMOVE:
             changed[places[file].path] = None
         else:
