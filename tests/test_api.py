@@ -113,6 +113,9 @@ def test_a_run_is_read(golden: Path) -> None:
     run = breedlab.Run(COMPLETE)
     assert run.metrics["top1"] == 0.5
     assert [trial["number"] for trial in run.trials] == [0, 1, 2]
+    assert run.best is not None
+    recorded = json.loads((run.path / "metrics.json").read_text())["search"]
+    assert run.best["number"] == recorded["trial"] and run.best["values"] == recorded["values"]
     assert run.config["trainer"]["max_epochs"] == 6
     assert run.report.name == "report.html"
     assert run.model.classes == breedlab.load(run.path).classes

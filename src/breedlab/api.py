@@ -222,6 +222,15 @@ class Run:
         return list(self._read.trials)
 
     @property
+    def best(self) -> Mapping[str, Any] | None:
+        """The trial with whose values the model was trained, or the best so far; None without a
+        complete trial."""
+        from breedlab.reporting.search_facts import ranked
+
+        complete = [trial for trial in ranked(self._read) if trial["state"] == "complete"]
+        return complete[0] if complete else None
+
+    @property
     def report(self) -> Path:
         """The page that shows the run, `report.html`."""
         return self.path / "report.html"

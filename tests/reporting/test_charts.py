@@ -19,6 +19,7 @@ from breedlab.reporting.charts import search, training
 from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.record import RunRecord, read_run
 from breedlab.reporting.report import page_of
+from breedlab.reporting.search_facts import ranked
 from breedlab.reporting.tensorboard import confusion_picture
 
 
@@ -105,11 +106,45 @@ def test_a_value_lies_where_its_axis_says() -> None:
 
 
 def test_the_best_trial_is_best_by_the_monitors_direction(run: RunRecord) -> None:
-    high = search.ranked(run)
+    high = ranked(run)
     assert high[0]["objective"] == max(trial["objective"] for trial in run.trials)
     monitor = {"metric": "valid/loss", "mode": "min"}
-    low = search.ranked(dataclasses.replace(run, config={**run.config, "monitor": monitor}))
+    low = ranked(dataclasses.replace(run, config={**run.config, "monitor": monitor}))
     assert low[0]["objective"] == min(trial["objective"] for trial in run.trials)
+
+
+def _tied(run: RunRecord, metrics: dict[str, object]) -> RunRecord:
+    """Return the run with four trials of equal accuracy, of which the third has the lowest loss."""
+    monitor = {"metric": "valid/top1", "mode": "max"}
+    trials = [
+        {
+            "number": number,
+            "state": "complete",
+            "objective": 0.9375,
+            "values": {"optim.lr": 0.001 * (number + 1)},
+            "epochs": [{"valid/top1": 0.9375, "valid/loss": loss}],
+        }
+        for number, loss in enumerate((0.48, 0.49, 0.45, 0.46))
+    ]
+    config = {**run.config, "monitor": monitor}
+    return dataclasses.replace(run, config=config, trials=trials, metrics=metrics)
+
+
+def test_the_lower_validation_loss_decides_between_equal_trials(run: RunRecord) -> None:
+    """As in the search, so that the report calls that trial the best which was trained."""
+    tied = _tied(run, {})
+    assert [trial["number"] for trial in ranked(tied)] == [2, 3, 0, 1]
+    from breedlab.reporting import sections
+
+    shown = sections.search(tied)
+    assert shown["ends"][0][0] == 2 and [row["number"] for row in shown["rows"]] == [2, 3, 0, 1]
+    drawn = search.parallel(tied)
+    assert drawn is not None and "the best, trial 2," in drawn["description"]
+
+
+def test_the_best_trial_is_the_one_that_was_trained(run: RunRecord) -> None:
+    """On SageMaker's pipelines, the first of equal trials wins."""
+    assert ranked(_tied(run, {"search": {"trial": 0}}))[0]["number"] == 0
 
 
 def test_a_trial_that_failed_is_listed_and_not_drawn(run: RunRecord) -> None:

@@ -1,5 +1,5 @@
-"""What the report says of a search besides its charts: intervals of its trials, the best once more
-with other seeds, and what fine-tuning gained after it."""
+"""What the report says of a search besides its charts: its trials in order and their intervals, the
+best once more with other seeds, and what fine-tuning gained after it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,27 @@ from breedlab.evaluation.figures import objective_interval, with_span
 from breedlab.evaluation.paired import told
 from breedlab.evaluation.statistics import fold_span, seeds_interval, span_text
 from breedlab.reporting.record import RunRecord
+from breedlab.training.objective import best_loss, rank
+
+
+def ranked(run: RunRecord) -> list[dict[str, Any]]:
+    """Return the trials that have an objective: first the one that other seeds decided for, then
+    complete ones, and of each kind the best first. Of equal ones the one that was trained leads,
+    then the lower validation loss decides, as in the search."""
+    taken = (run.metrics.get("search") or {}).get("trial")
+    monitor = run.config.get("monitor") or {}
+    metric, mode = monitor.get("metric", ""), monitor.get("mode", "max")
+    trials = [trial for trial in run.trials if isinstance(trial.get("objective"), int | float)]
+
+    def key(trial: Mapping[str, Any]) -> tuple[Any, ...]:
+        loss = best_loss(trial.get("epochs") or (), metric, mode)
+        objective, loss_rank = rank(trial["objective"], loss, mode)
+        other = trial["number"] != taken
+        incomplete = trial["state"] != "complete"
+        decided = bool(run.confirmed) and other
+        return (decided, incomplete, objective, other, loss_rank, trial["number"])
+
+    return sorted(trials, key=key)
 
 
 def confirmations(

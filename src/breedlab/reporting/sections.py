@@ -32,6 +32,7 @@ from breedlab.reporting.search_facts import (
     baseline_interval,
     confirmations,
     fine_tuning_in_words,
+    ranked,
     trial_interval,
 )
 
@@ -198,13 +199,13 @@ def curves(run: RunRecord) -> Section:
 
 def search(run: RunRecord) -> Section:
     """Return every trial, and how the best differs from the worst."""
-    ranked = search_charts.ranked(run)
+    in_order = ranked(run)
     paths = search_charts.shown_values(run.trials)
-    complete = [trial for trial in ranked if trial["state"] == "complete"]
+    complete = [trial for trial in in_order if trial["state"] == "complete"]
     metric = (run.config.get("monitor") or {}).get("metric", "objective")
     baseline = (run.metrics.get("search") or {}).get("baseline")
     rows = []
-    for trial in [*ranked, *(trial for trial in run.trials if trial not in ranked)]:
+    for trial in [*in_order, *(trial for trial in run.trials if trial not in in_order)]:
         values = [trial.get("values", {}).get(path, "") for path in paths]
         rows.append(
             {
@@ -261,7 +262,7 @@ def _side_by_side(
 def importances(run: RunRecord) -> dict[str, float]:
     """Return the importance of each path, empty with fewer than four trials; the recorded values if
     there are any, since Optuna takes seconds to load."""
-    if len(search_charts.ranked(run)) < 4:
+    if len(ranked(run)) < 4:
         return {}
     importance: dict[str, float] | None = (run.metrics.get("search") or {}).get("importance")
     if importance is None:

@@ -106,3 +106,17 @@ def best_epoch(epochs: Sequence[Mapping[str, float]], metric: str, mode: str) ->
     return min(
         range(len(epochs)), key=lambda i: rank(epochs[i][metric], epochs[i].get("valid/loss"), mode)
     )
+
+
+def best_loss(epochs: Sequence[Mapping[str, float]], metric: str, mode: str) -> float | None:
+    """Return the validation loss (nats) in the best of these epochs; None if it is not known.
+
+    Args:
+        epochs: The metrics of each by name; those without the monitored one do not count.
+        metric: The monitored metric.
+        mode: `monitor.mode`.
+    """
+    measured = [epoch for epoch in epochs if metric in epoch]
+    if not measured:
+        return None
+    return measured[best_epoch(measured, metric, mode)].get("valid/loss")

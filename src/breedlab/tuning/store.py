@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from breedlab.config import Config
 from breedlab.files import DamagedFile, atomic_write_json, read_json
-from breedlab.training.objective import best_epoch
+from breedlab.training.objective import best_loss
 from breedlab.tuning.proposals import direction, pruner
 from breedlab.tuning.storage import Connection
 from breedlab.tuning.trial import Outcome
@@ -107,10 +107,7 @@ def folds(run: Path, number: int) -> tuple[float, ...]:
 def loss_of(outcome: Outcome, config: Config) -> float | None:
     """Return the validation loss in the epoch that gave a trial its objective; None if it is not
     known."""
-    epochs = [epoch for epoch in outcome.epochs if config.monitor.metric in epoch]
-    if not epochs:
-        return None
-    return epochs[best_epoch(epochs, config.monitor.metric, config.monitor.mode)].get("valid/loss")
+    return best_loss(outcome.epochs, config.monitor.metric, config.monitor.mode)
 
 
 def was_cut_off(trial: FrozenTrial) -> bool:

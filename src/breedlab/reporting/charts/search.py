@@ -36,7 +36,7 @@ from breedlab.reporting.charts.theme import (
     short,
 )
 from breedlab.reporting.record import RunRecord
-from breedlab.reporting.search_facts import trial_interval
+from breedlab.reporting.search_facts import ranked, trial_interval
 
 _LINES = 300
 """The most trials that are drawn as lines: the best ones."""
@@ -51,23 +51,6 @@ def space_of(run: RunRecord) -> Space:
         except SpaceError:
             continue
     return space
-
-
-def ranked(run: RunRecord) -> list[dict[str, Any]]:
-    """Return the trials that have an objective: first the one that other seeds decided for, then
-    complete ones, and of each kind the best first."""
-    taken = (run.metrics.get("search") or {}).get("trial") if run.confirmed else None
-    trials = [trial for trial in run.trials if isinstance(trial.get("objective"), int | float)]
-    sign = -1 if (run.config.get("monitor") or {}).get("mode", "max") == "max" else 1
-    return sorted(
-        trials,
-        key=lambda trial: (
-            trial["number"] != taken,
-            trial["state"] != "complete",
-            sign * trial["objective"],
-            trial["number"],
-        ),
-    )
 
 
 def history(run: RunRecord) -> Spec | None:
