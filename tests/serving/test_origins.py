@@ -110,6 +110,20 @@ def test_every_path_is_refused_to_strangers_and_none_tells_of_this_machine(
     assert "secret" not in json.dumps(verbose)
 
 
+def test_the_page_shows_the_metrics_that_the_terminal_shows(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Five guesses of so few classes say nothing."""
+    lineage = {
+        "test": {"top1": 0.5, "top5": 1.0, "loss": 0.7},
+        "test_intervals": {"top1": [0.25, 0.75], "top5": [0.9, 1.0]},
+    }
+    monkeypatch.setattr(model, "lineage", lineage)
+    with running(settings(make_app(model))) as port:
+        about = requests.get(f"http://127.0.0.1:{port}/model", timeout=60).json()
+    assert about["test"] == {"top-1": "50.0% (25.0% to 75.0%)", "cross-entropy": "0.700"}
+
+
 ESCAPES = "\x1b]0;owned\x07\x1b[2Jdog\x9b31m\r\x08"
 
 

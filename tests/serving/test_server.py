@@ -346,6 +346,15 @@ def test_each_request_is_one_line_without_the_image(server: Server, files: list[
     assert "secret" not in "".join(server.lines)
 
 
+def test_the_line_of_an_explanation_counts_its_bytes(server: Server, files: list[bytes]) -> None:
+    server.http.request("POST", f"{server.url}/explain", body=files[0])
+    deadline = time.monotonic() + 20
+    while '"/explain"' not in server.lines[-1] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    line = json.loads(server.lines[-1])
+    assert line["bytes"] == len(files[0]) and line["photos"] == 1
+
+
 def test_broken_requests_get_an_answer_each_and_harm_no_good_one(
     server: Server, model: Model, files: list[bytes]
 ) -> None:

@@ -27,7 +27,8 @@ def model_card(model: Model, *, in_timm: bool = False) -> str:
     return "\n".join([*_front_matter(model, in_timm), *_body(model, in_timm)]) + "\n"
 
 
-def _test(model: Model) -> dict[str, Any]:
+def tested(model: Model) -> dict[str, Any]:
+    """Return the test of a model as far as its lineage has it, as `shown_metrics` takes it."""
     lineage = model.lineage
     return {
         "metrics": lineage.get("test") or {},
@@ -39,7 +40,7 @@ def _test(model: Model) -> dict[str, Any]:
 
 def _front_matter(model: Model, in_timm: bool) -> Iterator[str]:
     experiment = str(model.lineage.get("experiment") or "model")
-    test = _test(model)
+    test = tested(model)
     results = [
         {"type": "accuracy" if name == "top1" else name, "name": title, "value": round(value, 6)}
         for name, title in shown_metrics(test).items()
@@ -131,7 +132,7 @@ probabilities = model(prepare(image)[None]).softmax(1)  # image: PIL, RGB
 
 
 def _results(model: Model) -> Iterator[str]:
-    test = _test(model)
+    test = tested(model)
     metrics = shown_metrics(test)
     if not metrics:
         yield "The archive records no test.\n"

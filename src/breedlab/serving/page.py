@@ -18,13 +18,13 @@ from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
 from breedlab.data.decode import ImageError
-from breedlab.evaluation.figures import interval, metric
-from breedlab.evaluation.metrics import titles as metric_titles
+from breedlab.evaluation.figures import interval, metric, shown_metrics
 from breedlab.serving import file_checks
 from breedlab.serving.fetch import Address, NotFetched
 from breedlab.serving.grad_cam import Explainer, NotExplainable
 from breedlab.serving.invocations import refused, replied
 from breedlab.serving.model import Model
+from breedlab.serving.model_card import tested
 from breedlab.serving.refusals import BadImage, BadRequest, Malformed
 from breedlab.serving.request_parser import FORM, JSON, BodyReader, parse
 from breedlab.serving.scoring import Scorer
@@ -96,22 +96,16 @@ def router(model: Model, *, reader: BodyReader, scorer: Scorer) -> APIRouter:
     async def about() -> dict[str, Any]:
         """Return which model this is, and what this server does with images."""
         explainable = await run_in_threadpool(explainer)
-        tested = model.lineage.get("test", {})
-        spans = {"intervals": model.lineage.get("test_intervals", {})}
-        answer = {
-            name: (metric(name, value), interval(name, spans)) for name, value in tested.items()
-        }
+        test = tested(model)
         return {
             "name": model.network.architecture.name,
             "classes": list(model.classes),
             "engine": str(model.engine.choice),
             "lineage": model.public_lineage(),
             "test": {
-                title: f"{answer[name][0]} ({answer[name][1]})"
-                if answer[name][1]
-                else answer[name][0]
-                for name, title in metric_titles().items()
-                if name in answer
+                title: metric(name, test["metrics"][name])
+                + (f" ({span})" if (span := interval(name, test)) else "")
+                for name, title in shown_metrics(test).items()
             },
             "explains": isinstance(explainable, Explainer),
             "max_bytes": reader.max_bytes,
@@ -131,7 +125,9 @@ def router(model: Model, *, reader: BodyReader, scorer: Scorer) -> APIRouter:
         headers = request.headers
         try:
             async with reader.body(request.receive, headers.get("content-length", "")) as body:
+                request.state.bytes = len(body)
                 image = _single(body, headers.get("content-type", ""), reader.max_bytes)
+                request.state.images = 1
                 index = _index(request.query_params.get("class"), len(model.classes))
                 # counted once all of it is here: half a request takes no slot
                 if waiting >= _WAITING:
