@@ -19,6 +19,11 @@ def test_the_interval_is_scipys(right: int, of: int) -> None:
     assert wilson(right, of) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
+def test_its_ends_are_exact_without_a_success_and_without_a_failure() -> None:
+    for of in range(1, 1000):
+        assert wilson(0, of)[0] == 0 and wilson(of, of)[1] == 1
+
+
 def test_the_clothes_of_the_readme() -> None:
     low, high = wilson(0.857 * 245, 245)
     assert f"{low:.1%} to {high:.1%}" == "80.8% to 89.5%"

@@ -30,7 +30,10 @@ def wilson(successes: float, trials: int, confidence: float = CONFIDENCE) -> tup
     center = rate + z * z / (2 * trials)
     half = z * math.sqrt(rate * (1 - rate) / trials + z * z / (4 * trials * trials))
     scale = 1 + z * z / trials
-    return max(0.0, (center - half) / scale), min(1.0, (center + half) / scale)
+    # Rounding would make the ends at no success and at no failure 1e-17 and 0.9999999999999998.
+    low = (center - half) / scale if successes > 0 else 0.0
+    high = (center + half) / scale if successes < trials else 1.0
+    return max(0.0, low), min(1.0, high)
 
 
 def f1_interval(hits: float, mistakes: int) -> tuple[float, float]:
