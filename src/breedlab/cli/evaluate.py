@@ -297,5 +297,5 @@ def _show(evaluation: Any, engine: str) -> None:
         if figures["photos"]
     ]
     console.print()
-    console.print(table("Classes", ["class", "images", "top-1 (95% interval)", "precision"], rows))
+    console.print(table("Classes", ["class", "images", "recall (95% interval)", "precision"], rows))
     console.print(f"\nanswered by {engine}", markup=False)
