@@ -117,7 +117,7 @@ def test_engines_are_compared_on_images_that_a_refit_has_not_seen(
     after = done.metrics["export"]
     assert after["photos"] == {"test": done.metrics["test"]["photos"], "calibration": 0}
     assert len(passes) == 3, "what was compared on the test is not computed again for its figure"
-    assert after["test_top1"] == pytest.approx(done.metrics["top1"], abs=0.05)
+    assert after["test_top1"] == pytest.approx(done.metrics["test"]["metrics"]["top1"], abs=0.05)
     module, bf16 = after["candidates"]
     assert bf16["precision"] == "bf16" and bf16["agreement"] is not None
     # the labels of the test decide nothing, and a refit's own images say nothing
