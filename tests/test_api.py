@@ -146,6 +146,8 @@ def test_what_would_return_no_run_is_refused(words: Callable[..., list[str]]) ->
         breedlab.run(config=config)
     with raises_code("BL107", names="config"):
         breedlab.run("experiment=resnet34", config=config)
+    with raises_code("BL107", names=("list", "run(*overrides)")):
+        breedlab.run(["experiment=quickstart"])  # type: ignore[arg-type]
     with raises_code("BL107", names="backend.wait"):
         breedlab.run(*words("experiment=resnet34", "backend.wait=false"))
 

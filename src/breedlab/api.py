@@ -50,6 +50,11 @@ def run(
     """
     from breedlab.backends import backend
 
+    for each in overrides:
+        if not isinstance(each, str):
+            raise UsageError(
+                f"run: got {type(each).__name__}; expected strings: run(*overrides) of a list"
+            )
     if config is not None and overrides:
         raise UsageError("run: got both overrides and a config; expected one of them")
     if config is not None and resume is not None:

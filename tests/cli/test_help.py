@@ -89,6 +89,14 @@ def test_a_typo_gets_the_nearest_name() -> None:
         main(["optim.lrr"])
 
 
+def test_a_key_of_a_mapping_is_explained_by_the_mapping(capsys: Any) -> None:
+    text = told(capsys, "tuner.space.optim.lr", "backend.environment.TOKEN")
+    for each in ("tuner.space: ", "optim.lr: ", "backend.environment: "):
+        assert f"\n{each}" in f"\n{text}"
+    with raises_code("BL101", names="tuner.spaces.optim.lr"):
+        main(["tuner.spaces.optim.lr"])
+
+
 def test_help_and_a_typo_answer_without_torch() -> None:
     program = (
         "import sys\nfrom breedlab.cli.help import main\nmain(['data.augment', 'optim',"

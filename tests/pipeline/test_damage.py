@@ -72,6 +72,20 @@ def test_without_its_lineage_a_run_still_refuses_other_images(
         resumed(copied, configure)
 
 
+def test_fixes_that_were_edited_since_are_named(
+    copied: Path, configure: Configure, tmp_path: Path
+) -> None:
+    splits = json.loads((copied / "splits.json").read_text())
+    fixes = tmp_path / "fixes.csv"
+    fixes.write_text(f"file,fix\n{splits['photos']['train'][0]},remove\n")
+
+    def with_fixes(*words: str) -> Config:
+        return configure(*words, f"data.fixes={fixes}")
+
+    with raises_code("BL113", names=fixes):
+        resumed(copied, with_fixes)
+
+
 def test_an_empty_metrics_file_is_no_complete_run(copied: Path) -> None:
     assert done(copied).complete
     (copied / "metrics.json").write_text("")

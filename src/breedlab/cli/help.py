@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,13 @@ def main(argv: list[str]) -> int:
     by_path = {
         setting.path: setting for setting in [*settings(deploy_schema()), *settings(schema())]
     }
-    if unknown := [path for path in paths if path not in by_path]:
+    named = {path: list(_named(path, by_path)) for path in paths}
+    if unknown := [path for path in paths if not named[path]]:
         raise ConfigError(
             "\n".join(f"{path}: unknown name{nearest(path, by_path)}" for path in unknown), "BL101"
         )
-    texts = [_about(by_path[path], list(by_path.values()), overrides) for path in paths]
+    wanted = dict.fromkeys(itertools.chain.from_iterable(named.values()))
+    texts = [_about(by_path[path], list(by_path.values()), overrides) for path in wanted]
     print("\n\n".join(texts) if texts else _listed(list(by_path.values())))
     sys.stdout.flush()
     return 0
@@ -66,6 +69,20 @@ def command_parser() -> Parser:
     )
     parser.add_argument("paths", nargs="*", metavar="PATH", help="a setting, or a section")
     return parser
+
+
+def _named(path: str, by_path: Mapping[str, Setting]) -> Iterator[str]:
+    """Yield the settings that a path is about: itself, or the mapping that it is a key of, with the
+    setting that the key names (`tuner.space.optim.lr`)."""
+    if path in by_path:
+        yield path
+        return
+    for dot in re.finditer(r"\.", path):
+        mapping, key = path[: dot.start()], path[dot.end() :]
+        if mapping in by_path and by_path[mapping].kind == "a mapping":
+            yield mapping
+            if key in by_path:
+                yield key
 
 
 def _listed(settings_shown: list[Setting]) -> str:

@@ -29,9 +29,9 @@ def reenter(config: Config, resume: Path, report: Report, current: CurrentRun) -
     damaged = rundir.damaged_records(directory)
     if "lineage.json" not in damaged:
         if rundir.recorded_fingerprint(directory) != report.fingerprint:
-            raise _other_images(directory, report)
+            raise _other_images(config, directory, report)
     elif "splits.json" not in damaged and not rundir.has_same_splits(config, directory, report):
-        raise _other_images(directory, report)
+        raise _other_images(config, directory, report)
     rundir.note_moved_images(config, directory)
     current.enter(config, directory)
     rundir.clear_halves(directory)
@@ -80,8 +80,11 @@ def complete_metrics(directory: Path) -> dict[str, Any] | None:
     return metrics
 
 
-def _other_images(directory: Path, report: Report) -> ConfigError:
+def _other_images(config: Config, directory: Path, report: Report) -> ConfigError:
+    fixes = f", with the fixes of {config.data.fixes}," if config.data.fixes else ""
+    unfix = " and the fixes" if config.data.fixes else ""
     return OtherImages(
-        f"resume: the images under {report.images.root} are not those that {directory} was started"
-        " with; restore them, say where they are now (data.root=DIR), or start a new run"
+        f"resume: the images under {report.images.root}{fixes} are not those that {directory} was"
+        f" started with; restore them{unfix}, say where they are now (data.root=DIR), or start a"
+        " new run"
     )
