@@ -18,13 +18,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from breedlab.config import Config
-from breedlab.evaluation.statistics import fold_interval, fold_span
+from breedlab.evaluation.statistics import fold_interval, fold_span, span_text
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.reporting.search_facts import confirmations
 from breedlab.training.activations import Activations
 from breedlab.training.context import TrainingContext
 from breedlab.training.folds import divided, fold_numbers, solve
 from breedlab.training.preparation import prepare
+from breedlab.tuning import confirm
 from breedlab.tuning.study import search
 from breedlab.tuning.trial_log import TrialLog, read_trial, trial_line
 
@@ -172,6 +173,22 @@ def test_trials_are_judged_by_the_mean_over_folds(
     assert json.loads((tmp_path / "baseline.json").read_text())["folds"]
     again = search(config, context, tmp_path)
     assert again == best
+
+
+def test_the_mean_over_seeds_has_an_interval_around_it(
+    configure: Configure, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    linear = "tuner.space={model: {head_type: [linear]}}"
+    words = ("tuner=grid", "tuner.max_epochs=2", "tuner.folds=3", "tuner.confirm=1", linear)
+    config = configure(*words)
+    best = search(config, ready(config), tmp_path)
+    (seeds,) = confirm.recorded(tmp_path).values()
+    assert best.objective == pytest.approx(np.mean([seed[0] for seed in seeds.values()]))
+    assert best.seeds == len(seeds) == 3 and best.span is not None
+    assert best.span == pytest.approx(np.mean([seed[2] for seed in seeds.values()], axis=0))
+    row = confirmations(confirm.recorded(tmp_path), best=best.number)[0]
+    assert row["interval"] == span_text(best.span)
+    assert row["interval"] in capsys.readouterr().out
 
 
 def test_a_row_with_folds_reads_back_from_its_line() -> None:

@@ -51,7 +51,7 @@ def search_for_best(context: TrainingContext, directory: Path) -> Best:
     suited = context.suited(best_config)
     note(
         f"best: trial {best.number}, {config.monitor.metric}"
-        f" {best.objective:.4f}{_interval(best.folds, best.span)}{_tie(best.tied)}"
+        f" {best.objective:.4f}{_interval(best.folds, best.seeds, best.span)}{_tie(best.tied)}"
     )
     if text := distributed.rank_zero_only(
         lambda: extension.begin_training(directory, best.number, best.values)
@@ -75,9 +75,11 @@ def search_for_best(context: TrainingContext, directory: Path) -> Best:
     return Best(best_config, suited, outcome, best.seconds_left)
 
 
-def _interval(folds: Sequence[float], span: Sequence[float] | None) -> str:
+def _interval(folds: Sequence[float], seeds: int, span: Sequence[float] | None) -> str:
     """Return what is known of how far an objective may be from the true one; else empty."""
-    of = f", the mean of {len(folds)} folds" if folds else ""
+    counts = [(len(folds), "folds"), (seeds, "seeds")]
+    averaged = " and ".join(f"{count} {of}" for count, of in counts if count > 1)
+    of = f", the mean of {averaged}" if averaged else ""
     return f"{of}, 95% interval {span_text(span)}" if span else of
 
 

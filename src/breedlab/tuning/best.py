@@ -31,7 +31,8 @@ class Best:
         objective: Its best value of the monitored metric.
         tied: The other trials that reached the same objective; the validation loss decided between
             them.
-        folds: With `tuner.folds`, what it has on each.
+        folds: With `tuner.folds`, what it has on each, with the run's seed.
+        seeds: How many the objective is the mean of.
         span: The 95% interval of the objective; None if it is not known.
         seconds_left: What the search left of `tuner.minutes`; None without such a limit.
     """
@@ -41,6 +42,7 @@ class Best:
     objective: float
     tied: tuple[int, ...] = ()
     folds: tuple[float, ...] = ()
+    seeds: int = 1
     span: tuple[float, float] | None = None
     seconds_left: float | None = None
 
@@ -80,11 +82,8 @@ def best_of(study: optuna.Study, config: Config, run: Path, space: Space) -> Bes
         number: float(trial.value) for number, trial in complete.items() if trial.value is not None
     }
     mode = config.monitor.mode
-    means = {
-        n: mean
-        for n, mean in confirmation.means(confirmation.recorded(run)).items()
-        if n in complete
-    }
+    confirmed = confirmation.recorded(run)
+    means = {n: mean for n, mean in confirmation.means(confirmed).items() if n in complete}
     metric = config.monitor.metric
     if means and config.tuner.confirm:
         best = min(means, key=lambda n: (rank(means[n].value, means[n].loss, mode), n))
@@ -94,7 +93,8 @@ def best_of(study: optuna.Study, config: Config, run: Path, space: Space) -> Bes
             decode(complete[best].params, space),
             means[best].value,
             folds=folds,
-            span=fold_ends(folds, metric) or means[best].span,
+            seeds=len(confirmed[str(best)]),
+            span=means[best].span or fold_ends(folds, metric),
         )
     best = min(
         objectives, key=lambda n: (rank(objectives[n], store.valid_loss(config, run, n), mode), n)
@@ -102,5 +102,5 @@ def best_of(study: optuna.Study, config: Config, run: Path, space: Space) -> Bes
     tied = tuple(n for n in objectives if n != best and objectives[n] == objectives[best])
     values = decode(complete[best].params, space)
     folds = store.folds(run, best)
-    span = fold_ends(folds, metric) or store.interval(run, best)
-    return Best(best, values, objectives[best], tied, folds, span)
+    span = store.objective_interval(run, best, metric)
+    return Best(best, values, objectives[best], tied, folds, span=span)

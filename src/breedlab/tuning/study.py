@@ -122,7 +122,9 @@ def _confirm(
         recorded_loss = store.valid_loss(config, run, number)
         loss = math.inf if recorded_loss is None else recorded_loss
         objective = confirmation.Objective(
-            float(trial.value or 0), loss, store.interval(run, number)
+            float(trial.value or 0),
+            loss,
+            store.objective_interval(run, number, config.monitor.metric),
         )
         ranked.append((number, decode(trial.params, space), objective))
     ranked.sort(key=lambda one: (rank(one[2].value, one[2].loss, config.monitor.mode), one[0]))
