@@ -7,15 +7,16 @@ import random
 import shlex
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from codes import raises_code
+from codes import exits_with_code, raises_code
 from PIL import Image
 
 import breedlab.cli
-from breedlab.cli import check
+from breedlab.cli import check, report
 from breedlab.data.fixes import COPY_OF, LABEL
 from breedlab.data.sample import write_sample
 
@@ -235,7 +236,7 @@ def test_images_with_several_labels(
         (["colors", "--out", "notes.txt"], "BL200", ["notes.txt"]),
         (["colors", "--out", "dogs.csv"], "BL107", ["dogs.csv", "train/rex/1.jpg"]),
         (["colors", "--out", "away.csv"], "BL107", ["away.csv", "../notes.txt"]),
-        (["colors", "--out", "a.csv", "--page", "./a.csv"], "BL107", ["--page a.csv", "--out"]),
+        (["colors", "--out", "a.html", "--page", "./a.html"], "BL107", ["--page a.html", "--out"]),
         (["colors", "data.root=dogs"], "BL107", ["data.root=dogs", "colors"]),
         (["colors", "data.ignores=[a]"], "BL101", ["data.ignore"]),
         (["colors", "data.fixes=none.csv"], "BL600", ["data.fixes"]),
@@ -250,6 +251,24 @@ def test_what_cannot_be_is_one_message(
     with raises_code(code, names=names):
         check.main([*words])
     assert Path("notes.txt").read_text() == "to do\n" and not check.FILE.exists()
+
+
+@pytest.mark.parametrize(
+    ("main", "words"),
+    [(check.main, ["colors", "--page"]), (report.main, ["runs/latest", "--out"])],
+    ids=["check", "report"],
+)
+def test_a_page_replaces_nothing_but_a_page(
+    main: Callable[[list[str]], int],
+    words: list[str],
+    colors: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    image = next(colors.rglob("*.png"))
+    before = image.read_bytes()
+    with exits_with_code(capsys, "BL107", names=(words[-1], image, ".html")):
+        main([*words, str(image)])
+    assert image.read_bytes() == before
 
 
 def test_an_image_is_listed_once_as_a_copy(

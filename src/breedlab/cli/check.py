@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from breedlab import extras
-from breedlab.cli.parser import Parser
+from breedlab.cli.parser import Parser, page_file
 from breedlab.commands import command
 from breedlab.config.yaml_folders import literally
 from breedlab.errors import FileError, UsageError
@@ -84,7 +84,7 @@ def command_parser() -> Parser:
         help=f"the list of what to look at (default: {FILE})",
     )
     parser.add_argument(
-        "--page", type=Path, metavar="FILE", help="a page with the images as well, in HTML"
+        "--page", type=page_file, metavar="FILE", help="a page with the images as well, in HTML"
     )
     return parser
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from breedlab.commands import command
@@ -72,6 +73,14 @@ class Parser(argparse.ArgumentParser):
         if wrong := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message):
             return nearest(wrong[1], re.findall(r"[\w.-]+", wrong[2]))
         return ""
+
+
+def page_file(text: str) -> Path:
+    """Return where a page is to be written; refuse what may be another file, named by mistake."""
+    path = Path(text)
+    if path.suffix.lower() not in (".html", ".htm") and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a name that ends in .html")
+    return path
 
 
 class _SubParser(Parser):

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from breedlab import extras
-from breedlab.cli.parser import Parser
+from breedlab.cli.parser import Parser, page_file
 from breedlab.errors import UsageError
 
 
@@ -57,7 +57,7 @@ def command_parser() -> Parser:
     )
     parser.add_argument(
         "--out",
-        type=Path,
+        type=page_file,
         metavar="FILE",
         help="the file (default: RUN/report.html, or comparison.html for several)",
     )
