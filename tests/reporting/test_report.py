@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import yaml
@@ -463,10 +464,16 @@ def test_several_runs_are_compared(
     config = (other / "config.yaml").read_text().replace("dropout: 0.2", "dropout: 0.7")
     (other / "config.yaml").write_text(config)
     (made / "report.html").touch()  # is linked where it exists
+    tested = Mock(return_value=["One is better."])
+    monkeypatch.setattr(comparison, "paired", tested)
     assert report.main([str(made), str(other), str(made)]) == 0
     file = made.parent / "comparison.html"
-    assert capsys.readouterr().out.strip() == str(file)
+    printed = capsys.readouterr()
+    assert printed.out.strip() == str(file)
     page = Page(file.read_text())
+    # a bootstrap takes a second or two: in the terminal and on the page is the same one
+    assert "One is better." in printed.err and "One is better." in page.text
+    tested.assert_called_once()
     assert "2 runs compared" in page.text and "model.dropout" in page.text and "0.7" in page.text
     metrics = json.loads((other / "metrics.json").read_text())
     metrics["search"]["values"]["optim.lr"] = 0.003480723265642345

@@ -23,18 +23,12 @@ def main(argv: list[str]) -> int:
             f"--out {words.out} is a folder; expected a file such as {words.out / 'report.html'}"
         )
     extras.require("report", "a report")
-    from breedlab.reporting.comparison import titles
-    from breedlab.reporting.paired_runs import paired
-    from breedlab.reporting.record import read_run, run_directory
     from breedlab.reporting.report import write_report
 
-    page = write_report(words.run, words.out)
-    runs = list(dict.fromkeys(run_directory(path) for path in words.run))
-    if len(runs) > 1:
-        records = [read_run(run) for run in runs]
-        for sentence in paired(records, titles(records)):
-            print(sentence, file=sys.stderr)
-    print(page)
+    def tell(sentence: str) -> None:
+        print(sentence, file=sys.stderr)
+
+    print(write_report(words.run, words.out, tell=tell))
     return 0
 
 

@@ -61,7 +61,10 @@ def _contents(run: RunRecord) -> Mapping[str, tuple[str, Callable[[RunRecord], A
 
 
 def write_report(
-    paths: Sequence[Path], out: Path | None = None, metrics: Mapping[str, Any] | None = None
+    paths: Sequence[Path],
+    out: Path | None = None,
+    metrics: Mapping[str, Any] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Path:
     """Write the report of a run, or of several compared, and return its path.
 
@@ -70,6 +73,7 @@ def write_report(
         out: The file; by default `report.html` in the run, or `comparison.html` in the folder that
             the runs share.
         metrics: As for `read_run`.
+        tell: Called with each sentence of a comparison's paired tests.
 
     Raises:
         ConfigError: If one is not a run directory, or the file has no place.
@@ -86,6 +90,9 @@ def write_report(
         if len(runs) > 1:
             file = out or Path(os.path.commonpath(path_of)) / "comparison.html"
             variables = page_of_several(runs, list(path_of.values()), file)
+            if tell is not None:
+                for sentence in variables["paired"]:
+                    tell(sentence)
         else:
             file = out or runs[0].path / "report.html"
             variables = page_of(runs[0], *path_of.values())
