@@ -93,6 +93,7 @@ def test_a_key_of_a_mapping_is_explained_by_the_mapping(capsys: Any) -> None:
     text = told(capsys, "tuner.space.optim.lr", "backend.environment.TOKEN")
     for each in ("tuner.space: ", "optim.lr: ", "backend.environment: "):
         assert f"\n{each}" in f"\n{text}"
+    assert "{lr: {low: 0.0001, high: 0.01, log: true}}" in " ".join(text.split()), "as YAML"
     with raises_code("BL101", names="tuner.spaces.optim.lr"):
         main(["tuner.spaces.optim.lr"])
 

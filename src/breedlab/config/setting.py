@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
+import yaml
 from annotated_types import Ge, Gt, Interval, Le, Lt, MaxLen, MinLen
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -103,6 +105,10 @@ def as_yaml(value: Any) -> str:
     """Return a value as the config's YAML has it."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, Mapping | list | tuple):
+        plain = dict(value) if isinstance(value, Mapping) else list(value)
+        text: str = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=math.inf)
+        return text.strip()
     return str(value)
 
 
