@@ -10,13 +10,11 @@ import gc
 import os
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Mapping
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context, parent_process, set_start_method
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkServerContext, SpawnContext
-from multiprocessing.process import BaseProcess
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
@@ -29,10 +27,6 @@ from breedlab.tuning.trial import Outcome, run_trial
 
 StopEarly = Callable[[int, int, float], bool]
 """Takes a trial's number, its epoch and its best objective so far; true prunes the trial."""
-
-_LONGEST_FOLDER = 75
-"""Bytes of the path of a temporary folder in which a socket of multiprocessing's has a name of at
-most 107, Linux's limit."""
 
 
 class Workers:
@@ -47,15 +41,13 @@ class Workers:
 
     def __init__(self, config: Config, report: Report, run: Path, stop_early: StopEarly) -> None:
         self._run, self._stop_early = run, stop_early
-        self._idle: list[tuple[BaseProcess, Connection]] = []
-        self._busy: dict[Connection, tuple[BaseProcess, int]] = {}
-        context = _context()
+        self._idle: list[tuple[SpawnProcess, Connection]] = []
+        self._busy: dict[Connection, tuple[SpawnProcess, int]] = {}
+        spawn = get_context("spawn")
         for _ in range(config.tuner.parallel):
-            ours, theirs = context.Pipe()
+            ours, theirs = spawn.Pipe()
             # Not daemons: those may not have the helper processes that decode images.
-            process = context.Process(
-                target=_work, args=({**os.environ}, config.model_dump(), report, run, theirs)
-            )
+            process = spawn.Process(target=_work, args=(config.model_dump(), report, run, theirs))
             process.start()
             theirs.close()  # so that the pipe breaks when the worker ends
             self._idle.append((process, ours))
@@ -107,7 +99,7 @@ class Workers:
                 process.kill()
                 process.join()
 
-    def _lost(self, process: BaseProcess, number: int) -> TrainingError:
+    def _lost(self, process: SpawnProcess, number: int) -> TrainingError:
         process.join(5)
         code = process.exitcode
         how = (
@@ -123,30 +115,14 @@ class Workers:
         )
 
 
-def _context() -> ForkServerContext | SpawnContext:
-    """Return how workers are started: none is a fork of this process, which has threads and maybe a
-    GPU."""
-    socket_folder = tempfile.gettempdir()
-    if not sys.platform.startswith("linux") or len(os.fsencode(socket_folder)) > _LONGEST_FOLDER:
-        return get_context("spawn")
-    # One process imports everything and forks each worker, which saves them seconds and memory.
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__, "breedlab.training.preparation"])
-    return context
-
-
-def _work(
-    environment: Mapping[str, str],
-    tree: dict[str, Any],
-    report: Report,
-    run: Path,
-    pipe: Connection,
-) -> None:
+def _work(tree: dict[str, Any], report: Report, run: Path, pipe: Connection) -> None:
     """Run trials until the main process has no more of them, or is no more."""
-    os.environ.clear()  # the process that forks has that of the first search
-    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the main process responds to Ctrl-C
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    if sys.platform.startswith("linux"):
+        # As in the main process. By default, what a spawned process starts is spawned, too, and
+        # each process that loads images would import torch for every trial.
+        set_start_method("fork", force=True)
     try:
         import torch
 
