@@ -467,3 +467,22 @@ def test_workers_end_with_their_parent(tmp_path: Path, words: Callable[..., list
     process.wait()
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert not alive
+
+
+@pytest.mark.slow
+def test_what_loads_images_for_a_worker_is_forked(
+    tmp_path: Path, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a spawned process starts is spawned by default, and imports torch for every trial."""
+    (tmp_path / "noting.py").write_text(
+        "import multiprocessing, os, pathlib\n"
+        "file = pathlib.Path(__file__).with_name(f'{os.getpid()}.txt')\n"
+        "file.write_text(multiprocessing.get_start_method())\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    of_two = ("tuner=random", "tuner.trials=2", "tuner.parallel=2", "tuner.max_epochs=1")
+    config = configure(*of_two, RANGE, "plugins=[noting]")
+    search(config, ready(config), tmp_path)
+    (tmp_path / f"{os.getpid()}.txt").unlink()  # of this process
+    method = "fork" if sys.platform.startswith("linux") else "spawn"
+    assert [file.read_text() for file in tmp_path.glob("*.txt")] == [method, method]
