@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -237,8 +236,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def golden(request: pytest.FixtureRequest, here: Path) -> Path:
     """The working folder of somebody who used the first breedlab of a schema version, unpacked
     where we are."""
-    with tarfile.open(ROOT / "tests" / "assets" / request.param / "golden.tar.xz") as content:
-        content.extractall(here, filter="data")
+    shutil.unpack_archive(ROOT / "tests" / "assets" / request.param / "golden.tar.xz", here)
     return here
 
 

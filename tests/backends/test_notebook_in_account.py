@@ -46,7 +46,7 @@ def served(
             )
             content = boto3.client("s3").get_object(Bucket=bucket, Key=key)["Body"].read()
             with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-                archive.extractall(folder, filter="data")
+                archive.extractall(folder)
             loaded.append(handler.model_fn(str(folder)))
         return 200, *handler.output_fn(
             handler.predict_fn(handler.input_fn(body, kind), loaded[0]), accept

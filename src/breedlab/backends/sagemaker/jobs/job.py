@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import select
+import shutil
 import signal
-import tarfile
 import tempfile
 import threading
 import time
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from breedlab import weight_files
+from breedlab import archives, weight_files
 from breedlab.backends.sagemaker.jobs.hyperparameters import decode, encode
 from breedlab.backends.sagemaker.jobs.job_files import FileFilter, everything, is_of_a_trial
 from breedlab.backends.submission import CONFIG
@@ -264,8 +264,9 @@ def _wait_for_one(processes: list[Any]) -> None:
 
 def hand_over(job: Job, run: Path) -> None:
     """Put a run's unpacked model where SageMaker expects it; SageMaker packs it again."""
-    with tarfile.open(run / "model.tar.gz", "r:gz") as archive:
-        archive.extractall(job.model, filter="data")
+    # not extractall(filter=...), which Python has from 3.11.4 on: Debian's is older
+    with archives.opened(run) as content:
+        shutil.copytree(content, job.model, dirs_exist_ok=True)
 
 
 def report_failure(output: Path, message: str) -> None:
