@@ -10,6 +10,8 @@ from pathlib import Path
 from breedlab import hardware
 from breedlab.config import validate
 from breedlab.config.compose import load
+from breedlab.config.data_rules import PLAIN_VIEWS
+from breedlab.config.setting import as_yaml
 from breedlab.console import note, progress, warn
 from breedlab.data.check import Report
 from breedlab.data.fixes import COPY_OF
@@ -21,10 +23,7 @@ from breedlab.pipeline.suspects import Suspects, find_suspects, listed_rows, row
 _FROZEN = (
     "model.freeze=backbone",
     "cache.mode=auto",
-    "cache.views=1",
-    "data.augment=none",
-    "data.train_size=null",
-    "data.start_size=null",
+    *(f"{path}={as_yaml(value)}" for path, value in PLAIN_VIEWS.items()),
     "data.mixup=0",
     "data.cutmix=0",
     "trainer.probe_epochs=0",

@@ -212,8 +212,10 @@ def find_suspects(
         unlike = outliers(features).tolist()
     if len(features) > MOST:
         note(f"no search for copies by features: there are more than {MOST:,} images")
-    alike = [index for index in doubtful.listed if index not in {*unlike}]
-    wrong = [index for index in doubtful.wrong if index in {*alike}]
+    odd = {*unlike}
+    alike = [index for index in doubtful.listed if index not in odd]
+    listed = {*alike}
+    wrong = [index for index in doubtful.wrong if index in listed]
     doubtful = replace(doubtful, listed=alike, wrong=wrong)
     return Suspects(images, split_of, doubtful, unlike, pairs)
 

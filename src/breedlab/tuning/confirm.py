@@ -15,7 +15,7 @@ from typing import Any
 
 from breedlab.config import Config
 from breedlab.console import console, note, table
-from breedlab.evaluation.statistics import fold_ends, seeds_interval, span_text
+from breedlab.evaluation.statistics import seeds_interval, span_text
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.tuning.trial import Outcome
 
@@ -77,7 +77,7 @@ def confirm(
             if outcome.state != "complete" or outcome.objective is None:
                 note(f"trial {number} with seed {seed}: {outcome.reason or outcome.state}")
                 continue
-            interval = outcome.interval or fold_ends(outcome.folds, metric)
+            interval = outcome.span(metric)
             loss = min(epoch["valid/loss"] for epoch in outcome.epochs)
             seeds[str(seed)] = [outcome.objective, loss, interval]
             span = f"  95% {span_text(interval)}" if interval else ""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from breedlab import extras
-from breedlab.evaluation.statistics import fold_ends
 from breedlab.registry import METRICS
 from breedlab.tuning.trial import Outcome
 
@@ -35,8 +34,7 @@ def write_events(folder: Path, values: Mapping[str, Any], outcome: Outcome, metr
         final = outcome.epochs[-1] if outcome.epochs else {}
         write_hparams(writer, values, final)
         if outcome.objective is not None:
-            span = fold_ends(outcome.folds, metric) or outcome.interval
-            write_objective(writer, metric, outcome.objective, span)
+            write_objective(writer, metric, outcome.objective, outcome.span(metric))
 
 
 def write_objective(writer: Any, metric: str, value: float, span: Sequence[float] | None) -> None:

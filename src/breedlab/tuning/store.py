@@ -18,7 +18,6 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from breedlab.config import Config
-from breedlab.evaluation.statistics import fold_ends
 from breedlab.files import DamagedFile, atomic_write_json, read_json
 from breedlab.training.objective import best_loss
 from breedlab.tuning.proposals import direction, pruner
@@ -94,9 +93,9 @@ def interval(run: Path, number: int) -> tuple[float, float] | None:
 
 
 def objective_interval(run: Path, number: int, metric: str) -> tuple[float, float] | None:
-    """Return the 95% interval of a trial's objective, over its folds if it has any; None if it is
-    not known."""
-    return interval(run, number) or fold_ends(folds(run, number), metric)
+    """Return what `Outcome.span` does of a recorded trial."""
+    record = recorded(run, number)
+    return None if record is None else record[1].span(metric)
 
 
 def valid_loss(config: Config, run: Path, number: int) -> float | None:

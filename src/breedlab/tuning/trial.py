@@ -13,6 +13,7 @@ from typing import Any
 from breedlab import config as configs
 from breedlab.errors import BreedlabError, DiskFull, OutOfTime
 from breedlab.evaluation.answers import ValidationScores
+from breedlab.evaluation.statistics import fold_ends
 from breedlab.training import folds
 from breedlab.training.architecture import is_solved
 from breedlab.training.context import TrainingContext
@@ -43,6 +44,15 @@ class Outcome:
     reason: str = ""
     folds: list[float] = field(default_factory=list)
     interval: tuple[float, float] | None = None
+
+    def span(self, metric: str) -> tuple[float, float] | None:
+        """Return the 95% interval of the objective, over its folds if it has any; None if it is not
+        known.
+
+        Args:
+            metric: The monitored metric.
+        """
+        return fold_ends(self.folds, metric) or self.interval
 
 
 def run_trial(
