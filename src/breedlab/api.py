@@ -17,6 +17,7 @@ from breedlab import hardware
 from breedlab.cli.launch import configure
 from breedlab.cli.resuming import resumed
 from breedlab.config import Config
+from breedlab.config.idle import warn_of_idle
 from breedlab.config.plugins import load_plugins_of
 from breedlab.errors import DataError, UsageError
 
@@ -73,6 +74,7 @@ def run(
     where = backend(run_config)
     words = list(overrides)
     if place is None and config is None:
+        warn_of_idle(run_config, words)
         run_config, words = where.without_missing_extras(run_config, words)
     summary = where.run(run_config, words, place, callbacks)
     return Run(summary["run"])

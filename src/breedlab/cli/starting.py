@@ -8,6 +8,7 @@ from typing import Any
 
 from breedlab import distributed
 from breedlab.config import Config
+from breedlab.config.idle import warn_of_idle
 from breedlab.config.validate import accepted, examine
 from breedlab.garbage import no_collection
 from breedlab.weight_files import file_of
@@ -25,7 +26,9 @@ def start(tree: Mapping[str, Any], overrides: list[str]) -> dict[str, Any]:
         config, problems = examine(dict(tree))
     if problems:
         problems = problems + own_problems(tree)
-    return carry_out(accepted(config, problems), overrides, None)
+    config = accepted(config, problems)
+    warn_of_idle(config, overrides)
+    return carry_out(config, overrides, None)
 
 
 def carry_out(config: Config, overrides: list[str], resume: Path | None) -> dict[str, Any]:
