@@ -159,12 +159,15 @@ def test_more_trials_are_added_and_the_best_is_trained_anew_only_if_it_is_anothe
     assert [entry["changed"] for entry in extended] == [{"tuner.trials": [2, 4]}]
 
 
-def test_both_at_once(here: Path, words: Words) -> None:
+def test_both_at_once(here: Path, words: Words, capsys: pytest.CaptureFixture[str]) -> None:
     run = launched(
         *words(
             "tuner=random", "tuner.trials=1", "tuner.max_epochs=1", "tuner.space.optim.lr=[0.01]"
         )
     )
+    assert main([f"resume={run}", "trainer.max_epochs=3", "dry_run=true"]) == 0
+    shown = capsys.readouterr().out
+    assert " at 0.01, batch size " in shown and "or what was found best" not in shown
     launched(f"resume={run}", "tuner.trials=2", "trainer.max_epochs=3")
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["training"]["epochs"] == 3 and len(list(run.glob("trials/*/trial.json"))) == 2

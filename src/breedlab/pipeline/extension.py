@@ -126,6 +126,14 @@ def extended_after(run: Path) -> int | None:
     return int(extensions[-1]["behind"]["epochs"]) if extensions else None
 
 
+def trained_values(run: Path) -> dict[str, Any]:
+    """Return what a search found for the training that a run has begun, by config path; empty if
+    that is not known."""
+    record = read_json_if_whole(run / _TRAINED, needs=("values",))
+    search = (read_json_if_whole(run / "metrics.json") or {}).get("search")
+    return dict((record or search or {}).get("values", {}))
+
+
 def begin_training(run: Path, trial: int, values: Mapping[str, Any]) -> str:
     """Record which trial's values are trained from here on; what was trained of another's is set
     aside.

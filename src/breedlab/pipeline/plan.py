@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
 
+from breedlab import config as configs
 from breedlab.catalogue import Entry, lookup
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.space import PAIRED, Choices, Dimension
@@ -41,9 +42,11 @@ def plan(config: Config, resume: Path | None) -> str:
     title = f"experiment {config.name} (dry run: nothing is started)"
     already = Done()
     if resume is not None:
-        from breedlab.pipeline.extension import left
+        from breedlab.pipeline.extension import left, trained_values
 
         already = left(resume, config)
+        if already.has_checkpoint:
+            config = configs.replace(config, trained_values(resume))
     if already.complete:
         return (
             f"{title}\n\noutput    {resume}/\n          this run is complete; nothing is left to do"
@@ -158,7 +161,7 @@ def _stages(config: Config, images: Images, already: Done) -> list[str]:
     steps = ceil(train / config.data.batch_size)
     the_best = "train the best" if tuner.strategy != "none" else "train"
     batch = f"{config.optim.name} at {config.optim.lr:g}, batch size {config.data.batch_size}"
-    if tuner.strategy != "none":
+    if tuner.strategy != "none" and not already.has_checkpoint:
         batch += ", or what was found best"
     epochs = config.trainer.max_epochs - already.epochs
     if already.has_checkpoint:
