@@ -77,7 +77,10 @@ def license_of(distribution: metadata.Distribution) -> str:
     name = (about.get("License") or "").strip()
     if name and name != "UNKNOWN" and "\n" not in name and len(name) <= _LONGEST:
         return name
-    has_text = any("license" in str(file).lower() for file in distribution.files or [])
+    # pip, without wheel, records no files of what it builds
+    has_text = "License-File" in about or any(
+        "license" in str(file).lower() for file in distribution.files or []
+    )
     return "see its LICENSE file" if has_text else "see its metadata"
 
 

@@ -60,12 +60,15 @@ def _names(nav: Any) -> set[str]:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the generated pages and those of the repository's root."""
+    """Add the pages of the repository's root, and put the generated ones in the place of those in
+    docs/, which say to readers of the repository how to have them."""
     from mkdocs.structure.files import File
 
     texts = {name: write() for name, write in PAGES.items()}
     texts |= {name: root_page(name) for name in ROOT_PAGES}
     for name, text in texts.items():
+        if (placeholder := files.get_file_from_path(name)) is not None:
+            files.remove(placeholder)
         files.append(File.generated(config, name, content=text))
     return files
 

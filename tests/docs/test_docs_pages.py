@@ -234,3 +234,12 @@ def test_the_page_on_refused_int8_has_the_words_of_each_refusal() -> None:
     assert [re.sub(r"[\d.]+", "N", row) for row in rows] == [
         re.sub(r"[\d.]+", "N", refusal.split("; ")[-1]) for refusal in refusals
     ]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_file_of_the_repository(page: Path) -> None:
+    """On a code host the pages are read as they are, without the site's generated ones."""
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.S | re.M)
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if "://" not in target and not target.startswith("mailto:"):
+            assert (page.parent / target).exists(), target
