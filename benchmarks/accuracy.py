@@ -27,6 +27,7 @@ from statistics import median
 from typing import Any
 
 from _harness import CACHE, Ratio, machine, mean_and_interval, parse, report, say
+from _heads import THREE_LAYERS, features_of, plain_head, top1, train_epoch
 from _splits import SPLITS, Failed, counts, files, last_line, linked, sample, settings
 
 OURS = ("frozen", "frozen without refit", "logistic", "search", "auto")
@@ -173,8 +174,8 @@ def _contestants(folder: Path, minutes: float, fastai: Path, epochs: int) -> dic
         "frozen without refit": ours([*frozen, "trainer.refit=false"]),
         "logistic": ours([*frozen, "model.head_type=logistic", "optim.label_smoothing=0"]),
         "search": ours(["experiment=resnet34_hpo", *common]),
-        PEERS[0]: lambda root, seed: _plain_layers(*_features(root), seed, head_epochs),
-        PEERS[1]: lambda root, seed: _scikit_learn(*_features(root)),
+        PEERS[0]: lambda root, seed: _plain_layers(*features_of(root), seed, head_epochs),
+        PEERS[1]: lambda root, seed: _scikit_learn(*features_of(root)),
         "auto": ours(auto),
         PEERS[2]: lambda root, seed: _fastai(fastai, root, seed, epochs),
     }
@@ -226,76 +227,18 @@ def _fastai(installed: Path, root: Path, seed: int, epochs: int) -> float:
     return float(last_line("top1", words, {**os.environ, "PYTHONPATH": str(installed)}))
 
 
-_known: dict[str, Any] = {}
-
-
-def _features(root: Path) -> tuple[dict[str, Any], int]:
-    """Return features and labels by split, by timm's transform and PIL, and the number of classes;
-    once a split."""
-    import timm
-    import torch
-    from torchvision.datasets.folder import default_loader
-
-    from breedlab.models.packages import load_packaged
-
-    key = str([os.path.realpath(path) for split in SPLITS for path in files(root, split)])
-    if _known.get("key") == key:
-        return _known["features"], _known["classes"]
-    name = "tf_efficientnet_lite0"
-    network = timm.create_model(name)
-    load_packaged(network, name, "efficientnet_lite0")
-    network.reset_classifier(0)
-    transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=network))
-    classes = sorted({path.parent.name for path in files(root, "train")})
-    found = {}
-    with torch.no_grad():
-        network.eval()
-        for split in SPLITS:
-            paths, rows = files(root, split), []
-            for start in range(0, len(paths), 32):
-                images = [
-                    transform(default_loader(str(path))) for path in paths[start : start + 32]
-                ]
-                rows.append(network(torch.stack(images)))
-            labels = torch.tensor([classes.index(path.parent.name) for path in paths])
-            found[split] = (torch.cat(rows), labels)
-    _known.update(key=key, features=found, classes=len(classes))
-    return found, len(classes)
-
-
 def _plain_layers(features: dict[str, Any], classes: int, seed: int, epochs: int) -> float:
     """Return the test top-1 of three layers trained as tutorials do, for as many epochs as ours:
     Adam, the best epoch on validation kept."""
     import torch
-    from torch import nn
 
     torch.manual_seed(seed)
-    x, y = features["train"]
-    drop = 0.2
-    head = nn.Sequential(
-        nn.Linear(x.shape[1], 512),
-        nn.ReLU(),
-        nn.Dropout(drop),
-        nn.Linear(512, 256),
-        nn.ReLU(),
-        nn.Dropout(drop),
-        nn.Linear(256, classes),
-    )
+    head = plain_head(features["train"][0].shape[1], THREE_LAYERS, classes)
     optimizer = torch.optim.Adam(head.parameters(), lr=1e-3)
     best, tested = -1.0, 0.0
     for _ in range(epochs):
-        head.train()
-        for index in torch.randperm(len(y)).split(64):
-            loss = nn.functional.cross_entropy(head(x[index]), y[index])
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-        head.eval()
-        with torch.no_grad():
-            valid, test = (
-                float((head(rows).argmax(1) == labels).float().mean())
-                for rows, labels in (features["valid"], features["test"])
-            )
+        train_epoch(head, optimizer, *features["train"], batch_size=64)
+        valid, test = (top1(head, *features[split]) for split in ("valid", "test"))
         if valid > best:
             best, tested = valid, test
     return tested
