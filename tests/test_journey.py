@@ -160,6 +160,10 @@ def test_tensorboard_shows_curves_pictures_and_every_trials_figures(run: Path) -
             )
             assert low <= value <= high and low < high
     assert len(final.Scalars("valid/top1")) == 2
+    for name in ("top1", "top5"):
+        low, high = (final.Scalars(f"interval/{name}_{end}") for end in ("low", "high"))
+        of_epochs = zip(low, final.Scalars(f"valid/{name}"), high, strict=True)
+        assert all(a.value <= b.value <= c.value for a, b, c in of_epochs)
     runs = sorted(path.name for path in (run / "tensorboard").iterdir())
     assert runs == ["final", "trial_000", "trial_001", "trial_002", "trial_003"]
     for name in runs:
@@ -168,8 +172,11 @@ def test_tensorboard_shows_curves_pictures_and_every_trials_figures(run: Path) -
             "hparams"
             in events.summary_metadata["_hparams_/session_start_info"].plugin_data.plugin_name
         )
-        assert any(tag.startswith("final/valid_top1") for tag in events.Tags()["scalars"])
-        assert {"best/valid/top1_low", "best/valid/top1_high"} <= set(events.Tags()["scalars"])
+        assert {
+            f"{tag}{end}"
+            for tag in ("final/valid_top1", "best/valid/top1", "interval/top1")
+            for end in ("_low", "_high")
+        } <= set(events.Tags()["scalars"])
 
 
 def test_a_finished_run_resumed_has_nothing_left_to_do(

@@ -144,6 +144,8 @@ def test_a_search_comes_back_as_a_run_directory(
         0.75,
         pytest.approx(7, abs=0.1),
     )
+    low, high = trial["interval"]
+    assert low < max(epoch["valid/top1"] for epoch in trial["epochs"]) < high
     assert len(trial["epochs"]) == 2 and {"train/loss", "valid/top1"} <= trial["epochs"][0].keys()
     metrics = json.loads((fetched / "metrics.json").read_text())
     assert metrics["search"] == {
@@ -151,6 +153,7 @@ def test_a_search_comes_back_as_a_run_directory(
         "values": {"optim.lr": 0.02, "data.batch_size": 32},
         "objective": 0.75,
         "tied": [],
+        "interval": trial["interval"],
     }
     config = yaml.safe_load((fetched / "config.yaml").read_text())
     assert config["tuner"]["strategy"] == "random"

@@ -187,4 +187,3 @@ def test_the_quick_way_to_one_interval_comes_to_the_same(name: str) -> None:
     answers = made(60, 4, 1.0)
     whole, _ = label_intervals({name: 0.7}, answers)
     assert label_interval(name, 0.7, answers, most=RESAMPLES, fewest=200) == whole[name]
-    assert label_interval("of_a_plugin", 0.7, answers, most=200, fewest=50) is None

@@ -191,7 +191,12 @@ def test_tensorboard_opens_with_curves_and_a_row_for_each_trial(
         for metric in row["metricValues"]
         if "final" in row["name"]
     }
-    assert {"final/valid_top1", "final/test_top1"} <= figures
+    finals = ("final/valid_top1", "final/test_top1")
+    assert {f"{tag}{end}" for tag in finals for end in ("", "_low", "_high")} <= figures
+    layout = ask(f"{tensorboard}/data/plugin/custom_scalars/layout")
+    charts = [chart for category in layout["category"] for chart in category["chart"]]
+    drawn = {series["value"] for chart in charts for series in chart["margin"]["series"]}
+    assert "valid/top1" in drawn
     browser.get(tensorboard)
     shown = (
         "const t = []; (function walk(n) { t.push(n.textContent || ''); n.shadowRoot &&"

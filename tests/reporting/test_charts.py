@@ -15,6 +15,7 @@ from torchmetrics.classification import MulticlassCalibrationError
 
 from breedlab.config.space import Choices, Range
 from breedlab.debugging.tensors import Tensors
+from breedlab.evaluation.statistics import wilson
 from breedlab.reporting.charts import search, training
 from breedlab.reporting.charts import test as test_charts
 from breedlab.reporting.record import RunRecord, read_run
@@ -54,6 +55,19 @@ def test_a_mean_over_an_epoch_is_drawn_at_its_middle_and_a_validation_at_its_end
     }
     assert steps["validation"] == list(range(40, 401, 40))
     assert steps["training, mean of the epoch"] == list(range(20, 381, 40))
+
+
+def test_validation_has_its_interval_as_a_band(run: RunRecord) -> None:
+    drawn = training.accuracy(run)
+    assert drawn is not None
+    bands = [rows for rows in drawn["datasets"].values() if "low" in rows[0]]
+    assert len(bands) == 1
+    curve = dict(run.curves["valid/top1"])
+    for row in bands[0]:
+        expected = wilson(curve[row["step"]] * run.validated, run.validated)
+        assert (row["low"], row["high"]) == pytest.approx(expected, abs=1e-4)
+    loss = training.loss(run)
+    assert loss is not None and not any("low" in rows[0] for rows in loss["datasets"].values())
 
 
 def test_every_chart_is_one_of_vega_lites_schema(run: RunRecord) -> None:

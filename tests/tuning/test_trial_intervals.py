@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from breedlab.config import Config
-from breedlab.evaluation.statistics import span_text
+from breedlab.evaluation.statistics import span_text, wilson
 from breedlab.pipeline.checked_images import checked_images
 from breedlab.training.preparation import prepare
 from breedlab.tuning import baseline, confirm
+from breedlab.tuning.events import write_events
 from breedlab.tuning.study import search
+from breedlab.tuning.trial import Outcome
 from breedlab.tuning.trial_log import TrialLog, read_trial, trial_line
 from breedlab.tuning.trial_table import TrialTable
 
@@ -76,3 +80,21 @@ def test_the_table_has_a_column_of_them_as_soon_as_one_is_known(
     with console.capture() as captured:
         console.print(table.table())
     assert re.search(r"│ 0\.8000 +│ 0\.7123 to 0\.9000 │ complete", captured.get())
+
+
+def test_a_trials_events_have_the_interval_of_each_epochs_rate(tmp_path: Path) -> None:
+    epochs = [{"train/loss": 1.0, "valid/loss": 0.9, "valid/top1": rate} for rate in (0.5, 0.75)]
+    outcome = Outcome("complete", 0.75, epochs, interval=(0.6, 0.85), images=60)
+    write_events(tmp_path / "whole", {"optim.lr": 0.1}, outcome, "valid/top1")
+    events = EventAccumulator(str(tmp_path / "whole")).Reload()
+    ends = [
+        [event.value for event in events.Scalars(f"interval/top1_{end}")] for end in ("low", "high")
+    ]
+    assert ends == [
+        pytest.approx(each) for each in zip(wilson(30, 60), wilson(45, 60), strict=True)
+    ]
+    assert "interval/loss_low" not in events.Tags()["scalars"]
+    # the mean of folds, or a trial that an older version recorded
+    write_events(tmp_path / "folds", {"optim.lr": 0.1}, replace(outcome, images=0), "valid/top1")
+    tags = EventAccumulator(str(tmp_path / "folds")).Reload().Tags()["scalars"]
+    assert "valid/top1" in tags and not any(tag.startswith("interval/") for tag in tags)

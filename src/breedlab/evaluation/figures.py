@@ -55,10 +55,12 @@ def validated(name: str, value: float, images: int) -> str:
         value: Its value.
         images: Of validation.
     """
-    return with_span(name, value, _rate_ends(name, value, images))
+    return with_span(name, value, rate_ends(name, value, images))
 
 
-def _rate_ends(name: str, value: float, images: int) -> tuple[float, float] | None:
+def rate_ends(name: str, value: float, images: int) -> tuple[float, float] | None:
+    """Return the ends of the 95% interval of a monitored metric if it is a rate, else None;
+    arguments as for `validated`."""
     short = name.removeprefix("valid/")
     if not images or short not in METRICS.names() or not METRICS.get(short).rate:
         return None
@@ -74,7 +76,7 @@ def objective_interval(metric: str, value: float, images: int) -> str:
         value: Its value.
         images: Of validation.
     """
-    return span_text(_rate_ends(metric, value, images))
+    return span_text(rate_ends(metric, value, images))
 
 
 def objective(metric: str, value: float, images: int) -> str:
@@ -82,6 +84,16 @@ def objective(metric: str, value: float, images: int) -> str:
     such as `0.8523 (95% 0.8312 to 0.8710)`; arguments as for `objective_interval`."""
     span = objective_interval(metric, value, images)
     return f"{value:.4f} (95% {span})" if span else f"{value:.4f}"
+
+
+def end_names(name: str) -> tuple[str, str]:
+    """Return how loggers call the ends of an interval: `test/top1_low` and `test/top1_high`."""
+    return f"{name}_low", f"{name}_high"
+
+
+def named_ends(name: str, span: Sequence[float] | None) -> dict[str, float]:
+    """Return the ends of a metric's interval by `end_names`; empty if it is not known."""
+    return dict(zip(end_names(name), map(float, span), strict=True)) if span else {}
 
 
 def rate_interval(rate: float, images: int) -> str:

@@ -17,9 +17,13 @@ from breedlab.evaluation.statistics import (
     CONFIDENCE,
     Array,
     calibration_error,
+    clipped,
     macro_f1,
     wilson,
 )
+
+KNOWN = ("top1", "top5", "f1", "ece", "loss")
+"""The metrics whose intervals are computed here."""
 
 RESAMPLES = 1000
 _FEWEST = 200
@@ -128,8 +132,7 @@ def intervals(
     if "ece" in values:
         by_metric["ece"] = calibration_interval(answers, most=most)
     if "f1" in values:
-        low, high = bootstrap(answers, f1, most=most)
-        by_metric["f1"] = (max(0.0, low), min(1.0, high))
+        by_metric["f1"] = clipped(bootstrap(answers, f1, most=most))
     if "loss" in values and np.isfinite(values["loss"]):
         low, high = bootstrap(answers, loss, most=most)
         by_metric["loss"] = (max(0.0, low), high)
@@ -168,6 +171,18 @@ def interval_of(
     """
     low, high = _Resampled(value, plain, one_wrong, one_right).quantiles()
     return min(low, value), max(high, value)
+
+
+def wide_interval_of(
+    value: float, plain: Array, one_wrong: Array, one_right: Array
+) -> tuple[float, float]:
+    """Return what `interval_of` does, of a metric that nothing is known of: at least so wide that
+    it also holds for one that resampling moves as far as it scatters, such as the least of several
+    shares."""
+    resampled = _Resampled(value, plain, one_wrong, one_right)
+    low, high = resampled.quantiles()
+    reach, without_bias = DEVIATIONS * float(plain.std()), value - resampled.bias
+    return min(low, min(value, without_bias) - reach), max(high, max(value, without_bias) + reach)
 
 
 def bootstrap(

@@ -14,9 +14,12 @@ import numpy as np
 
 from breedlab.evaluation import multi_label
 from breedlab.evaluation.intervals import RESAMPLES, interval_of
-from breedlab.evaluation.statistics import Array, wilson
+from breedlab.evaluation.statistics import Array, clipped, wilson
 
 Span = tuple[float, float]
+KNOWN = ("map", "f1", "micro_f1", "exact", "loss")
+"""The metrics whose intervals are computed here."""
+
 _FEWEST, _MOST_DRAWN = 200, 20_000_000
 """The fewest resamples; and the number of labels in all of them together up to which there are
 more."""
@@ -88,7 +91,7 @@ def label_intervals(
     every = [_of_class(answers, extra, index, answers.predicted) for index in range(classes)]
     precision = _precisions(answers)
     spans: list[Span | None] = [
-        _clipped(interval_of(float(value), one.precision[0], one.precision[2], one.precision[3]))
+        clipped(interval_of(float(value), one.precision[0], one.precision[2], one.precision[3]))
         if np.isfinite(value)
         else None
         for value, one in zip(precision, every, strict=True)
@@ -103,14 +106,11 @@ def label_intervals(
     return intervals, spans
 
 
-def label_interval(
-    name: str, value: float, answers: LabelAnswers, most: int, fewest: int
-) -> Span | None:
-    """Return where the true value of one metric is with 95% confidence, in less time; None if the
-    metric is not known here.
+def label_interval(name: str, value: float, answers: LabelAnswers, most: int, fewest: int) -> Span:
+    """Return where the true value of one metric is with 95% confidence, in less time.
 
     Args:
-        name: Of the metric.
+        name: Of the metric, one of `KNOWN`.
         value: What was measured.
         answers: On the same images.
         most, fewest: How many resamples there may be; the more images and labels, the fewer.
@@ -121,8 +121,8 @@ def label_interval(
     extra, by = _drawn(answers, 0, most, fewest), answers.predicted
     classes = range(0 if name == "loss" else answers.targets.shape[1])
     every = [_of_class(answers, extra, index, by, alone=False) for index in classes]
-    resamples = _resampled(answers, extra, every, by).get(name)
-    return None if resamples is None else _possible(name, interval_of(value, *resamples))
+    resamples = _resampled(answers, extra, every, by)[name]
+    return _possible(name, interval_of(value, *resamples))
 
 
 def label_differences(
@@ -208,13 +208,9 @@ def _each(compute: Callable[[int], Array]) -> Resamples:
     return compute(0), compute(1), compute(2)
 
 
-def _clipped(span: Span) -> Span:
-    return max(0.0, span[0]), min(1.0, span[1])
-
-
 def _possible(name: str, span: Span) -> Span:
     """Return an interval within what a metric can be."""
-    return (max(0.0, span[0]), span[1]) if name == "loss" else _clipped(span)
+    return (max(0.0, span[0]), span[1]) if name == "loss" else clipped(span)
 
 
 def _drawn(

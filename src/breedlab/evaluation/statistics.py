@@ -33,7 +33,7 @@ def wilson(successes: float, trials: int, confidence: float = CONFIDENCE) -> tup
     # Rounding would make the ends at no success and at no failure 1e-17 and 0.9999999999999998.
     low = (center - half) / scale if successes > 0 else 0.0
     high = (center + half) / scale if successes < trials else 1.0
-    return max(0.0, low), min(1.0, high)
+    return clipped((low, high))
 
 
 def f1_interval(hits: float, mistakes: int) -> tuple[float, float]:
@@ -110,6 +110,12 @@ def seeds_interval(seeds: Iterable[Sequence[Any]]) -> tuple[float, float] | None
         return None
     low, high = (mean(ends) for ends in zip(*spans, strict=True))
     return low, high
+
+
+def clipped(span: Sequence[float]) -> tuple[float, float]:
+    """Return an interval of a share within what a share can be."""
+    low, high = span
+    return max(0.0, low), min(1.0, high)
 
 
 def span_text(ends: Sequence[float] | None) -> str:

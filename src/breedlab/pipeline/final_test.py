@@ -18,7 +18,7 @@ from breedlab.data.image_set import ImageSet
 from breedlab.data.layout import listed
 from breedlab.data.module import ImageData
 from breedlab.evaluation import multi_label
-from breedlab.evaluation.answers import ValidationScores
+from breedlab.evaluation.answers import ScoredImages
 from breedlab.evaluation.calibration import FEWEST_IMAGES, calibrating_temperature
 from breedlab.evaluation.statistics import span_text
 from breedlab.models.classifier import Classifier
@@ -62,17 +62,16 @@ class FinalTest:
     flip_tta: dict[str, Any] | None = None
     refit: bool = False
 
-    def monitored(self, metric: str, value: float) -> dict[str, Any]:
+    def monitored(self, monitor: Monitor, value: float) -> dict[str, Any]:
         """Return for metrics.json the 95% interval of the monitored metric on validation, and say
-        it where it was not said after training, as that of a rate was; empty for a plugin's metric
-        that is not a rate."""
-        scores = ValidationScores(metric.removeprefix("valid/"))
+        it where it was not said after training, as that of a rate was; empty if it is not known."""
+        scores = ScoredImages(monitor.metric.removeprefix("valid/"), monitor)
         scores.update(self.validation.logits, self.validation.labels)
         ends = scores.interval(value)
         if ends is None:
             return {}
         if not scores.is_rate:
-            note(f"{metric} {value:.4f}, 95% interval {span_text(ends)}")
+            note(f"{monitor.metric} {value:.4f}, 95% interval {span_text(ends)}")
         return {"interval": [*ends]}
 
 

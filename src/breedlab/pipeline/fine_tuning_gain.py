@@ -9,7 +9,7 @@ from typing import Any
 
 from breedlab.config import Config
 from breedlab.console import note
-from breedlab.evaluation.answers import ValidationScores, columns_of
+from breedlab.evaluation.answers import ScoredImages, columns_of
 from breedlab.evaluation.paired import compared
 from breedlab.pipeline.final_test import load_checkpoint
 from breedlab.pipeline.final_training import Trained
@@ -48,7 +48,7 @@ def report(
     short = metric.removeprefix("valid/")
     spans = []
     for network, value in ((frozen, recorded["before"]), (tuned, after)):
-        scores = ValidationScores(short)
+        scores = ScoredImages(short, trained.config.monitor)
         scores.update(network.logits, network.labels)
         ends = scores.interval(value)
         spans.append(None if ends is None else [*ends])

@@ -277,7 +277,7 @@ def _test_and_export(
     tuning = metrics["training"].get("fine_tune") or {}
     if tuning.get("epochs"):
         tuning |= fine_tuning_gain.report(context, trained, directory, tested.validation, tuning)
-    metrics["monitor"] |= tested.monitored(config.monitor.metric, trained.fitted.best)
+    metrics["monitor"] |= tested.monitored(config.monitor, trained.fitted.best)
     metrics |= {"test": evaluation.as_dict(), "seconds": round(time.monotonic() - started, 1)}
     if tested.flip_tta is not None:
         metrics["flip_tta"] = tested.flip_tta

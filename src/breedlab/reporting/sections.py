@@ -193,6 +193,7 @@ def curves(run: RunRecord) -> Section:
         "map": training_charts.mean_precision(run),
         "unlike": unlike,
         "augmented": data_config.get("augment", "none") != "none",
+        "banded": run.validated > 0,
         "each_step": bool(run.tensors.losses.get("TRAIN")),
     }
 

@@ -18,7 +18,13 @@ from breedlab.config import Config
 from breedlab.console import note
 from breedlab.data.decode import decode, read_image
 from breedlab.data.module import ImageData
-from breedlab.evaluation.figures import calibration_before, interval, metric, shown_metrics
+from breedlab.evaluation.figures import (
+    calibration_before,
+    interval,
+    metric,
+    named_ends,
+    shown_metrics,
+)
 from breedlab.profiling.reading import read
 from breedlab.reporting.confusions import Cells, among, drawn_classes, read_cells
 from breedlab.training.evaluation import Evaluation
@@ -70,17 +76,20 @@ def write_review(
         writer.add_text("test/metrics", _metrics(evaluation.as_dict()))
         for name, value in evaluation.metrics.items():
             writer.add_scalar(f"test/{name}", value)
-            ends = zip(("low", "high"), evaluation.intervals.get(name, ()), strict=False)
-            for end, each in ends:
-                writer.add_scalar(f"test/{name}_{end}", each)
+            for end, each in named_ends(f"test/{name}", evaluation.intervals.get(name)).items():
+                writer.add_scalar(end, each)
         values = dict(search_values) or {
             "optim.lr": config.optim.lr,
             "data.batch_size": config.data.batch_size,
         }
         tests = {f"test/{name}": value for name, value in evaluation.metrics.items()}
         best, span = monitored["best"], monitored.get("interval")
-        write_hparams(writer, values, {config.monitor.metric: best, **tests})
-        write_objective(writer, config.monitor.metric, best, span)
+        monitor = config.monitor.metric
+        short = monitor.removeprefix("valid/")
+        tests |= named_ends(f"test/{short}", evaluation.intervals.get(short))
+        figures = {monitor: best, **named_ends(monitor, span), **tests}
+        write_hparams(writer, values, figures, monitor)
+        write_objective(writer, monitor, best, span)
 
 
 def _pictures(

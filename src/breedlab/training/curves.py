@@ -4,7 +4,7 @@ read as well."""
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,67 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from breedlab import extras
+from breedlab.evaluation.figures import end_names, named_ends, rate_ends
+from breedlab.registry import METRICS
 
 CURVES = "curves.csv"
 """Lines of `step,name,value`; a resumed run appends, and the last line of a step counts."""
+
+
+def epoch_intervals(figures: Mapping[str, float], images: int) -> dict[str, float]:
+    """Return the ends of the 95% intervals of an epoch's rates on validation, as scalars beside
+    them: `interval/top1_low` and `interval/top1_high` of `valid/top1`.
+
+    Args:
+        figures: By name; those that are not such rates have none.
+        images: Of validation.
+    """
+    scalars: dict[str, float] = {}
+    for name, value in figures.items():
+        if ends := rate_ends(name, value, images):
+            scalars |= named_ends(_interval(name), ends)
+    return scalars
+
+
+def add_interval_charts(writer: Any, names: Iterable[str]) -> None:
+    """Have TensorBoard draw rates on validation with their intervals as bands, in its tab Custom
+    Scalars.
+
+    Args:
+        writer: Of the events.
+        names: Of scalars; those without an interval are left out.
+    """
+    charts = {
+        METRICS.get(short).title: ["Margin", [name, *interval_names(name)]]
+        for name in names
+        if (short := name.removeprefix("valid/")) in METRICS.names() and METRICS.get(short).rate
+    }
+    if charts:
+        writer.add_custom_scalars({"validation, with 95% intervals": charts})
+
+
+def interval_names(name: str) -> tuple[str, str]:
+    """Return the names of the scalars that are the ends of a metric's interval on validation."""
+    return end_names(_interval(name))
+
+
+def _interval(name: str) -> str:
+    return f"interval/{name.removeprefix('valid/')}"
+
+
+class EventCurves(TensorBoardLogger):
+    """Lightning's logger, with charts of those metrics that have intervals."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, name="", version="final", default_hp_metric=False)
+        self._has_charts = False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if not self._has_charts and any(name.startswith("interval/") for name in metrics):
+            add_interval_charts(self.experiment, metrics)
+            self._has_charts = True
+        super().log_metrics(metrics, step)
 
 
 def curve_logger(folder: Path, events: bool = True) -> Logger:
@@ -25,7 +83,7 @@ def curve_logger(folder: Path, events: bool = True) -> Logger:
         events: Whether as events of TensorBoard, if that is installed.
     """
     if events and extras.has("tensorboard"):
-        return TensorBoardLogger(folder, name="", version="final", default_hp_metric=False)
+        return EventCurves(folder)
     return CsvCurves(folder / "final" / CURVES)
 
 

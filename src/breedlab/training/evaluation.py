@@ -11,9 +11,9 @@ import torch
 from torchmetrics import MetricCollection
 
 from breedlab.config.sections import Monitor
-from breedlab.evaluation.answers import answers_of
+from breedlab.evaluation.answers import added, answers_of, spans_of
 from breedlab.evaluation.class_metrics import make_metrics
-from breedlab.evaluation.intervals import Answers, concatenated, intervals
+from breedlab.evaluation.intervals import KNOWN, Answers, concatenated, intervals
 
 Progress = Callable[[int, int], None]
 
@@ -41,8 +41,8 @@ class Evaluation:
         predictions: For each image the predicted label and its probability, in the order given.
         calibration: `temperature`, and the calibration error without it, `ece_before` and
             `ece_before_interval`. Empty if scores are taken as they are.
-        intervals: By metric, where the true value is with 95% confidence; there is none for metrics
-            of plugins.
+        intervals: By metric, where the true value is with 95% confidence; there is none for a
+            plugin's that cannot be computed for parts of the images.
         most_frequent_class: Of the training images, which is the best guess without a model. None
             if it is not known.
         losses: For each image its cross-entropy in nats.
@@ -106,6 +106,7 @@ def evaluate(
     before = make_metrics(len(classes), only="ece", monitor=monitor) if temperature != 1.0 else None
     confusion: Counter[tuple[int, int]] = Counter()
     predictions: list[tuple[int, float]] = []
+    others = added(map(str, metrics), KNOWN, monitor)
     answers: list[Answers] = []
     answers_before: list[Answers] = []
     for images, labels in batches:
@@ -115,6 +116,8 @@ def evaluate(
             answers_before.append(answers_of(logits.float(), labels))
             logits = logits / temperature
         metrics.update(logits, labels)
+        for metric in others.values():
+            metric.update(logits, labels)
         top = logits.softmax(1).max(1)
         confusion.update(zip(labels.tolist(), top.indices.tolist(), strict=True))
         answers.append(answers_of(logits.float(), labels))
@@ -125,7 +128,7 @@ def evaluate(
     return Evaluation(
         images=len(predictions),
         metrics=values,
-        intervals=intervals(values, every),
+        intervals=intervals(values, every) | spans_of(others, values),
         per_class=_per_class(confusion, classes),
         confusion=dict(confusion),
         worst=worst_confusions(confusion, classes),

@@ -11,9 +11,9 @@ import torch
 
 from breedlab.config.sections import Monitor
 from breedlab.evaluation import multi_label
-from breedlab.evaluation.answers import label_answers_of
+from breedlab.evaluation.answers import added, label_answers_of, spans_of
 from breedlab.evaluation.class_metrics import make_metrics
-from breedlab.evaluation.label_intervals import LabelAnswers, Span, label_intervals
+from breedlab.evaluation.label_intervals import KNOWN, LabelAnswers, Span, label_intervals
 from breedlab.evaluation.statistics import Array
 from breedlab.training.evaluation import Progress
 
@@ -87,11 +87,14 @@ def evaluate_labels(
     metrics = make_metrics(
         len(classes), monitor=monitor, multi_label=True, thresholds=list(thresholds)
     )
+    others = added(map(str, metrics), KNOWN, monitor, thresholds)
     logits, targets = [], []
     for images, truth in batches:
         logits.append(scores(images).float())
         targets.append(truth.float().cpu())
         metrics.update(logits[-1], targets[-1])
+        for metric in others.values():
+            metric.update(logits[-1], targets[-1])
         progress(sum(map(len, logits)), total)
     answers = label_answers_of(torch.cat(logits), torch.cat(targets), thresholds)
     values = {name: float(value) for name, value in metrics.compute().items()}
@@ -99,7 +102,7 @@ def evaluate_labels(
     return LabelEvaluation(
         images=len(answers.targets),
         metrics=values,
-        intervals=intervals,
+        intervals=intervals | spans_of(others, values),
         per_class={
             name: _of_class(answers, index, float(thresholds[index]), of_classes[index])
             for index, name in enumerate(classes)

@@ -17,6 +17,7 @@ from breedlab.models.classifier import Classifier
 from breedlab.models.weights import CARD
 from breedlab.training.architecture import is_solved
 from breedlab.training.cross_entropy import image_weights
+from breedlab.training.curves import epoch_intervals
 from breedlab.training.mixing import mixing
 from breedlab.training.optimization import make_optimizer, make_schedule, refuse_other_groups
 from breedlab.training.tasks import task_of
@@ -73,6 +74,7 @@ class Learner(lightning.LightningModule):
         # Of the epoch so far: loss, hits, images. In checkpoints, since an epoch may end in another
         # process.
         self._sums = torch.zeros(3, dtype=torch.float64)
+        self._validated = 0
 
     @property
     def _is_solved(self) -> bool:
@@ -164,6 +166,7 @@ class Learner(lightning.LightningModule):
             self._sums.copy_(checkpoint["epoch_sums"])
 
     def on_validation_epoch_start(self) -> None:
+        self._validated = 0
         if self.trainer.world_size > 1 and self.classifier.freeze != "backbone":
             # On CPUs, each process has BatchNorm's averages of its own images: use those of rank 0,
             # which the checkpoint has.
@@ -174,13 +177,17 @@ class Learner(lightning.LightningModule):
         inputs, labels = batch
         logits = self(inputs)
         self.validation.update(logits, labels)
+        self._validated += len(labels)
         # with the training's loss, for callbacks
         loss: torch.Tensor = self.criterion(logits, labels)
         return loss
 
     def on_validation_epoch_end(self) -> None:
-        for name, value in self.validation.compute().items():
-            self.log(f"valid/{name}", value.float())
+        values = self.validation.compute().items()
+        figures = {f"valid/{name}": value.float() for name, value in values}
+        images = int(self._of_all(torch.tensor(self._validated, device=self.device)))
+        ends = epoch_intervals({name: float(value) for name, value in figures.items()}, images)
+        self.log_dict({**figures, **ends})
         self.validation.reset()
 
     def configure_gradient_clipping(

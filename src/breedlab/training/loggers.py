@@ -11,6 +11,7 @@ from lightning.pytorch.loggers import Logger
 
 from breedlab import distributed
 from breedlab.config import Config
+from breedlab.evaluation.figures import named_ends
 from breedlab.files import atomic_write_json, read_json_if_whole
 from breedlab.training.curves import curve_logger
 from breedlab.training.logger_kinds import logger_of, require_extra
@@ -63,8 +64,8 @@ def finish(config: Config, run: Path, test: Mapping[str, Any]) -> None:
     if kind is None:
         return
     metrics = {f"test/{metric}": float(value) for metric, value in test["metrics"].items()}
-    for metric, (low, high) in (test.get("intervals") or {}).items():
-        metrics |= {f"test/{metric}_low": float(low), f"test/{metric}_high": float(high)}
+    for metric, span in (test.get("intervals") or {}).items():
+        metrics |= named_ends(f"test/{metric}", span)
     kind.finish(config, run, _run_id(config, run), metrics)
 
 

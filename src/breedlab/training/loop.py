@@ -20,7 +20,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from breedlab.config import Config
 from breedlab.data.batches import mixed_seed
 from breedlab.errors import Diverged
-from breedlab.evaluation.answers import ValidationScores
+from breedlab.evaluation.answers import ScoredImages
 from breedlab.training.ema import MovingAverage
 from breedlab.training.learner import Learner
 from breedlab.training.log_filters import quiet_lightning
@@ -47,7 +47,7 @@ class Epoch:
     train_loss: float
     valid: dict[str, float]
     folds: tuple[float, ...] = ()
-    scores: ValidationScores | None = field(default=None, compare=False, repr=False)
+    scores: ScoredImages | None = field(default=None, compare=False, repr=False)
 
 
 def seed_epoch(seed: int, epoch: int, rank: int = 0) -> None:
@@ -102,13 +102,13 @@ def epochs(
         if not math.isfinite(mean):
             raise Diverged(f"diverged: the training loss is {mean} after epoch {epoch + 1}")
         with average.applied() if average else nullcontext():
-            scores = ValidationScores(short)
+            scores = ScoredImages(short, config.monitor)
             valid = _validate(fabric, learner, feed, metrics, scores)
         yield Epoch(epoch, mean, valid, scores=scores)
 
 
 def _validate(
-    fabric: Fabric, learner: Any, feed: Feed, metrics: Any, scores: ValidationScores
+    fabric: Fabric, learner: Any, feed: Feed, metrics: Any, scores: ScoredImages
 ) -> dict[str, float]:
     batches = map(fabric.to_device, feed.valid())
     values = validated(learner, batches, metrics, fabric.autocast(), scores)
@@ -125,7 +125,7 @@ def validated(
     batches: Batches,
     metrics: Any,
     autocast: AbstractContextManager[Any],
-    scores: ValidationScores | None = None,
+    scores: ScoredImages | None = None,
 ) -> dict[str, float]:
     """Return a network's metrics on validation, by their names in the config.
 

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from breedlab.config.sections import Monitor
-from breedlab.evaluation.answers import ValidationScores
+from breedlab.evaluation.answers import ScoredImages
 from breedlab.evaluation.class_metrics import make_metrics
 from breedlab.evaluation.figures import with_span
 from breedlab.training import loop
@@ -71,7 +71,7 @@ class Solution:
     loss: float
     valid: dict[str, float]
     seconds: float
-    scores: ValidationScores = field(compare=False, repr=False)
+    scores: ScoredImages = field(compare=False, repr=False)
 
     def put_into(self, head: nn.Module) -> None:
         """Give a head of one layer these weights."""
@@ -228,7 +228,7 @@ def _solve(
     final = Regression(features, labels, classes, loss, dtype)
     minimum = final.solve(best_c, tolerance=1e-7 if dtype == torch.float64 else 1e-5)
     weight, bias = (tensor.float().cpu() for tensor in final.unfolded())
-    scores = ValidationScores(monitor.metric.removeprefix("valid/"))
+    scores = ScoredImages(monitor.metric.removeprefix("valid/"), monitor)
     valid = _validated(weight, bias, activations, monitor, None, scores)
     seconds = time.monotonic() - started
     return Solution(weight, bias, best_c, attempts, minimum, valid, seconds, scores)
@@ -292,7 +292,7 @@ def _validated(
     activations: Activations,
     monitor: Monitor,
     only: str | None,
-    scores: ValidationScores | None = None,
+    scores: ScoredImages | None = None,
 ) -> dict[str, float]:
     several = activations.labels.ndim == 2
     metrics = make_metrics(len(bias), only=only, monitor=monitor, multi_label=several)

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from breedlab import extras
+from breedlab.evaluation.figures import end_names, named_ends, rate_ends
 from breedlab.registry import METRICS
+from breedlab.training.curves import add_interval_charts, epoch_intervals
 from breedlab.tuning.trial import Outcome
 
 
@@ -29,10 +31,14 @@ def write_events(folder: Path, values: Mapping[str, Any], outcome: Outcome, metr
     shutil.rmtree(folder, ignore_errors=True)
     with SummaryWriter(str(folder)) as writer:
         for number, figures in enumerate(outcome.epochs):
-            for name, value in figures.items():
+            scalars = figures | epoch_intervals(figures, outcome.images)
+            for name, value in scalars.items():
                 writer.add_scalar(name, value, number + 1)
         final = outcome.epochs[-1] if outcome.epochs else {}
-        write_hparams(writer, values, final)
+        if outcome.images:
+            add_interval_charts(writer, final)
+        ends = rate_ends(metric, final[metric], outcome.images) if metric in final else None
+        write_hparams(writer, values, final | named_ends(metric, ends), metric)
         if outcome.objective is not None:
             write_objective(writer, metric, outcome.objective, outcome.span(metric))
 
@@ -47,12 +53,22 @@ def write_objective(writer: Any, metric: str, value: float, span: Sequence[float
         span: The interval.
     """
     writer.add_scalar(f"best/{metric}", value)
-    for end, each in zip(("low", "high"), span or (), strict=False):
-        writer.add_scalar(f"best/{metric}_{end}", each)
+    for name, end in named_ends(f"best/{metric}", span).items():
+        writer.add_scalar(name, end)
 
 
-def write_hparams(writer: Any, values: Mapping[str, Any], figures: Mapping[str, float]) -> None:
-    """Write one row of the HParams tab, in the writer's own run instead of one below it."""
+def write_hparams(
+    writer: Any, values: Mapping[str, Any], figures: Mapping[str, float], metric: str
+) -> None:
+    """Write one row of the HParams tab, in the writer's own run instead of one below it.
+
+    Args:
+        writer: Of the events.
+        values: What was set, by config path.
+        figures: The final metrics by name, with the ends of intervals (`named_ends`).
+        metric: The monitored one: it has columns for the ends of its interval, in validation and
+            test.
+    """
     from torch.utils.tensorboard.summary import hparams
 
     # Sessions of one group are one row: TensorBoard reads the newest run twice, as itself and as
@@ -62,7 +78,7 @@ def write_hparams(writer: Any, values: Mapping[str, Any], figures: Mapping[str, 
     finals = {f"final/{name.replace('/', '_')}": value for name, value in figures.items()}
     # TensorBoard takes its columns from one run: so each names the metrics of trials and those of
     # the test.
-    columns = dict.fromkeys([*finals, *(f"final/{name}" for name in _columns())], 0.0)
+    columns = dict.fromkeys([*finals, *(f"final/{name}" for name in _columns(metric))], 0.0)
     experiment, start, end = hparams(plain, columns)  # type: ignore[no-untyped-call]
     for summary in (experiment, _grouped(start, group), end):
         writer.file_writer.add_summary(summary)
@@ -82,7 +98,9 @@ def _grouped(start: Any, group: str) -> Any:
     return start
 
 
-def _columns() -> tuple[str, ...]:
+def _columns(metric: str) -> tuple[str, ...]:
     """Return the columns that every run has, of images of one class; others bring their own."""
-    tests = (f"test_{name}" for name, metric in METRICS.items() if metric.single_label)
-    return ("train_loss", "valid_loss", "valid_top1", *tests)
+    tests = (f"test_{name}" for name, kind in METRICS.items() if kind.single_label)
+    short = metric.removeprefix("valid/")
+    ends = (*end_names(f"valid_{short}"), *end_names(f"test_{short}"))
+    return ("train_loss", "valid_loss", "valid_top1", *tests, *ends)

@@ -75,6 +75,7 @@ def recorded(run: Path, number: int) -> tuple[dict[str, Any], Outcome] | None:
             reason,
             tree.get("folds", []),
             _ends(tree.get("interval")),
+            tree.get("images", 0),
         )
         return dict(tree["values"]), outcome
     except (OSError, DamagedFile, KeyError, TypeError, ValueError):

@@ -12,7 +12,7 @@ from typing import Any
 
 from breedlab import config as configs
 from breedlab.errors import BreedlabError, DiskFull, OutOfTime
-from breedlab.evaluation.answers import ValidationScores
+from breedlab.evaluation.answers import ScoredImages
 from breedlab.evaluation.statistics import fold_ends
 from breedlab.training import folds
 from breedlab.training.architecture import is_solved
@@ -34,7 +34,9 @@ class Outcome:
         folds: With `tuner.folds` the monitored metric of each fold in the best epoch; their mean is
             the objective.
         interval: Where the objective's true value is with 95% confidence; None with `tuner.folds`,
-            without an objective, and for a plugin's metric that is not a rate.
+            without an objective, and for a plugin's metric that cannot be computed for parts of the
+            images.
+        images: How many an epoch's metrics are of; 0 with `tuner.folds`, and if not known.
     """
 
     state: str
@@ -44,6 +46,7 @@ class Outcome:
     reason: str = ""
     folds: list[float] = field(default_factory=list)
     interval: tuple[float, float] | None = None
+    images: int = 0
 
     def span(self, metric: str) -> tuple[float, float] | None:
         """Return the 95% interval of the objective, over its folds if it has any; None if it is not
@@ -100,12 +103,13 @@ def _trained(
     history: list[dict[str, float]] = []
     best: float | None = None
     of_folds: list[float] = []
-    scores: ValidationScores | None = None
+    scores: ScoredImages | None = None
 
     def outcome(state: str, reason: str = "") -> Outcome:
         span = None if scores is None or best is None else scores.interval(best)
         seconds = time.monotonic() - started
-        return Outcome(state, best, history, seconds, reason, of_folds, span)
+        images = 0 if scores is None else scores.images
+        return Outcome(state, best, history, seconds, reason, of_folds, span, images)
 
     try:
         config = configs.replace(context.config, values)

@@ -10,6 +10,7 @@ import altair as alt
 import numpy as np
 
 from breedlab.debugging.tensors import Series
+from breedlab.evaluation.figures import rate_ends
 from breedlab.reporting.charts.theme import SERIES, SOFT, Spec, data, finish, form, legend, short
 from breedlab.reporting.record import RunRecord
 
@@ -80,7 +81,7 @@ def _curves(run: RunRecord, name: str, title: str, each: Series) -> Spec | None:
             alt.Tooltip("value:Q", title=title, format=".4f" if name == "loss" else ".1%"),
         ],
     )
-    layers = [base.mark_line(clip=True)]
+    layers = [*_band(run, name, valid, x), base.mark_line(clip=True)]
     if len(rows) - len(each) <= 2 * 60:  # points only if they can be told apart
         layers.append(
             base.transform_filter(alt.datum.which != _EACH).mark_circle(size=36, opacity=1)
@@ -89,6 +90,18 @@ def _curves(run: RunRecord, name: str, title: str, each: Series) -> Spec | None:
     return finish(
         alt.layer(*layers), _HEIGHT, f"{title} of training and validation over {last} steps"
     )
+
+
+def _band(run: RunRecord, name: str, valid: Series, x: alt.X) -> list[Any]:
+    """Return the 95% interval of a rate on validation as a band; nothing for another metric."""
+    rows = []
+    for step, value in valid:
+        if ends := rate_ends(name, value, run.validated):
+            rows.append({"step": step, "low": short(ends[0]), "high": short(ends[1])})
+    if not rows:
+        return []
+    chart = alt.Chart(data(rows)).encode(x=x, y=alt.Y("low:Q"), y2=alt.Y2("high:Q"))
+    return [chart.mark_area(color=SERIES[1], opacity=0.15, clip=True)]
 
 
 def _kept(run: RunRecord, valid: Series, top: bool) -> list[Any]:

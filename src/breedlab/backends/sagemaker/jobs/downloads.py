@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 from breedlab.backends.sagemaker.jobs.record import Record
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.backends.sagemaker.upload import stored
+from breedlab.config.sections import Monitor
 from breedlab.console import progress
 from breedlab.errors import BackendError
 from breedlab.files import atomic_open
+from breedlab.training.curves import interval_names
+from breedlab.training.objective import best_epoch
 
 if TYPE_CHECKING:
     import boto3
@@ -124,15 +127,30 @@ def _is_here(path: Path, size: int, changed: float) -> bool:
     return status.st_size == size and abs(status.st_mtime - changed) < 0.001
 
 
-def read_epochs(folder: Path) -> list[dict[str, float]]:
-    """Return the metrics by epoch from a trial's TensorBoard events; empty if it wrote none."""
+def read_trial(
+    folder: Path, monitor: Monitor
+) -> tuple[list[dict[str, float]], tuple[float, float] | None]:
+    """Return a trial's metrics by epoch and the 95% interval of its objective from its TensorBoard
+    events; no epochs if it wrote none, no interval of a metric that is not a rate."""
+    low, high = interval_names(monitor.metric)
+    every = _by_epoch(folder, ("train/", "valid/", low, high))
+    epochs = [{n: v for n, v in epoch.items() if n not in (low, high)} for epoch in every]
+    known = [epoch for epoch in every if low in epoch]
+    if not known:
+        return epochs, None
+    best = known[best_epoch(known, monitor.metric, monitor.mode)]
+    return epochs, (best[low], best[high])
+
+
+def _by_epoch(folder: Path, prefixes: tuple[str, ...]) -> list[dict[str, float]]:
+    """Return the scalars whose names begin so, by epoch."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     if not folder.is_dir():
         return []
     events = EventAccumulator(str(folder))
     events.Reload()
-    names = [name for name in events.Tags()["scalars"] if name.startswith(("train/", "valid/"))]
+    names = [name for name in events.Tags()["scalars"] if name.startswith(prefixes)]
     epochs: list[dict[str, float]] = []
     for name in names:
         for number, event in enumerate(events.Scalars(name)):

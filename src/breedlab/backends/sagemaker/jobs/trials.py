@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from breedlab.backends.sagemaker.jobs.downloads import download, read_epochs, unpack_output
+from breedlab.backends.sagemaker.jobs.downloads import download, read_trial, unpack_output
 from breedlab.backends.sagemaker.jobs.hyperparameters import decode
 from breedlab.backends.sagemaker.jobs.job_files import trial_file
 from breedlab.backends.sagemaker.jobs.record import Record
@@ -45,9 +45,9 @@ def fetch_trials(account: boto3.Session, record: Record, run: Path) -> None:
         ):
             unpack_output(account, record, trial.job, run, place)
         row = trial.row
-        epochs = read_epochs(run / "tensorboard" / f"trial_{number:03}")
+        epochs, span = read_trial(run / "tensorboard" / f"trial_{number:03}", config.monitor)
         outcome = outcomes[number] = Outcome(
-            row.state, row.objective, epochs, row.seconds, row.reason
+            row.state, row.objective, epochs, row.seconds, row.reason, interval=span
         )
         folder = run / "trials" / str(number)
         folder.mkdir(parents=True, exist_ok=True)
@@ -131,6 +131,8 @@ def _set_metrics(
         "objective": best.objective,
         "tied": tied,
     }
+    if span := outcomes[best.number].interval:
+        search["interval"] = [*span]
     atomic_write_json(path, {**metrics, "search": search}, indent=2)
     if tied:
         others = f"trial {tied[0]}" if len(tied) == 1 else f"trials {', '.join(map(str, tied))}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from breedlab.backends.sagemaker.jobs.downloads import download, read_epochs, unpack_output
+from breedlab.backends.sagemaker.jobs.downloads import download, read_trial, unpack_output
 from breedlab.backends.sagemaker.jobs.hyperparameters import encode, sagemaker_name
 from breedlab.backends.sagemaker.jobs.job_files import trial_file
 from breedlab.backends.sagemaker.jobs.record import Record
@@ -93,7 +93,7 @@ def _loss(account: boto3.Session, record: Record, trial: Trial) -> float | None:
     """Return the validation loss in the best epoch of a trial, read from what it left; None where
     it left nothing."""
 
-    number = trial.row.number
+    number, config = trial.row.number, record.experiment().config
 
     def place(name: str) -> str | None:
         return trial_file(name, number) if name.startswith("tensorboard/") else None
@@ -102,5 +102,5 @@ def _loss(account: boto3.Session, record: Record, trial: Trial) -> float | None:
         scratch = Path(folder)
         if not download(account, record, "checkpoints", trial.job, scratch, place):
             unpack_output(account, record, trial.job, scratch, place)
-        epochs = read_epochs(scratch / "tensorboard" / f"trial_{number:03}")
-    return loss_of(Outcome("complete", trial.row.objective, epochs), record.experiment().config)
+        epochs, _ = read_trial(scratch / "tensorboard" / f"trial_{number:03}", config.monitor)
+    return loss_of(Outcome("complete", trial.row.objective, epochs), config)
