@@ -80,7 +80,7 @@ def exported(engine: str, images: list[Path]) -> Path:
     """An archive's content with random weights and one engine, made once; its code is always
     today's."""
     from breedlab.serving.archive import record_engine, write_code, write_folder
-    from breedlab.serving.engines import Choice
+    from breedlab.serving.engine_kinds import Choice
     from breedlab.serving.model import Model
     from breedlab.serving.openvino_export import convert, quantize, write_graph
 

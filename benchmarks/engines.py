@@ -29,7 +29,7 @@ def main() -> None:
     args = parse(__doc__, rounds=10, small_rounds=3)
     here = machine()
     native = here["native_bf16"]
-    from breedlab.serving.engine_selection import LEAST_AGREEMENT, MOST_LOST
+    from breedlab.serving.engine_gate import LEAST_AGREEMENT, MOST_LOST
 
     config, context = _context()
     trained = _trained(config, context, epochs=0 if args.small else _EPOCHS)

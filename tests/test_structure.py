@@ -1,15 +1,23 @@
-"""No file imports one that imports it: not for types, not inside functions, not over detours."""
+"""No file imports one that imports it: not for types, not inside functions, not over detours. And
+what programs outside the package import of it is there."""
 
 from __future__ import annotations
 
 import ast
+import importlib
 from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src"
+ROOT = Path(__file__).parents[1]
+SOURCE = ROOT / "src"
+PROGRAMS = sorted(
+    path
+    for folder in ("benchmarks", "docs/make", "entry", "examples", "scripts")
+    for path in (ROOT / folder).rglob("*.py")
+)
 
 
 def modules() -> dict[str, ast.Module]:
@@ -59,3 +67,14 @@ def test_no_circle_of_imports() -> None:
 )
 def test_a_circle_is_found(imports: dict[str, set[str]], expected: list[str]) -> None:
     assert circle(imports) == expected
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda path: path.name)
+def test_programs_import_what_there_is(program: Path) -> None:
+    """Inside functions, too, where nobody meets it until the function runs."""
+    for node in ast.walk(ast.parse(program.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("breedlab"):
+            module = importlib.import_module(node.module or "")
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
