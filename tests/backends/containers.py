@@ -293,10 +293,11 @@ class Service(threading.Thread):
             values = draw(search["ParameterRanges"], drawn)
             name = f"{tuning}-{number + 1:03}-0123abcd"
             ended = self.ended[name] = self.container.run(name, definition, values)
-            found = re.findall(regexes[metric], ended.log[0])
-            verdict = _verdict(ended)
+            found = {name: re.findall(regex, ended.log[0]) for name, regex in regexes.items()}
+            last = {name: float(values[-1]) for name, values in found.items() if values}
+            metrics = [{"MetricName": name, "Value": value} for name, value in last.items()]
             added = self.account.add_trial(
-                tuning, values, float(found[-1]) if found else None, **verdict
+                tuning, values, last.get(metric), FinalMetricDataList=metrics, **_verdict(ended)
             )
             assert added == name
         self.account.end_tuning(tuning)

@@ -135,7 +135,10 @@ def test_the_objectives_regex_finds_its_value_in_the_sample_line(planned: Planne
         "MetricDefinitions"
     ]
     assert definitions[0] == {"Name": "valid/loss", "Regex": regex[1]}
-    assert len(definitions) == 3 and all(re.search(each["Regex"], line[2]) for each in definitions)
+    found = [each["Name"] for each in definitions if re.search(each["Regex"], line[2])]
+    assert found == ["valid/loss", "train/loss", "valid/top1"]
+    ends = [re.findall(each["Regex"], "valid/loss 0.61 (95% 0.5 to 0.72)") for each in definitions]
+    assert ends == [[], [], [], ["0.5"], ["0.72"]]
 
 
 def test_the_source_archive_is_listed(planned: Planned) -> None:

@@ -80,7 +80,9 @@ def work(account: Account, finished: Path, objectives: tuple[float, ...] = (0.5,
     (tuning,) = until(lambda: [*account.tuning])
     for number, objective in enumerate(objectives):
         values = {"optim__lr": repr(0.01 * (number + 1)), "data__batch_size": "32"}
-        name = account.add_trial(tuning, values, objective)
+        ends = {"interval/top1_low": objective - 0.1, "interval/top1_high": objective + 0.1}
+        figures = [{"MetricName": name, "Value": value} for name, value in ends.items()]
+        name = account.add_trial(tuning, values, objective, FinalMetricDataList=figures)
         leave_output(finished, f"breedlab/jobs/{tuning}/output/{name}/output/output.tar.gz", name)
     account.end_tuning(tuning)
     (final,) = until(lambda: [name for name in [*account.training] if name.endswith("-final")])
@@ -108,7 +110,8 @@ def test_a_search_comes_back_as_a_run_directory(
     assert main(cloud(*SEARCH)) == 0
     out = capsys.readouterr().out
     # Followed: the trials, the log, the figures at the end.
-    assert "trial 0 complete  optim.lr=0.01  data.batch_size=32  valid/top1 0.5000" in out
+    line = "trial 0 complete  optim.lr=0.01  data.batch_size=32  valid/top1 0.5000"
+    assert f"{line}  95% 0.4000 to 0.6000" in out
     assert "epoch 2/2" in out
     assert "Best of the search: trial 1" in out
     # The best trial's values went to the final job, by their names.

@@ -403,17 +403,20 @@ def test_the_objective_and_its_direction(sent: Sent) -> None:
         "MetricName": "valid/loss",
     }
     named = [d["Name"] for d in definition(arrived)["AlgorithmSpecification"]["MetricDefinitions"]]
-    assert named == ["valid/loss", "train/loss", "valid/top1"]
+    ends = ["interval/loss_low", "interval/loss_high"]
+    assert named == ["valid/loss", "train/loss", "valid/top1", *ends]
 
 
+@pytest.mark.parametrize("metric", ["valid/top1", "valid/f1"])
 def test_every_metric_is_found_in_what_the_trainer_prints(
-    sent: Sent, configure: Any, here: Path, capsys: Any
+    metric: str, sent: Sent, configure: Any, here: Path, capsys: Any
 ) -> None:
     from breedlab.pipeline.run import run
 
-    definitions = sent()["AlgorithmSpecification"]["MetricDefinitions"]
+    definitions = sent(f"monitor.metric={metric}")["AlgorithmSpecification"]["MetricDefinitions"]
     capsys.readouterr()
-    run(configure("experiment=quickstart", "profiler=none", "trainer.max_epochs=1"), [])
+    words = ["experiment=quickstart", "profiler=none", "trainer.max_epochs=1"]
+    run(configure(*words, f"monitor.metric={metric}"), [])
     printed = capsys.readouterr().out
     for wanted in definitions:
         found = re.findall(wanted["Regex"], printed)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from statistics import geometric_mean
 from typing import Any
 
-from breedlab.evaluation.metrics import is_percent, titles
+from breedlab.evaluation.metrics import end_names, is_percent, titles
 from breedlab.evaluation.statistics import f1_interval, span_text, wilson
 from breedlab.registry import METRICS
 
@@ -84,11 +84,6 @@ def objective(metric: str, value: float, images: int) -> str:
     such as `0.8523 (95% 0.8312 to 0.8710)`; arguments as for `objective_interval`."""
     span = objective_interval(metric, value, images)
     return f"{value:.4f} (95% {span})" if span else f"{value:.4f}"
-
-
-def end_names(name: str) -> tuple[str, str]:
-    """Return how loggers call the ends of an interval: `test/top1_low` and `test/top1_high`."""
-    return f"{name}_low", f"{name}_high"
 
 
 def named_ends(name: str, span: Sequence[float] | None) -> dict[str, float]:

@@ -191,3 +191,8 @@ def is_percent(name: str) -> bool:
     as a plugin's in another machine's run."""
     short = name.rpartition("/")[2]
     return short in METRICS.names() and METRICS.get(short).percent
+
+
+def end_names(name: str) -> tuple[str, str]:
+    """Return how loggers call the ends of an interval: `test/top1_low` and `test/top1_high`."""
+    return f"{name}_low", f"{name}_high"

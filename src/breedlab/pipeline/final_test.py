@@ -71,7 +71,7 @@ class FinalTest:
         if ends is None:
             return {}
         if not scores.is_rate:
-            note(f"{monitor.metric} {value:.4f}, 95% interval {span_text(ends)}")
+            note(f"{monitor.metric} {value:.4f} (95% {span_text(ends)})")
         return {"interval": [*ends]}
 
 

@@ -12,8 +12,9 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 from breedlab import extras
-from breedlab.evaluation.figures import end_names, named_ends, rate_ends
+from breedlab.evaluation.figures import rate_ends
 from breedlab.registry import METRICS
+from breedlab.training.objective import interval_names
 
 CURVES = "curves.csv"
 """Lines of `step,name,value`; a resumed run appends, and the last line of a step counts."""
@@ -30,7 +31,7 @@ def epoch_intervals(figures: Mapping[str, float], images: int) -> dict[str, floa
     scalars: dict[str, float] = {}
     for name, value in figures.items():
         if ends := rate_ends(name, value, images):
-            scalars |= named_ends(_interval(name), ends)
+            scalars |= zip(interval_names(name), ends, strict=True)
     return scalars
 
 
@@ -49,15 +50,6 @@ def add_interval_charts(writer: Any, names: Iterable[str]) -> None:
     }
     if charts:
         writer.add_custom_scalars({"validation, with 95% intervals": charts})
-
-
-def interval_names(name: str) -> tuple[str, str]:
-    """Return the names of the scalars that are the ends of a metric's interval on validation."""
-    return end_names(_interval(name))
-
-
-def _interval(name: str) -> str:
-    return f"interval/{name.removeprefix('valid/')}"
 
 
 class EventCurves(TensorBoardLogger):

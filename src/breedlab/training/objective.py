@@ -7,6 +7,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from breedlab.evaluation.metrics import end_names
+
 if TYPE_CHECKING:
     from breedlab.config.sections import Data
 
@@ -21,7 +23,8 @@ def figures_of(data: Data) -> tuple[str, ...]:
     return LABEL_FIGURES if data.multi_label else FIGURES
 
 
-_NUMBER = r"([-+]?[0-9.]+(?:e[-+]?[0-9]+)?)"
+_ANY = r"[-+]?[0-9.]+(?:e[-+]?[0-9]+)?"
+_NUMBER = f"({_ANY})"
 
 OBJECTIVE_REGEX = r"objective ([A-Za-z0-9_/]+)=" + _NUMBER + ";"
 """Matches what `objective_line` returns: the metric's name and its value, signs and exponents
@@ -59,6 +62,20 @@ def objective_regex(metric: str) -> str:
     """Return a regex for one metric's objective lines; its only group is the value, as SageMaker
     needs it."""
     return f"objective {re.escape(metric)}={_NUMBER};"
+
+
+def interval_regexes(metric: str) -> tuple[str, str]:
+    """Return regexes for the ends of the 95% interval of the objective that a training ended with,
+    in lines such as `kept epoch 3, valid/top1 0.8523 (95% 0.8312 to 0.8710)`; each has one group,
+    as SageMaker needs it."""
+    value = f"{re.escape(metric)} {_ANY} \\(95% "
+    return f"{value}{_NUMBER} to {_ANY}\\)", f"{value}{_ANY} to {_NUMBER}\\)"
+
+
+def interval_names(metric: str) -> tuple[str, str]:
+    """Return how curves and SageMaker call the ends of a monitored metric's interval, such as
+    `interval/top1_low` and `interval/top1_high`."""
+    return end_names(f"interval/{metric.removeprefix('valid/')}")
 
 
 def figure_regex(metric: str) -> str:

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from breedlab import extras
-from breedlab.evaluation.figures import end_names, named_ends, rate_ends
+from breedlab.evaluation.figures import named_ends, rate_ends
+from breedlab.evaluation.metrics import end_names
 from breedlab.registry import METRICS
 from breedlab.training.curves import add_interval_charts, epoch_intervals
 from breedlab.tuning.trial import Outcome

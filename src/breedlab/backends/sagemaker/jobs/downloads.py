@@ -16,8 +16,7 @@ from breedlab.config.sections import Monitor
 from breedlab.console import progress
 from breedlab.errors import BackendError
 from breedlab.files import atomic_open
-from breedlab.training.curves import interval_names
-from breedlab.training.objective import best_epoch
+from breedlab.training.objective import best_epoch, interval_names
 
 if TYPE_CHECKING:
     import boto3

@@ -17,6 +17,7 @@ from breedlab.backends.sagemaker.jobs.status import (
     list_trials,
     training_status,
     tuning_status,
+    with_interval,
 )
 from breedlab.backends.sagemaker.session import aws_errors, client
 from breedlab.commands import command
@@ -44,7 +45,8 @@ def ways_on(record: Record) -> str:
 def follow_tuning(account: boto3.Session, record: Record) -> Status:
     """Show a tuning job until it ends."""
     board = trial_board(record)
-    shown_failures: set[int] = set()
+    metric = record.experiment().config.monitor.metric
+    shown: set[int] = set()
     last_status = ""
     with board.live():
         while True:
@@ -53,9 +55,9 @@ def follow_tuning(account: boto3.Session, record: Record) -> Status:
                 row = trial.row
                 if row.state == "running":
                     board.show(row)
-                elif row.number not in shown_failures:
-                    shown_failures.add(row.number)
-                    board.finished(row)
+                elif row.number not in shown:
+                    shown.add(row.number)
+                    board.finished(with_interval(account, trial, metric))
             title = f"{record.first_job}: {status.state}, {status.detail}"
             board.head(title)
             if title != last_status and not console.is_terminal:

@@ -28,7 +28,13 @@ from breedlab.backends.sagemaker.session import AwsTarget
 from breedlab.config import Config, search_space, trial_count
 from breedlab.config.cloud import trials_are_jobs
 from breedlab.config.space import Choices, Dimension, Range
-from breedlab.training.objective import figure_regex, figures_of, objective_regex
+from breedlab.training.objective import (
+    figure_regex,
+    figures_of,
+    interval_names,
+    interval_regexes,
+    objective_regex,
+)
 
 ENTRY = "entry/train.py"
 ARCHIVE = "source.tar.gz"
@@ -207,12 +213,15 @@ def tuning_request(experiment: Experiment) -> Request:
 
 
 def metric_definitions(config: Config) -> list[dict[str, str]]:
-    """Return what SageMaker reads from the log: the objective, and the other metrics."""
+    """Return what SageMaker reads from the log: the objective, the other metrics, and the ends of
+    the objective's interval, which a log has if it is known."""
     objective = config.monitor.metric
+    ends = zip(interval_names(objective), interval_regexes(objective), strict=True)
     others = [name for name in figures_of(config.data) if name != objective]
     return [
         {"Name": objective, "Regex": objective_regex(objective)},
         *({"Name": name, "Regex": figure_regex(name)} for name in others),
+        *({"Name": name, "Regex": regex} for name, regex in ends),
     ]
 
 

@@ -14,6 +14,7 @@ from breedlab.backends.sagemaker.tags import STOPPED_BY, read_tags
 from breedlab.commands import command
 from breedlab.config.backend import Backend
 from breedlab.errors import BackendError
+from breedlab.training.objective import interval_names
 from breedlab.tuning.trial_log import TrialLog
 
 if TYPE_CHECKING:
@@ -185,6 +186,20 @@ def list_trials(account: boto3.Session, tuning: str) -> list[Trial]:
         Trial(summary["TrainingJobName"], _row(number, summary))
         for number, summary in enumerate(summaries)
     ]
+
+
+def with_interval(account: boto3.Session, trial: Trial, metric: str) -> TrialLog:
+    """Return the row of a trial that has ended, with the 95% interval of its objective where its
+    log had one."""
+    try:
+        job = described(account, trial.job, training=True) or {}
+    except BackendError:  # the objective is known without it
+        return trial.row
+    found = {each["MetricName"]: each["Value"] for each in job.get("FinalMetricDataList", [])}
+    low, high = interval_names(metric)
+    if not {low, high} <= found.keys():
+        return trial.row
+    return replace(trial.row, span=(float(found[low]), float(found[high])))
 
 
 def _row(number: int, summary: Mapping[str, Any]) -> TrialLog:
