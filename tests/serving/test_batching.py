@@ -119,7 +119,42 @@ def test_parts_take_a_few_each_in_the_order_of_arrival_and_never_more_than_there
         taken = [values for way, values in engine.calls[3:]]
         assert sorted(value for values in taken for value in values) == list(range(20, 32))
         assert all(values == [*range(values[0], values[0] + len(values))] for values in taken)
-        assert max(map(len, taken)) <= 4  # more are no faster, and all would wait for the last
+        assert max(map(len, taken)) <= 8  # more are no faster, and all would wait for the last
+
+    run(test)
+
+
+@pytest.mark.parametrize(("there", "share"), [(8, 4), (9, 5), (40, 8)])
+def test_a_part_begins_with_its_share_while_others_are_still_being_decoded(
+    there: int, share: int
+) -> None:
+    async def test() -> None:
+        engine = Engine(parts=2)
+        batcher, loop = Batcher(cast(Model, engine)), asyncio.get_running_loop()
+        batcher.start()
+        answers: list[asyncio.Future[Any]] = [loop.create_future() for _ in range(there)]
+
+        async def decoded(value: int) -> None:
+            image = torch.full((3, 2, 2), value, dtype=torch.uint8)
+            await loop.run_in_executor(None, batcher.add_expected, image, answers[value])
+
+        for _ in answers:
+            batcher.expect()
+        for value in range(share - 1):
+            await decoded(value)
+        assert engine.calls == []
+        ahead = asyncio.create_task(decoded(share - 1))  # which computes, too
+        await until(lambda: len(engine.calls) == 1)
+        assert engine.calls == [("a part", [*range(share)])]
+        for _ in answers:
+            engine.may_go_on.release()
+        await ahead
+        for value in range(share, there):
+            await decoded(value)
+        assert [row.tolist() for row in await asyncio.gather(*answers)] == [
+            [value] for value in range(there)
+        ]
+        batcher.stop()
 
     run(test)
 
