@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import ks_2samp
 from torchvision.transforms import InterpolationMode, v2
 
 from breedlab.data.decode import ImageError, decode
-from breedlab.data.transforms import EvalTransform, TrainTransform, to_tensor
+from breedlab.data.transforms import EvalTransform, TrainTransform, random_crop, to_tensor
 from breedlab.registry import AUGMENTATIONS
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -157,6 +158,27 @@ def test_augmentation_repeats_by_seed_and_differs_between_seeds(
         assert result.shape == (3, 64, 64)
         assert torch.equal(result, drawn(training(policy), pixels, seed))
     assert len({result.contiguous().numpy().tobytes() for result in first}) == 8
+
+
+@pytest.mark.parametrize("shape", [(500, 375), (300, 300), (200, 560), (7, 5)])
+def test_crops_are_distributed_as_torchvisions(shape: tuple[int, int]) -> None:
+    """In the longest image many draws do not fit, and both take the crop in the middle."""
+    torch.manual_seed(0)
+    theirs = v2.RandomResizedCrop(64, scale=(0.35, 1.0), ratio=(3 / 4, 4 / 3))
+    blank = [torch.empty(1).expand(3, *shape)]
+    drawn_by_them = [tuple(theirs.make_params(blank).values()) for _ in range(3000)]
+    ours = [random_crop(*shape) for _ in range(3000)]
+    for top, left, height, width in ours:
+        assert 0 <= top <= top + height <= shape[0] and 0 <= left <= left + width <= shape[1]
+    for mine, usual in zip(zip(*ours, strict=True), zip(*drawn_by_them, strict=True), strict=True):
+        assert ks_2samp(mine, usual).pvalue > 0.001
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (20, 900), (900, 20), (100, 1)])
+def test_a_long_images_crop_is_torchvisions_in_its_middle(shape: tuple[int, int]) -> None:
+    theirs = v2.RandomResizedCrop(64, scale=(0.35, 1.0), ratio=(3 / 4, 4 / 3))
+    usual = theirs.make_params([torch.empty(1).expand(3, *shape)])
+    assert random_crop(*shape) == tuple(usual.values())
 
 
 def test_augmentation_flips_about_half_of_the_images() -> None:
