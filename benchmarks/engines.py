@@ -47,11 +47,11 @@ def main() -> None:
             )
             ratios += [
                 Ratio(agreement, [mine.agreement], LEAST_AGREEMENT, excuse=excuse),
-                Ratio(lost, [module.top1 - mine.top1], MOST_LOST, wanted="at most", excuse=excuse),
+                Ratio(lost, [module.right - mine.right], MOST_LOST, wanted="at most", excuse=excuse),
             ]
             figures |= {
                 "validation images": found.images,
-                "the module's validation top-1": module.top1,
+                "the module's validation top-1": module.right,
             }
         times = _timed(models, args.rounds)
     for precision in models:

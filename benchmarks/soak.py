@@ -182,8 +182,8 @@ def _hostile() -> list[tuple[bytes, str]]:
     sys.path.insert(0, str(ROOT / "tests" / "serving"))
     from hostile import refused_bodies, refused_images
 
-    found = [(image, "application/octet-stream") for image, _ in refused_images().values()]
-    return [*found, *((body, kind or "") for body, kind, _, _ in refused_bodies().values())]
+    found = [(image, "application/octet-stream") for image, *_ in refused_images().values()]
+    return [*found, *((body, kind or "") for body, kind, *_ in refused_bodies().values())]
 
 
 if __name__ == "__main__":
