@@ -45,9 +45,10 @@ def main() -> None:
                 f"{precision}, images in the module's class, share",
                 f"{precision}, validation top-1 lost",
             )
+            points = module.right - mine.right
             ratios += [
                 Ratio(agreement, [mine.agreement], LEAST_AGREEMENT, excuse=excuse),
-                Ratio(lost, [module.right - mine.right], MOST_LOST, wanted="at most", excuse=excuse),
+                Ratio(lost, [points], MOST_LOST, wanted="at most", excuse=excuse),
             ]
             figures |= {
                 "validation images": found.images,
