@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from statistics import geometric_mean
 from typing import Any
 
-from breedlab.evaluation.metrics import end_names, is_percent, titles
+from breedlab.evaluation.metrics import end_names, is_percent, is_rate, titles
 from breedlab.evaluation.statistics import f1_interval, span_text, wilson
-from breedlab.registry import METRICS
 
 _FEWEST_CLASSES_OF_TOP5 = 20
 """With fewer classes, five guesses cover a quarter of them or more, and top-5 says little."""
@@ -32,7 +31,7 @@ def interval(name: str, test: Mapping[str, Any]) -> str:
     """
     if ends := (test.get("intervals") or {}).get(name):
         return f"{metric(name, ends[0])} to {metric(name, ends[1])}"
-    if name not in METRICS.names() or not METRICS.get(name).rate or not test.get("photos"):
+    if not is_rate(name) or not test.get("photos"):
         return ""
     return rate_interval(test["metrics"][name], test["photos"])
 
@@ -61,8 +60,7 @@ def validated(name: str, value: float, images: int) -> str:
 def rate_ends(name: str, value: float, images: int) -> tuple[float, float] | None:
     """Return the ends of the 95% interval of a monitored metric if it is a rate, else None;
     arguments as for `validated`."""
-    short = name.removeprefix("valid/")
-    if not images or short not in METRICS.names() or not METRICS.get(short).rate:
+    if not images or not is_rate(name.removeprefix("valid/")):
         return None
     return wilson(value * images, images)
 
@@ -82,8 +80,13 @@ def objective_interval(metric: str, value: float, images: int) -> str:
 def objective(metric: str, value: float, images: int) -> str:
     """Return the value of a monitored metric as a log has it, with its interval if it is a rate,
     such as `0.8523 (95% 0.8312 to 0.8710)`; arguments as for `objective_interval`."""
-    span = objective_interval(metric, value, images)
-    return f"{value:.4f} (95% {span})" if span else f"{value:.4f}"
+    return logged(value, rate_ends(metric, value, images))
+
+
+def logged(value: float, ends: Sequence[float] | None) -> str:
+    """Return the value of a monitored metric as a log has it, with its interval if that is known;
+    SageMaker reads it by `interval_regexes`."""
+    return f"{value:.4f} (95% {span_text(ends)})" if ends else f"{value:.4f}"
 
 
 def named_ends(name: str, span: Sequence[float] | None) -> dict[str, float]:

@@ -193,6 +193,12 @@ def is_percent(name: str) -> bool:
     return short in METRICS.names() and METRICS.get(short).percent
 
 
+def is_rate(short: str) -> bool:
+    """Return whether the metric of a short name is a share of the images; False for one that is not
+    known here."""
+    return short in METRICS.names() and bool(METRICS.get(short).rate)
+
+
 def end_names(name: str) -> tuple[str, str]:
     """Return how loggers call the ends of an interval: `test/top1_low` and `test/top1_high`."""
     return f"{name}_low", f"{name}_high"

@@ -20,7 +20,7 @@ from breedlab.data.module import ImageData
 from breedlab.evaluation import multi_label
 from breedlab.evaluation.answers import ScoredImages
 from breedlab.evaluation.calibration import FEWEST_IMAGES, calibrating_temperature
-from breedlab.evaluation.statistics import span_text
+from breedlab.evaluation.figures import logged
 from breedlab.models.classifier import Classifier
 from breedlab.pipeline import flip_tta, weight_averaging
 from breedlab.serving.engine_output import mirrored
@@ -71,7 +71,7 @@ class FinalTest:
         if ends is None:
             return {}
         if not scores.is_rate:
-            note(f"{monitor.metric} {value:.4f} (95% {span_text(ends)})")
+            note(f"{monitor.metric} {logged(value, ends)}")
         return {"interval": [*ends]}
 
 

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from breedlab import extras
 from breedlab.evaluation.figures import rate_ends
+from breedlab.evaluation.metrics import is_rate
 from breedlab.registry import METRICS
 from breedlab.training.objective import interval_names
 
@@ -46,7 +47,7 @@ def add_interval_charts(writer: Any, names: Iterable[str]) -> None:
     charts = {
         METRICS.get(short).title: ["Margin", [name, *interval_names(name)]]
         for name in names
-        if (short := name.removeprefix("valid/")) in METRICS.names() and METRICS.get(short).rate
+        if is_rate(short := name.removeprefix("valid/"))
     }
     if charts:
         writer.add_custom_scalars({"validation, with 95% intervals": charts})
